@@ -1,0 +1,3 @@
+//! `agent-init`, PID 1 of a sandbox.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What the host and init say to each other.

@@ -1,0 +1,3 @@
+//! `agent-shim`, the host side.
+
+fn main() {}
