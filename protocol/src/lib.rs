@@ -1,1 +1,3 @@
 //! What the host and init say to each other.
+
+pub mod spec;
