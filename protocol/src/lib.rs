@@ -18,5 +18,7 @@ pub mod frame;
 pub mod handshake;
 /// Every control message, by operation.
 pub mod message;
+/// What init is told to do: the `InitSpec` document.
+pub mod spec;
 
 pub use message::{ClientMessage, Request, ServerMessage};
