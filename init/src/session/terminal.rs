@@ -284,7 +284,10 @@ impl Terminal {
         }
         let most = most.min(usize::try_from(barrier - cursor.offset).unwrap_or(usize::MAX));
         let offset = cursor.offset;
-        cursor.offset += self.ring.copy(offset, most, out) as u64;
+        match self.ring.read_at(offset, out, most) {
+            Ok(read) => cursor.offset += read as u64,
+            Err(lost) => cursor.offset = lost.start,
+        }
         Step::Bytes { offset }
     }
 
