@@ -6,6 +6,8 @@
 
 /// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
 pub mod address;
+/// Bytes as they arrive become frames, in the memory of one frame.
+pub mod buffer;
 /// Control messages to bytes and back, with a size limit: the only place that knows bincode.
 pub mod codec;
 /// How a process ended, told whole.
@@ -19,4 +21,5 @@ pub mod handshake;
 /// Every control message, by operation.
 pub mod message;
 
+pub use buffer::FrameBuffer;
 pub use message::{ClientMessage, Request, ServerMessage};
