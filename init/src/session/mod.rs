@@ -1,0 +1,3 @@
+//! A session: what an agent's terminal said, and what it shows.
+
+pub(crate) mod ring;
