@@ -3,9 +3,11 @@
 mod grid;
 mod model;
 mod modes;
+pub(crate) mod pty;
 pub(crate) mod ring;
 pub(crate) mod screen;
 mod snapshot;
+pub(crate) mod terminal;
 
 #[cfg(test)]
 mod corpus;
