@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use rustix::thread::futex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Signals blocked and signals ignored, as bit sets in which bit N-1 stands for signal N.
 ///
@@ -216,6 +218,13 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
     let result =
         unsafe { libc::syscall(libc::SYS_close_range, first, c_int::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     Errno::result(result).map(drop)
+}
+
+/// Lets the runtime say when a descriptor is ready.
+pub(crate) fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` inside an `AsyncFd` is neither closed nor replaced before the `AsyncFd` is dropped,
+    // so the number that the runtime watches stays the same open file description.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 /// Takes ownership of a descriptor that was inherited under a number we were told.
