@@ -220,19 +220,18 @@ pub(crate) fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
     Errno::result(result).map(drop)
 }
 
-/// Lets the runtime say when a descriptor is ready.
-pub(crate) fn watched(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` inside an `AsyncFd` is neither closed nor replaced before the `AsyncFd` is dropped,
-    // so the number that the runtime watches stays the same open file description.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
-}
-
 /// Takes ownership of a descriptor that was inherited under a number we were told.
 pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     // SAFETY: F_GETFD only asks whether the number is open.
     Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     // SAFETY: it is open, and whoever started us passed it for us to own.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor watched by the event loop.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays the same open descriptor until the `AsyncFd` that now owns it lets go of it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 /// The newest Landlock interface this kernel speaks, or 0.

@@ -19,7 +19,7 @@ impl ReadEnd {
     /// Takes the reading end. The other end is a description of its own, so the command notices nothing.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(sys::watched(fd, Interest::READABLE)?))
+        Ok(Self(sys::watch(fd, Interest::READABLE)?))
     }
 
     /// Reads what is there, at least one byte; 0 where nobody can write any more.
@@ -41,7 +41,7 @@ impl WriteEnd {
     /// Takes the writing end.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(sys::watched(fd, Interest::WRITABLE)?))
+        Ok(Self(sys::watch(fd, Interest::WRITABLE)?))
     }
 
     /// Writes all of `bytes`; waits for as long as the command does not read.

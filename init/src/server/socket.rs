@@ -31,14 +31,14 @@ impl Listener {
     /// Takes a socket that listen(2) was already called on.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(sys::watched(fd, Interest::READABLE)?))
+        Ok(Self(sys::watch(fd, Interest::READABLE)?))
     }
 
     /// The next connection.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let fd = self.0.async_io(Interest::READABLE, |fd| Ok(accept_with(fd, flags)?)).await?;
-        Ok(Socket(sys::watched(fd, Interest::READABLE | Interest::WRITABLE)?))
+        Ok(Socket(sys::watch(fd, Interest::READABLE | Interest::WRITABLE)?))
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) fn open(size: TerminalSize) -> io::Result<(Master, OwnedFd)> {
     // Through the master, not through a path: /dev/pts could be replaced by what runs inside.
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     tcsetwinsize(&master, winsize(size))?;
-    Ok((Master(sys::watched(master, Interest::READABLE | Interest::WRITABLE)?), slave))
+    Ok((Master(sys::watch(master, Interest::READABLE | Interest::WRITABLE)?), slave))
 }
 
 impl Master {
