@@ -12,14 +12,15 @@ use agent_protocol::{
     codec,
     frame::{self, HEADER_BYTES},
     handshake::{Features, HELLO_BYTES, Hello, Token, WELCOME_BYTES, Welcome},
+    spec::InitSpec,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 /// A target by the name of its file and of its corpus folder.
-pub type Target = (&'static str, fn(&[u8]));
+pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const ALL: [Target; 8] = [
+pub(crate) const ALL: [Target; 9] = [
     ("frame", frames),
     ("hello", hello),
     ("welcome", welcome),
@@ -28,10 +29,11 @@ pub const ALL: [Target; 8] = [
     ("server_message", server_message),
     ("address", address),
     ("connection", connection),
+    ("spec", spec),
 ];
 
 /// The first byte says in which pieces the rest arrives; cut up or whole, the same frames come out.
-pub fn frames(data: &[u8]) {
+pub(crate) fn frames(data: &[u8]) {
     let Some((&cut, stream)) = data.split_first() else { return };
     let mut whole = Vec::new();
     let mut rest = stream;
@@ -76,7 +78,7 @@ pub fn frames(data: &[u8]) {
 }
 
 /// A greeting, and init's answer to it.
-pub fn hello(data: &[u8]) {
+pub(crate) fn hello(data: &[u8]) {
     let Some(bytes) = data.first_chunk::<HELLO_BYTES>() else { return };
     let Ok(hello) = Hello::decode(bytes) else { return };
     assert_eq!(hello.encode(), *bytes);
@@ -87,7 +89,7 @@ pub fn hello(data: &[u8]) {
 }
 
 /// An answer to a greeting.
-pub fn welcome(data: &[u8]) {
+pub(crate) fn welcome(data: &[u8]) {
     let Some(bytes) = data.first_chunk::<WELCOME_BYTES>() else { return };
     if let Ok(welcome) = Welcome::decode(bytes) {
         assert_eq!(welcome.encode(), *bytes);
@@ -95,22 +97,22 @@ pub fn welcome(data: &[u8]) {
 }
 
 /// A request's payload.
-pub fn request(data: &[u8]) {
+pub(crate) fn request(data: &[u8]) {
     message::<Request>(data);
 }
 
 /// The payload of a message from the shim.
-pub fn client_message(data: &[u8]) {
+pub(crate) fn client_message(data: &[u8]) {
     message::<ClientMessage>(data);
 }
 
 /// The payload of a message from init.
-pub fn server_message(data: &[u8]) {
+pub(crate) fn server_message(data: &[u8]) {
     message::<ServerMessage>(data);
 }
 
 /// An address as a person writes it.
-pub fn address(data: &[u8]) {
+pub(crate) fn address(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(address) = text.parse::<Address>() {
         assert_eq!(address.to_string().parse(), Ok(address));
@@ -118,7 +120,7 @@ pub fn address(data: &[u8]) {
 }
 
 /// A whole connection towards init: greeting, request, and frames behind it.
-pub fn connection(data: &[u8]) {
+pub(crate) fn connection(data: &[u8]) {
     let Some((greeting, mut rest)) = data.split_first_chunk::<HELLO_BYTES>() else { return };
     if Hello::decode(greeting).is_err() {
         return;
@@ -134,6 +136,14 @@ pub fn connection(data: &[u8]) {
             }
         }
         rest = &rest[header.frame_bytes()..];
+    }
+}
+
+/// A document that tells init what to do.
+pub(crate) fn spec(data: &[u8]) {
+    if let Ok(spec) = InitSpec::from_json(data) {
+        let again = InitSpec::from_json(spec.to_json().as_bytes()).expect("what was written can be read");
+        assert_eq!(again, spec);
     }
 }
 

@@ -12,6 +12,9 @@ use serde::{
     ser,
 };
 
+/// A variable's name and value.
+type Pair = (Vec<u8>, Vec<u8>);
+
 /// For `#[serde(with)]`: a list of at most `MAX` elements.
 pub(crate) struct AtMost<const MAX: usize>;
 
@@ -47,13 +50,11 @@ impl<const MAX: usize> BytesAtMost<MAX> {
 }
 
 impl<const MAX: usize> PairsAtMost<MAX> {
-    pub(crate) fn serialize<S: Serializer>(items: &[(Vec<u8>, Vec<u8>)], to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(items: &[Pair], to: S) -> Result<S::Ok, S::Error> {
         write::<MAX, _, _>(items.iter().map(|(name, value)| (Piece(name), Piece(value))), to)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Pair>, D::Error> {
         let pairs = read::<MAX, (Bytes, Bytes), _>(from)?;
         Ok(pairs.into_iter().map(|(Bytes(name), Bytes(value))| (name, value)).collect())
     }

@@ -43,6 +43,7 @@ const ANSWERS: [&[u8]; 4] = [&[3], &[3, 0, 0, 0], &[3, 0, 0, 0, 1], &[2, 0]];
 
 #[test]
 fn memory_is_bounded_whatever_the_lengths_announce() {
+    let mut worst = (0, 0);
     // Whatever else a first call sets up is not what is counted here.
     let _ = cost::<Request>(&[99]);
 
@@ -53,17 +54,21 @@ fn memory_is_bounded_whatever_the_lengths_announce() {
             for front in REQUESTS {
                 let payload = hostile(front, length, fill);
                 let (peak, _) = cost::<Request>(&payload);
+                worst = worst.max((peak, payload.len()));
                 assert!(peak <= MOST, "request {front:?}, length {length}, {fill:?}: {peak} bytes");
             }
             for front in ANSWERS {
                 let payload = hostile(front, length, fill);
                 let (peak, _) = cost::<ServerMessage>(&payload);
+                worst = worst.max((peak, payload.len()));
                 assert!(peak <= MOST, "answer {front:?}, length {length}, {fill:?}: {peak} bytes");
             }
             let (peak, _) = cost::<ClientMessage>(&hostile(&[], length, fill));
             assert!(peak <= 4096, "client message: {peak} bytes");
         }
     }
+
+    println!("at most {} bytes, for a payload of {}", worst.0, worst.1);
 
     // A list that is too long is refused at its length, before anything is set aside for its elements.
     for (front, limit) in [(&[2][..], MAX_ARGV), (&[2, 0], MAX_ENV)] {
@@ -81,12 +86,12 @@ fn largest_requests_are_read() {
         Request::Exec(ExecRequest { argv, env, directory, user, stdin, stdio, timeout_ms })
     };
     let full = MAX_PAYLOAD - 100;
-    let (args, vars) = (vec![b"x".to_vec(); MAX_ARGV], vec![(vec![], vec![]); MAX_ENV]);
+    let (words, variables) = (vec![b"x".to_vec(); MAX_ARGV], vec![(vec![], vec![]); MAX_ENV]);
     let left = full - 2 * MAX_ARGV - 2 * MAX_ENV;
     for request in [
         request(vec![vec![b'x'; full]], vec![]),
-        request(args.clone(), vec![(vec![b'x'; left], vec![]); 1]),
-        request(args.clone(), [vars[1..].to_vec(), vec![(vec![b'x'; left], vec![])]].concat()),
+        request(words.clone(), vec![(vec![b'x'; left], vec![]); 1]),
+        request(words.clone(), [variables[1..].to_vec(), vec![(vec![b'x'; left], vec![])]].concat()),
     ] {
         let payload = codec::encode(&request).unwrap();
         let (peak, result) = cost::<Request>(&payload);

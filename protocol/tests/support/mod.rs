@@ -2,7 +2,7 @@
 //! `docs/protocol.md`. What the codec reads must be what this writes.
 
 // Each test file uses its own part of this.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code)]
 
 use std::{collections::BTreeMap, fmt::Debug, ops::Range, path::PathBuf};
 
@@ -22,10 +22,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_reflection::{ContainerFormat, Format, Named, Registry, Tracer, TracerConfig, VariantFormat};
 
 /// What a connection can carry; everything else is inside these.
-pub const ROOTS: [&str; 3] = ["Request", "ClientMessage", "ServerMessage"];
+pub(crate) const ROOTS: [&str; 3] = ["Request", "ClientMessage", "ServerMessage"];
 
 /// The schema of the types as they are now.
-pub fn today() -> Registry {
+pub(crate) fn today() -> Registry {
     let mut tracer = Tracer::new(TracerConfig::default());
     macro_rules! trace {
         ($($type:ty),* $(,)?) => {
@@ -56,7 +56,7 @@ pub fn today() -> Registry {
 }
 
 /// Reads `bytes` as the type of this name: how it looks, and its bytes again.
-pub fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), codec::CodecError> {
+pub(crate) fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), codec::CodecError> {
     fn through<T: DeserializeOwned + Serialize + Debug>(
         bytes: &[u8],
     ) -> Result<(String, Vec<u8>), codec::CodecError> {
@@ -115,12 +115,12 @@ pub fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), codec::Cod
 }
 
 /// Where the schema of a generation is frozen.
-pub fn schema_path(generation: u32) -> PathBuf {
+pub(crate) fn schema_path(generation: u32) -> PathBuf {
     root().join(format!("schema/generation-{generation}.json"))
 }
 
 /// The frozen schemas, oldest first.
-pub fn frozen() -> BTreeMap<u32, Registry> {
+pub(crate) fn frozen() -> BTreeMap<u32, Registry> {
     (Generation::OLDEST as u32..=Generation::NEWEST as u32)
         .filter_map(|generation| {
             let text = std::fs::read_to_string(schema_path(generation)).ok()?;
@@ -130,12 +130,12 @@ pub fn frozen() -> BTreeMap<u32, Registry> {
 }
 
 /// The folder of the package.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
 /// Compares a file with what it should be; with `BLESS=1` in the environment writes it instead.
-pub fn expect_file(path: &std::path::Path, expected: &str, advice: &str) {
+pub(crate) fn expect_file(path: &std::path::Path, expected: &str, advice: &str) {
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(path, expected).unwrap();
     }
@@ -149,7 +149,7 @@ pub fn expect_file(path: &std::path::Path, expected: &str, advice: &str) {
 }
 
 /// Chooses the values that are written.
-pub enum Source {
+pub(crate) enum Source {
     /// Zero, empty, absent.
     Least,
     /// Present, twice, and numbers on both sides of every border of the number encoding.
@@ -191,25 +191,25 @@ impl Source {
 }
 
 /// Writes one value, and remembers where what can be falsified is.
-pub struct Writer<'a> {
-    pub schema: &'a Registry,
-    pub source: Source,
-    pub out: Vec<u8>,
+pub(crate) struct Writer<'a> {
+    pub(crate) schema: &'a Registry,
+    pub(crate) source: Source,
+    pub(crate) out: Vec<u8>,
     /// Where lengths of strings, byte strings and lists are.
-    pub lengths: Vec<Range<usize>>,
+    pub(crate) lengths: Vec<Range<usize>>,
     /// Where numbers of variants are, and the first number that is none.
-    pub variants: Vec<(Range<usize>, u64)>,
+    pub(crate) variants: Vec<(Range<usize>, u64)>,
     /// Where bytes are that can only be 0 or 1.
-    pub flags: Vec<usize>,
+    pub(crate) flags: Vec<usize>,
 }
 
 impl<'a> Writer<'a> {
-    pub fn new(schema: &'a Registry, source: Source) -> Self {
+    pub(crate) fn new(schema: &'a Registry, source: Source) -> Self {
         Self { schema, source, out: Vec::new(), lengths: Vec::new(), variants: Vec::new(), flags: Vec::new() }
     }
 
     /// Writes a value of a named type; `variant` fixes the outermost choice.
-    pub fn named(&mut self, name: &str, variant: Option<u32>) {
+    pub(crate) fn named(&mut self, name: &str, variant: Option<u32>) {
         let schema = self.schema;
         match schema.get(name).unwrap_or_else(|| panic!("the schema has no {name}")) {
             ContainerFormat::UnitStruct => {}
@@ -250,7 +250,7 @@ impl<'a> Writer<'a> {
             Format::U64 => self.uint(u64::MAX),
             Format::I32 => {
                 let number = self.source.number(u32::MAX.into()) as u32 as i32;
-                uint((number.wrapping_shl(1) ^ (number >> 31)) as u32 as u64, &mut self.out);
+                uint(u64::from((number.wrapping_shl(1) ^ (number >> 31)) as u32), &mut self.out);
             }
             Format::Str => {
                 let text: String = (0..self.source.count())
@@ -301,7 +301,7 @@ impl<'a> Writer<'a> {
 }
 
 /// An unsigned number in its shortest form.
-pub fn uint(number: u64, out: &mut Vec<u8>) {
+pub(crate) fn uint(number: u64, out: &mut Vec<u8>) {
     match number {
         0..=250 => out.push(number as u8),
         251..=0xffff => {
@@ -320,7 +320,7 @@ pub fn uint(number: u64, out: &mut Vec<u8>) {
 }
 
 /// The variants of an enum by number; one unnamed choice for everything else.
-pub fn choices(container: &ContainerFormat) -> Vec<(Option<u32>, String)> {
+pub(crate) fn choices(container: &ContainerFormat) -> Vec<(Option<u32>, String)> {
     match container {
         ContainerFormat::Enum(variants) => {
             variants.iter().map(|(number, Named { name, .. })| (Some(*number), format!(".{name}"))).collect()
