@@ -51,7 +51,7 @@ fn tables() -> String {
         write!(text, "\n### {name}\n\n").unwrap();
         match &schema[name] {
             ContainerFormat::NewTypeStruct(inner) => {
-                writeln!(text, "{}, nothing around it", kind_of(inner)).unwrap()
+                writeln!(text, "{}, nothing around it", kind_of(inner)).unwrap();
             }
             ContainerFormat::Struct(fields) => {
                 text.push_str("| field, in this order | type |\n| --- | --- |\n");

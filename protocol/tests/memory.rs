@@ -82,8 +82,15 @@ fn memory_is_bounded_whatever_the_lengths_announce() {
 /// The bounds must not refuse what the encoder lets through: as many bytes, or as many elements, as can be.
 fn largest_requests_are_read() {
     let request = |argv: Vec<Vec<u8>>, env: Vec<(Vec<u8>, Vec<u8>)>| {
-        let (directory, user, stdin, stdio, timeout_ms) = (None, None, false, Stdio::Frames, Some(u64::MAX));
-        Request::Exec(ExecRequest { argv, env, directory, user, stdin, stdio, timeout_ms })
+        Request::Exec(ExecRequest {
+            argv,
+            env,
+            directory: None,
+            user: None,
+            stdin: false,
+            stdio: Stdio::Frames,
+            timeout_ms: Some(u64::MAX),
+        })
     };
     let full = MAX_PAYLOAD - 100;
     let (words, variables) = (vec![b"x".to_vec(); MAX_ARGV], vec![(vec![], vec![]); MAX_ENV]);
@@ -96,6 +103,7 @@ fn largest_requests_are_read() {
         let payload = codec::encode(&request).unwrap();
         let (peak, result) = cost::<Request>(&payload);
         assert_eq!(result.unwrap(), request);
+        println!("{peak} bytes for {} on the wire", payload.len());
         assert!(peak <= MOST, "{peak} bytes for {} on the wire", payload.len());
     }
     // And the encoder refuses what the decoder would.

@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use support::{ROOTS, Source, Writer, inspect, uint};
 
 /// One message of a generation, the root among [`ROOTS`] and everything inside chosen by the numbers.
-fn with_message(numbers: Vec<u64>, check: impl Fn(&'static str, &Writer<'_>)) {
+fn with_message(numbers: &[u64], check: impl Fn(&'static str, &Writer<'_>)) {
     for schema in support::frozen().values() {
         for root in ROOTS {
-            let mut writer = Writer::new(schema, Source::From(numbers.clone().into_iter()));
+            let mut writer = Writer::new(schema, Source::From(Vec::from(numbers).into_iter()));
             writer.named(root, None);
             check(root, &writer);
         }
@@ -29,7 +29,7 @@ fn replaced(bytes: &[u8], at: std::ops::Range<usize>, by: u64) -> Vec<u8> {
 proptest! {
     #[test]
     fn what_was_written_is_read(numbers in prop::collection::vec(any::<u64>(), 0..200)) {
-        with_message(numbers, |root, writer| {
+        with_message(&numbers, |root, writer| {
             let (_, again) = inspect(root, &writer.out).unwrap();
             assert_eq!(again, writer.out);
         });
@@ -37,7 +37,7 @@ proptest! {
 
     #[test]
     fn no_prefix_is_a_message(numbers in prop::collection::vec(any::<u64>(), 0..100)) {
-        with_message(numbers, |root, writer| {
+        with_message(&numbers, |root, writer| {
             for len in 0..writer.out.len() {
                 assert!(matches!(inspect(root, &writer.out[..len]), Err(CodecError::Malformed(_))), "{len}");
             }
@@ -46,7 +46,7 @@ proptest! {
 
     #[test]
     fn nothing_may_follow_a_message(numbers in prop::collection::vec(any::<u64>(), 0..100), more in any::<u8>()) {
-        with_message(numbers, |root, writer| {
+        with_message(&numbers, |root, writer| {
             let mut bytes = writer.out.clone();
             bytes.push(more);
             assert!(matches!(inspect(root, &bytes), Err(CodecError::Trailing(1))));
@@ -78,7 +78,7 @@ proptest! {
 
     #[test]
     fn lengths_that_exceed_the_message_are_refused(numbers in prop::collection::vec(any::<u64>(), 0..100)) {
-        with_message(numbers, |root, writer| {
+        with_message(&numbers, |root, writer| {
             for at in &writer.lengths {
                 let left = (writer.out.len() - at.end) as u64;
                 for length in [left + 1, 0xffff, 256 * 1024, 512 * 1024, u32::MAX.into(), u64::MAX / 2, u64::MAX] {
