@@ -1,0 +1,67 @@
+use serde::{Deserialize, Serialize};
+
+use crate::exit::ExitRecord;
+
+/// Names a command beyond its connection; never reused while init lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExecId(pub u64);
+
+/// Columns and rows of a terminal, in cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// Cells in a row; 0 counts as 1.
+    pub columns: u16,
+    /// Rows; 0 counts as 1.
+    pub rows: u16,
+}
+
+/// How a command's standard streams reach the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// Init makes fresh pipes and sends the host's ends with `ExecStarted`, in the order stdin (where asked
+    /// for), stdout, stderr. Needs the feature [`DESCRIPTORS`](crate::handshake::Features::DESCRIPTORS).
+    Descriptors,
+    /// Data frames on this connection.
+    Frames,
+    /// A terminal of this size; data frames of kind `Terminal`.
+    Terminal(TerminalSize),
+    /// None: the command goes on without its client, its output is thrown away.
+    Detached,
+}
+
+/// A command to run inside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// Program and arguments; a program without a slash is looked up in the `PATH` that the command gets.
+    pub argv: Vec<Vec<u8>>,
+    /// Variables on top of the sandbox's own.
+    pub env: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Working directory; the agent's where none is given.
+    pub directory: Option<Vec<u8>>,
+    /// `NAME`, `UID` or `UID:GID`; the agent's user where none is given.
+    pub user: Option<String>,
+    /// Whether the client has bytes for standard input; /dev/null otherwise.
+    pub stdin: bool,
+    /// How the streams travel.
+    pub stdio: Stdio,
+    /// Ends the command and everything it started after this time.
+    pub timeout_ms: Option<u64>,
+}
+
+/// The command was executed: execve(2) has succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecStarted {
+    /// Its name beyond this connection.
+    pub exec: ExecId,
+    /// Its process id inside.
+    pub pid: u32,
+}
+
+/// The command ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecExited {
+    /// Which one.
+    pub exec: ExecId,
+    /// How.
+    pub exit: ExitRecord,
+}
