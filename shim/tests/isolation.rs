@@ -291,6 +291,7 @@ fn nothing_else_of_the_host_is_there() {
              echo run $(ls -A /run); echo sys $(ls -A /sys); echo var $(ls -A /var)
              for f in /etc/shadow /etc/machine-id /etc/ssh /etc/sudoers /root /opt /srv /mnt /oldroot /newroot; do
                [ -e $f ] && echo visible $f; done
+             echo closed $(find / -xdev -type d ! -perm 755 ! -path /proc)
              [ -e /usr/bin/env ] && [ -s /etc/passwd ] && echo tools
              echo net $(ls /proc/sys/net/ipv4/conf | tr '\\n' ' ')",
         )?;
@@ -299,7 +300,10 @@ fn nothing_else_of_the_host_is_there() {
         let root = printed.lines().find_map(|line| line.strip_prefix("root ")).ok_or("no list")?;
         let root: Vec<&str> = root.split(' ').filter(|name| !beside_usr(name)).collect();
         assert_eq!(root, ["dev", "etc", "home", "proc", "run", "sys", "tmp", "usr", "var", "workspace"]);
-        expect(&printed, &["home /home: sandbox /home/sandbox:", "run agent", "sys", "var tmp", "tools"])?;
+        expect(
+            &printed,
+            &["home /home: sandbox /home/sandbox:", "run agent", "sys", "var tmp", "closed", "tools"],
+        )?;
         expect(&printed, &["net all default lo"])
     });
 }
@@ -520,6 +524,22 @@ fn a_planted_link_is_no_mount_point() {
     world.request.mounts = vec![UserMount { source, at, access: Access::ReadWrite }];
     let error = layer().plan(&world.request).unwrap_err().to_string();
     assert!(error.ends_with("project/link is a symbolic link"), "{error}");
+}
+
+/// An agent that can write above another project can put a link in its place.
+#[test]
+fn a_project_that_became_a_link_is_refused() {
+    let mut world = World::new();
+    let elsewhere = world.path("home").canonicalize().unwrap();
+    fs::rename(world.path("project"), world.path("moved")).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, world.path("project")).unwrap();
+    let refused = layer().plan(&world.request).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Usage, "{refused}");
+
+    fs::create_dir(world.path("home/below")).unwrap();
+    world.request.workspace = world.path("project/below");
+    let refused = layer().plan(&world.request).unwrap_err().to_string();
+    assert!(refused.contains("a symbolic link in it leads to"), "{refused}");
 }
 
 #[test]

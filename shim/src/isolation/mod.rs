@@ -8,6 +8,7 @@ pub mod bwrap;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod memory;
 pub mod plan;
 pub mod process;
 pub mod shape;

@@ -18,7 +18,7 @@ const OCCUPIED: [&str; 10] =
 /// Lists the mounts for `request`, in order. Makes no system call.
 pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     let mut mounts = request.environment.mounts.clone();
-    let dir = |at: &str| Mount::Dir { at: at.to_owned(), mode: 0o755 };
+    let dir = |at: &str, mode| Mount::Dir { at: at.to_owned(), mode };
     let at = |at: &str| at.to_owned();
     mounts.extend([
         Mount::text("/etc/hostname", format!("{}\n", request.name)),
@@ -28,10 +28,12 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         Mount::Tmpfs { at: at("/dev/shm"), size_bytes: SHARED_MEMORY_BYTES, mode: 0o1777 },
         Mount::Seal { at: at("/dev") },
         // Some programs stop when it is missing; what it would show is the host.
-        dir("/sys"),
-        dir("/run"),
+        dir("/sys", 0o755),
         Mount::given(&request.init, INIT, Access::ReadOnly),
     ]);
+    if !request.secrets.is_empty() {
+        mounts.push(dir(SECRETS, 0o700));
+    }
     for secret in &request.secrets {
         check_secret_name(&secret.name)?;
         mounts.push(Mount::File {
@@ -42,9 +44,7 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     }
     mounts.extend([
         Mount::given(request.folder.join("tmp"), "/tmp", Access::ReadWrite),
-        dir("/var"),
         Mount::symlink("/tmp", "/var/tmp"),
-        dir("/home"),
         Mount::given(request.folder.join("home"), HOME, Access::ReadWrite),
         Mount::given(&request.workspace, WORKSPACE, Access::ReadWrite),
     ]);
@@ -57,7 +57,30 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         mounts.extend(masks(mount, request)?);
     }
     mounts.push(Mount::Seal { at: at("/") });
-    Ok(mounts)
+    Ok(with_parents(mounts))
+}
+
+/// Adds the folders that mounts lie in. bwrap would make them by itself, but 0.8 lets nobody else look into them.
+fn with_parents(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut complete: Vec<Mount> = Vec::with_capacity(mounts.len() + 16);
+    for mount in mounts {
+        let parents: Vec<&Path> = Path::new(mount.at()).ancestors().skip(1).collect();
+        for parent in parents.iter().rev().filter(|parent| parent.parent().is_some()) {
+            let there = complete.iter().any(|earlier| match earlier {
+                // What is in there comes from elsewhere.
+                Mount::Bind { at, .. } | Mount::Tmpfs { at, .. } | Mount::Proc { at } | Mount::Dev { at } => {
+                    parent.starts_with(at)
+                }
+                Mount::Dir { at, .. } | Mount::Symlink { at, .. } => Path::new(at) == *parent,
+                Mount::File { .. } | Mount::Seal { .. } => false,
+            });
+            if !there {
+                complete.push(Mount::Dir { at: parent.to_string_lossy().into_owned(), mode: 0o755 });
+            }
+        }
+        complete.push(mount);
+    }
+    complete
 }
 
 /// Looks at what the caller gave: sources that are missing, and ways into the host that an agent has planted.
@@ -75,9 +98,9 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
             Err(error) => return Err(missing(&error.to_string())),
         }
     }
+    check_unmoved(&request.workspace, WORKSPACE)?;
     for mount in &request.mounts {
-        fs::symlink_metadata(&mount.source)
-            .map_err(|error| refuse(&mount.source, &mount.at, &error.to_string()))?;
+        check_unmoved(&mount.source, &mount.at)?;
         // An earlier session can have put a link where the mount point is to be made, and making it would follow.
         for (folder, base) in given {
             if let Ok(below) = Path::new(&mount.at).strip_prefix(base)
@@ -98,6 +121,16 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
         }
     }
     Ok(())
+}
+
+/// A path was resolved when it was given. One that leads elsewhere now may have been moved by an agent that can
+/// write to a folder above it, and would hand the next sandbox whatever its new link points to.
+fn check_unmoved(source: &Path, at: &str) -> Result<(), IsolationError> {
+    match source.canonicalize() {
+        Ok(real) if real == source => Ok(()),
+        Ok(real) => Err(refuse(source, at, &format!("a symbolic link in it leads to {}", real.display()))),
+        Err(error) => Err(refuse(source, at, &error.to_string())),
+    }
 }
 
 /// Covers what must stay hidden where `mount` would show it, and refuses a mount that is nothing but that.
@@ -158,4 +191,34 @@ fn refuse(source: &Path, at: &str, why: &str) -> IsolationError {
 /// The host's own table can name machines of an organisation, so it is not copied.
 fn hosts(name: &str) -> String {
     format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_made_once_and_not_inside_a_mount() {
+        let mounts = vec![
+            Mount::system("/usr"),
+            Mount::text("/etc/ssl/openssl.cnf", ""),
+            Mount::system("/etc/ssl/certs"),
+            Mount::system("/usr/share/x"),
+            Mount::Seal { at: "/".to_owned() },
+        ];
+        let places: Vec<String> = with_parents(mounts).iter().map(|mount| mount.at().to_owned()).collect();
+        let expected =
+            ["/usr", "/etc", "/etc/ssl", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/usr/share/x", "/"];
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn a_secrets_name_is_one_plain_file_name() {
+        for name in ["", "..", ".hidden", "a/b", "a b", "a\nb", "\u{e4}", &"x".repeat(129)] {
+            assert!(check_secret_name(name).is_err(), "{name:?}");
+        }
+        for name in ["KEY", "api-key.txt", "a_b"] {
+            assert!(check_secret_name(name).is_ok(), "{name:?}");
+        }
+    }
 }

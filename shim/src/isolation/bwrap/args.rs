@@ -182,8 +182,6 @@ fn quote(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
-
     use crate::isolation::limits::LimitPlan;
     use crate::isolation::plan::{Namespaces, PromisedFd};
 
@@ -298,6 +296,5 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
         let json: serde_json::Value = serde_json::from_str(&plan(Caller::Ordinary).to_json()).unwrap();
         assert_eq!(json["mounts"][3]["content"]["of"], "/root/key");
         assert_eq!(json["caller"], "ordinary");
-        let _ = PathBuf::new();
     }
 }

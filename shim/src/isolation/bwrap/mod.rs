@@ -9,27 +9,23 @@ mod stage;
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-
 use super::error::IsolationError;
 use super::limits::Cgroups;
 use super::plan::{Caller, Content, INIT, LaunchPlan, Namespaces};
 use super::process::Process;
-use super::{Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, shape};
+use super::{Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, memory, shape};
 use crate::sys::{self, Program, SpawnError, Step};
 
 pub(super) use stage::maps_to_itself;
 
 /// The first version with `--disable-userns`.
 const OLDEST: &str = "0.8.0";
-/// Largest file that is copied in; a secret or a table of /etc has a few kilobytes.
-const COPY_MAX_BYTES: u64 = 1024 * 1024;
 
 const CAPABILITIES: Capabilities = Capabilities {
     name: "bwrap",
@@ -253,42 +249,13 @@ fn parse_record(record: &str) -> Report {
 
 /// Puts a file's content where bwrap can read it and nobody can find or change it.
 fn in_memory(content: &Content) -> Result<OwnedFd, IsolationError> {
-    let read;
-    let (bytes, name) = match content {
-        Content::Text(text) => (text.as_bytes(), "generated text".to_owned()),
-        Content::Of(path) => {
-            read =
-                read_bounded(path).map_err(|source| step(format!("reading {}", path.display()), source))?;
-            (read.as_slice(), path.display().to_string())
+    match content {
+        Content::Text(text) => {
+            memory::sealed(text.as_bytes()).map_err(|source| step("keeping a text in memory", source))
         }
-    };
-    let write = || -> io::Result<OwnedFd> {
-        let mut file =
-            File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-        file.write_all(bytes)?;
-        file.rewind()?;
-        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
-        Ok(file.into())
-    };
-    write().map_err(|source| step(format!("copying {name} to memory"), source))
-}
-
-fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    // Not waiting for a writer, should it be a pipe by now.
-    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+        Content::Of(path) => memory::sealed_copy(path)
+            .map_err(|source| step(format!("copying {} to memory", path.display()), source)),
     }
-    let mut bytes = Vec::new();
-    file.take(COPY_MAX_BYTES + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > COPY_MAX_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("larger than {COPY_MAX_BYTES} bytes"),
-        ));
-    }
-    Ok(bytes)
 }
 
 fn c_string(text: impl AsRef<OsStr>) -> Result<CString, IsolationError> {
@@ -333,15 +300,5 @@ mod tests {
         assert!(passed.add(null(), 3).is_err());
         assert!(passed.add(null(), 6).is_err());
         assert!(passed.fds[0].0.as_raw_fd() > 5);
-    }
-
-    #[test]
-    fn what_is_copied_is_bounded_and_sealed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("big");
-        File::create(&path).unwrap().set_len(COPY_MAX_BYTES + 1).unwrap();
-        assert!(in_memory(&Content::Of(path)).unwrap_err().to_string().starts_with("reading "));
-        let mut sealed = File::from(in_memory(&Content::Text("x".to_owned())).unwrap());
-        assert!(sealed.write_all(b"y").is_err());
     }
 }
