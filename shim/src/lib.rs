@@ -1,1 +1,5 @@
-//! The host side of agent sandboxes.
+//! Host side of the sandboxes: environments, isolation layers, state and the command line.
+
+pub mod env;
+pub mod isolation;
+mod sys;
