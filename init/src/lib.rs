@@ -1,1 +1,3 @@
 //! PID 1 of a sandbox.
+
+pub mod supervise;
