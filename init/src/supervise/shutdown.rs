@@ -143,8 +143,10 @@ mod tests {
         for within in [1, 4, 100, 1999, 2000, 20_000] {
             let mut end = ending(within);
             let mut orders = Vec::new();
-            for ms in 0..=within {
-                orders.extend(end.advance(at(ms), false));
+            while orders.last() != Some(&Order::PowerOff) {
+                let now = end.next_wake();
+                assert!(now <= at(within), "{now} is after {within} ms");
+                orders.extend(end.advance(now, false));
             }
             let expected = [Order::Sweep(Signal::TERM), Order::Sweep(Signal::KILL), Order::PowerOff];
             assert_eq!(orders, expected, "within {within} ms");

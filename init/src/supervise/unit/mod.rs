@@ -217,7 +217,10 @@ impl Unit {
             (State::Running(_), Input::Halt) => self.tell(now, KilledBy::Stop, After::Halt, out),
             (State::Stopping(_, Stopping { then, .. }), Input::Again) => then.become_unless_halt(After::Again),
             // The process that is about to be there is the new run that was asked for.
-            (State::Starting { then, .. }, Input::Again) => then.become_unless_halt(After::Policy),
+            (State::Starting { then, .. }, Input::Again) => {
+                then.become_unless_halt(After::Policy);
+                self.ladder.forget();
+            }
             (State::Starting { then, .. } | State::Stopping(_, Stopping { then, .. }), Input::Hold) => {
                 then.become_unless_halt(After::Hold);
             }
