@@ -51,8 +51,7 @@ pub(crate) struct Plan {
     pub(crate) dir: Option<CString>,
     /// What becomes 0, 1 and 2.
     pub(crate) stdio: [RawFd; 3],
-    pub(crate) new_session: bool,
-    pub(crate) new_group: bool,
+    pub(crate) session: Session,
     /// Make descriptor 0 the controlling terminal; needs a new session.
     pub(crate) controlling_terminal: bool,
     /// Take the foreground of the terminal on descriptor 0, if it is one.
@@ -62,6 +61,14 @@ pub(crate) struct Plan {
     pub(crate) umask: Option<libc::mode_t>,
     pub(crate) close_other_descriptors: bool,
     pub(crate) signals: SignalState,
+}
+
+/// Whom a child shares its session and group with.
+pub(crate) enum Session {
+    /// Nobody.
+    New,
+    /// The session with init, the group with nobody.
+    NewGroup,
 }
 
 /// Numeric credentials; names are resolved by whoever wrote the request.
@@ -350,11 +357,11 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
     let run = || -> Result<(), (Step, c_int)> {
         // SAFETY: plain system calls on numbers and on memory of `plan`, which outlives us.
         unsafe {
-            if plan.new_session {
-                ok(libc::setsid().into(), Step::Session)?;
-            } else if plan.new_group {
-                ok(libc::setpgid(0, 0).into(), Step::Session)?;
-            }
+            let placed = match plan.session {
+                Session::New => libc::setsid(),
+                Session::NewGroup => libc::setpgid(0, 0),
+            };
+            ok(placed.into(), Step::Session)?;
             place_stdio(&plan.stdio).map_err(|errno| (Step::Stdio, errno))?;
             if plan.controlling_terminal {
                 ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;
