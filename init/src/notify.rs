@@ -3,15 +3,12 @@
 //! Whoever is inside may write here, so every datagram is hostile: bounded, cleaned, and told together with
 //! the pid the kernel vouches for. Which pids are believed is decided by who reads this.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
-    recvmsg, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, setsockopt, socket, sockopt};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -117,24 +114,13 @@ impl NotifySocket {
     }
 }
 
-/// `None` for a datagram to be dropped: too long, or without a sender.
+/// `None` for a datagram to be dropped: too long, or from a process outside, which has no business here.
 fn receive(fd: &OwnedFd) -> io::Result<Option<(u32, Notice)>> {
     let mut buffer = [0; DATAGRAM_BYTES];
-    // Room for the sender only: descriptors that come along find none, and the kernel closes them.
-    let mut control = nix::cmsg_space!(UnixCredentials);
-    let mut iov = [IoSliceMut::new(&mut buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<UnixAddr>(fd.as_raw_fd(), &mut iov, Some(&mut control), flags)?;
-    let length = message.bytes;
-    if message.flags.contains(MsgFlags::MSG_TRUNC) {
-        return Ok(None);
-    }
-    let pid = message.cmsgs()?.find_map(|control| match control {
-        ControlMessageOwned::ScmCredentials(sender) => u32::try_from(sender.pid()).ok(),
-        _ => None,
-    });
-    // 0 is a process outside our namespace, which has no business here.
-    Ok(pid.filter(|pid| *pid != 0).map(|pid| (pid, parse(&buffer[..length]))))
+    let datagram = sys::receive_datagram(fd, &mut buffer)?;
+    let sender = datagram.sender.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+    let whole = buffer.get(..datagram.bytes).filter(|_| !datagram.truncated);
+    Ok(sender.zip(whole).map(|(pid, text)| (pid, parse(text))))
 }
 
 /// Replaces what is not UTF-8 or would act on a terminal, and cuts at a character.
@@ -188,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_datagram_comes_with_its_sender_and_without_its_descriptors() {
-        use nix::sys::socket::{ControlMessage, sendmsg};
+        use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
         let folder = std::env::temp_dir().join(format!("agent-init-notify-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");

@@ -235,6 +235,47 @@ pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// One datagram and who the kernel says sent it.
+pub(crate) struct Datagram {
+    pub(crate) bytes: usize,
+    /// It was longer than the buffer.
+    pub(crate) truncated: bool,
+    /// The sender's pid in our namespace, 0 if it has none there. Needs `SO_PASSCRED`.
+    pub(crate) sender: Option<libc::pid_t>,
+}
+
+/// Receives a datagram with its sender. Descriptors that come along are closed by the kernel.
+pub(crate) fn receive_datagram(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    #[allow(clippy::cast_possible_truncation)] // twelve
+    const CREDENTIALS_BYTES: u32 = size_of::<libc::ucred>() as u32;
+    // SAFETY: computes a size, reads nothing.
+    const SPACE_BYTES: usize = unsafe { libc::CMSG_SPACE(CREDENTIALS_BYTES) } as usize;
+    // Room for the credentials, which come first, and for nothing else; aligned as a header has to be.
+    let mut control = [0_u64; SPACE_BYTES / 8];
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, no lengths).
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: buffer, control space and header live across the call, and their lengths are told.
+    let bytes = Errno::result(unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+    })?;
+
+    // SAFETY: the header was filled by the kernel; the first control message is inside `control` or null.
+    let sender = unsafe {
+        let first = libc::CMSG_FIRSTHDR(&raw const message);
+        let credentials = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_SOCKET
+            && (*first).cmsg_type == libc::SCM_CREDENTIALS
+            && (*first).cmsg_len as usize >= libc::CMSG_LEN(CREDENTIALS_BYTES) as usize;
+        credentials.then(|| ptr::read_unaligned(libc::CMSG_DATA(first).cast::<libc::ucred>()).pid)
+    };
+    Ok(Datagram { bytes: bytes.unsigned_abs(), truncated: message.msg_flags & libc::MSG_TRUNC != 0, sender })
+}
+
 /// A descriptor watched by the event loop.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays the same open descriptor until the `AsyncFd` that now owns it lets go of it.
