@@ -2,12 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs;
+use std::io::{self, Read};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::entrypoint::Options;
 use crate::signals::Signal;
+use crate::sys;
 
 /// What `--help` prints.
 pub const HELP: &str = "\
@@ -40,6 +43,9 @@ Exit status: that of COMMAND, 128 + N if signal N killed it, 126 if it cannot be
 /// What `-l` prints.
 pub const LICENSE: &str = "agent-init is licensed under MIT OR Apache-2.0, at your option.\n";
 
+/// More than any specification holds; whoever passes more gets a parse error instead of our memory.
+const SPEC_BYTES: u64 = 4 * 1024 * 1024;
+
 /// What init was asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -58,6 +64,19 @@ pub enum SpecSource {
     File(PathBuf),
     /// An inherited descriptor, read to its end.
     Descriptor(RawFd),
+}
+
+impl SpecSource {
+    /// Reads the specification to its end.
+    pub fn read(&self) -> io::Result<Vec<u8>> {
+        let file = match self {
+            Self::File(path) => fs::File::open(path)?,
+            Self::Descriptor(fd) => fs::File::from(sys::adopt_descriptor(*fd)?),
+        };
+        let mut bytes = Vec::new();
+        file.take(SPEC_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
 }
 
 /// Parses what follows the program's name. `env` looks up a variable.

@@ -10,8 +10,6 @@ pub mod entrypoint;
 pub mod harden;
 /// What programs say about themselves: ready, status, alive.
 pub mod notify;
-/// The init of a sandbox, from the specification to the last exit.
-pub mod sandbox;
 /// Signals as they arrive, and who sent them.
 pub mod signals;
 /// From a request to an executed program, or to the reason why not.

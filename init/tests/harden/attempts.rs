@@ -124,9 +124,9 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     attempt("ptrace", "EPERM", true, || unsafe { syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, INIT, 0, 0) }),
     attempt("process_vm_readv", "EPERM", false, || unsafe {
-        let (mut byte, local, remote): (u8, libc::iovec, libc::iovec) = (0, zeroed(), zeroed());
-        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1, ..local };
-        let remote = libc::iovec { iov_base: 0x1000 as *mut c_void, iov_len: 1, ..remote };
+        let mut byte = 0_u8;
+        let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        let remote = libc::iovec { iov_base: 0x1000 as *mut c_void, iov_len: 1 };
         syscall(libc::SYS_process_vm_readv, INIT, &raw const local, 1, &raw const remote, 1, 0)
     }),
     attempt("pidfd_getfd", "EPERM", true, || unsafe {
