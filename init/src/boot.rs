@@ -9,14 +9,14 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, MAX_SPEC_BYTES, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use crate::{
+    args::SpecSource,
     harden::{self, Policy},
-    notify::NotifySocket,
     sandbox::{self, Prepared},
     signals::{self, Role},
     sys,
@@ -25,17 +25,8 @@ use crate::{
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Where the spec is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// In a file.
-    File(std::path::PathBuf),
-    /// Behind an inherited descriptor.
-    Descriptor(RawFd),
-}
-
 /// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
-pub fn run(source: &Source) -> Result<u8> {
+pub fn run(source: &SpecSource) -> Result<u8> {
     let spec = read_spec(source)?;
     log_to_stderr(spec.log_level);
     // Descriptors that were not mentioned are nobody's below; those that were are adopted by number.
@@ -43,27 +34,14 @@ pub fn run(source: &Source) -> Result<u8> {
     let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
     let token = read_token(&spec)?;
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
-    let (notify, mut warnings) = open_notify();
+    let mut warnings = Vec::new();
     close(&spec.hardening, &mut warnings)?;
-    sandbox::run(Prepared { spec, signals, listener, token, notify, warnings })
+    sandbox::run(Prepared { spec, signals, listener, token, warnings })
 }
 
-fn read_spec(source: &Source) -> Result<InitSpec> {
-    let (file, name) = match source {
-        Source::File(path) => {
-            let name = path.display().to_string();
-            (File::open(path).with_context(|| format!("opening the spec {name}"))?, name)
-        }
-        Source::Descriptor(fd) => {
-            let name = format!("on descriptor {fd}");
-            (File::from(adopt(*fd).with_context(|| format!("taking the spec {name}"))?), name)
-        }
-    };
-    let mut json = Vec::new();
-    file.take(MAX_SPEC_BYTES as u64 + 1)
-        .read_to_end(&mut json)
-        .with_context(|| format!("reading the spec {name}"))?;
-    InitSpec::from_json(&json).with_context(|| format!("in the spec {name}"))
+fn read_spec(source: &SpecSource) -> Result<InitSpec> {
+    let json = source.read().context("reading the spec")?;
+    Ok(InitSpec::from_json(&json)?)
 }
 
 /// Inherited descriptors below 3 are the standard streams, and a mistake.
@@ -111,7 +89,9 @@ fn listen_on_vsock(port: u32) -> nix::Result<OwnedFd> {
 /// The token is read once and kept in memory that no other process can look at.
 fn read_token(spec: &InitSpec) -> Result<Token> {
     let Some(source) = spec.control.as_ref().and_then(|control| control.token.as_ref()) else {
-        if let Some(Listen::VsockPort(_) | Listen::Unix(_)) = spec.control.as_ref().map(|control| &control.listen) {
+        if let Some(Listen::VsockPort(_) | Listen::Unix(_)) =
+            spec.control.as_ref().map(|control| &control.listen)
+        {
             bail!("the control endpoint can be reached from inside, so it needs a token");
         }
         return Ok(Token::default());
@@ -128,13 +108,6 @@ fn read_token(spec: &InitSpec) -> Result<Token> {
     };
     read.context("reading the token")?;
     Ok(Token(bytes))
-}
-
-fn open_notify() -> (Option<NotifySocket>, Vec<String>) {
-    match NotifySocket::open() {
-        Ok(socket) => (Some(socket), Vec::new()),
-        Err(error) => (None, vec![format!("no notification socket: {error}")]),
-    }
 }
 
 /// Gives up what the sandbox is not to have.
@@ -159,5 +132,10 @@ fn log_to_stderr(level: LogLevel) {
         LogLevel::Debug => tracing::Level::DEBUG,
         LogLevel::Trace => tracing::Level::TRACE,
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_ansi(false).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
 }

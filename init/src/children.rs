@@ -353,6 +353,6 @@ mod tests {
         let killed = Exit::from_status(9);
         assert_eq!(killed, Exit::Signal { signal: Signal::KILL, core_dumped: false });
         assert_eq!(killed.shell_code(), 137);
-        assert!(matches!(Exit::from_status(11 | 0x80), Exit::Signal { core_dumped: true, .. }));
+        assert!(matches!(Exit::from_status(0x0b | 0x80), Exit::Signal { core_dumped: true, .. }));
     }
 }

@@ -5,11 +5,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use nix::libc;
 use nix::sys::signal::{self, SigSet, SigmaskHow};
-use nix::sys::signalfd::{SfdFlags, signalfd};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -43,8 +43,8 @@ pub fn take_over(role: Role) -> io::Result<SigSet> {
     }
     let given = given();
     for signal in (1..=Signal::MAX).filter(|n| given.ignored & (1 << (n - 1)) != 0) {
-        if i32::from(signal) != libc::SIGPIPE {
-            sys::default_action(signal.into());
+        if signal != libc::SIGPIPE {
+            sys::default_action(signal);
         }
     }
     signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&set), None)?;
@@ -53,10 +53,10 @@ pub fn take_over(role: Role) -> io::Result<SigSet> {
 
 /// A signal by number, real-time ones included.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Signal(u8);
+pub struct Signal(i32);
 
 impl Signal {
-    const MAX: u8 = 64;
+    const MAX: i32 = 64;
     /// Hang up.
     pub const HUP: Self = Self(1);
     /// Interrupt.
@@ -66,25 +66,25 @@ impl Signal {
     /// Terminate, which one may refuse.
     pub const TERM: Self = Self(15);
     /// The power is about to fail, or a machine is told to shut down.
-    pub const PWR: Self = Self(libc::SIGPWR as u8);
+    pub const PWR: Self = Self(libc::SIGPWR);
     /// A child ended or stopped.
-    pub const CHLD: Self = Self(libc::SIGCHLD as u8);
+    pub const CHLD: Self = Self(libc::SIGCHLD);
     /// Continue.
-    pub const CONT: Self = Self(libc::SIGCONT as u8);
+    pub const CONT: Self = Self(libc::SIGCONT);
     /// Stop, which nobody can refuse.
-    pub const STOP: Self = Self(libc::SIGSTOP as u8);
+    pub const STOP: Self = Self(libc::SIGSTOP);
     /// The terminal changed its size.
-    pub const WINCH: Self = Self(libc::SIGWINCH as u8);
+    pub const WINCH: Self = Self(libc::SIGWINCH);
     /// A write nobody reads.
-    pub const PIPE: Self = Self(libc::SIGPIPE as u8);
+    pub const PIPE: Self = Self(libc::SIGPIPE);
     /// A background process reads from its terminal.
-    pub const TTIN: Self = Self(libc::SIGTTIN as u8);
+    pub const TTIN: Self = Self(libc::SIGTTIN);
     /// A background process writes to its terminal.
-    pub const TTOU: Self = Self(libc::SIGTTOU as u8);
+    pub const TTOU: Self = Self(libc::SIGTTOU);
 
     /// `None` for a number that is no signal.
     pub fn new(number: i32) -> Option<Self> {
-        u8::try_from(number).ok().filter(|n| (1..=Self::MAX).contains(n)).map(Self)
+        (1..=Self::MAX).contains(&number).then_some(Self(number))
     }
 
     /// From "SIGTERM", "TERM" or "15".
@@ -99,7 +99,7 @@ impl Signal {
 
     /// The number, as `kill(2)` takes it.
     pub fn number(self) -> i32 {
-        self.0.into()
+        self.0
     }
 }
 
@@ -188,8 +188,8 @@ pub struct Signals {
 impl Signals {
     /// Needs a runtime with I/O. `set` is what [`take_over`] returned.
     pub fn new(set: &SigSet) -> io::Result<Self> {
-        let fd = signalfd(NEW, set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd: sys::watch(fd, Interest::READABLE)? })
+        let fd = SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd: sys::watch(fd.into(), Interest::READABLE)? })
     }
 
     /// The next signal. Several SIGCHLD may arrive as one: reap until nobody is left. Cancel-safe.
@@ -213,11 +213,11 @@ pub struct BlockingSignals {
 impl BlockingSignals {
     /// `set` is what [`take_over`] returned.
     pub fn new(set: &SigSet) -> io::Result<Self> {
-        Ok(Self { fd: signalfd(NEW, set, SfdFlags::SFD_CLOEXEC)? })
+        Ok(Self { fd: SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC)?.into() })
     }
 
     /// Waits for the next signal, without a deadline: somebody ends, or somebody tells us to.
-    pub fn next(&mut self) -> io::Result<Received> {
+    pub fn wait(&mut self) -> io::Result<Received> {
         loop {
             match Received::read(&self.fd) {
                 Ok(Some(received)) => return Ok(received),
@@ -228,9 +228,6 @@ impl BlockingSignals {
         }
     }
 }
-
-/// "Make a new one", for `signalfd`.
-const NEW: Option<BorrowedFd<'static>> = None;
 
 /// Raised by a fault of the process itself. Blocked, such a fault would kill without the runtime's message.
 const SYNCHRONOUS: [signal::Signal; 7] = {

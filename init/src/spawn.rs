@@ -15,7 +15,7 @@ use nix::libc;
 use nix::unistd::Pid;
 
 pub use crate::sys::Step;
-use crate::sys::{self, CStrings, Ids, Plan, SignalState};
+use crate::sys::{self, CStrings, Ids, Plan, Session, SignalState};
 
 /// A program to start, and everything it starts with.
 pub struct SpawnRequest<'fd> {
@@ -240,6 +240,7 @@ fn plan(request: &SpawnRequest<'_>, candidates: &[PathBuf], argv: &[OsString]) -
         Stdio::Descriptors(fds) => (fds.map(|fd| fd.as_raw_fd()), false),
         Stdio::Terminal(slave) => ([slave.as_raw_fd(); 3], true),
     };
+    let foreground = request.placement == Placement::NewForegroundGroup;
     Ok(Plan {
         paths: strings(candidates.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect())?,
         argv: strings(argv.iter().map(|arg| arg.clone().into_vec()).collect())?,
@@ -249,10 +250,9 @@ fn plan(request: &SpawnRequest<'_>, candidates: &[PathBuf], argv: &[OsString]) -
             None => None,
         },
         stdio,
-        new_session: terminal || request.placement == Placement::NewSession,
-        new_group: request.placement == Placement::NewForegroundGroup,
+        session: if foreground && !terminal { Session::NewGroup } else { Session::New },
         controlling_terminal: terminal,
-        foreground: request.placement == Placement::NewForegroundGroup,
+        foreground,
         limits: request
             .limits
             .iter()

@@ -51,8 +51,7 @@ pub(crate) struct Plan {
     pub(crate) dir: Option<CString>,
     /// What becomes 0, 1 and 2.
     pub(crate) stdio: [RawFd; 3],
-    pub(crate) new_session: bool,
-    pub(crate) new_group: bool,
+    pub(crate) session: Session,
     /// Make descriptor 0 the controlling terminal; needs a new session.
     pub(crate) controlling_terminal: bool,
     /// Take the foreground of the terminal on descriptor 0, if it is one.
@@ -62,6 +61,14 @@ pub(crate) struct Plan {
     pub(crate) umask: Option<libc::mode_t>,
     pub(crate) close_other_descriptors: bool,
     pub(crate) signals: SignalState,
+}
+
+/// Whom a child shares its session and group with.
+pub(crate) enum Session {
+    /// Nobody.
+    New,
+    /// The session with init, the group with nobody.
+    NewGroup,
 }
 
 /// Numeric credentials; names are resolved by whoever wrote the request.
@@ -228,6 +235,47 @@ pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// One datagram and who the kernel says sent it.
+pub(crate) struct Datagram {
+    pub(crate) bytes: usize,
+    /// It was longer than the buffer.
+    pub(crate) truncated: bool,
+    /// The sender's pid in our namespace, 0 if it has none there. Needs `SO_PASSCRED`.
+    pub(crate) sender: Option<libc::pid_t>,
+}
+
+/// Receives a datagram with its sender. Descriptors that come along are closed by the kernel.
+pub(crate) fn receive_datagram(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Datagram> {
+    #[allow(clippy::cast_possible_truncation)] // twelve
+    const CREDENTIALS_BYTES: u32 = size_of::<libc::ucred>() as u32;
+    // SAFETY: computes a size, reads nothing.
+    const SPACE_BYTES: usize = unsafe { libc::CMSG_SPACE(CREDENTIALS_BYTES) } as usize;
+    // Room for the credentials, which come first, and for nothing else; aligned as a header has to be.
+    let mut control = [0_u64; SPACE_BYTES / 8];
+    let mut iov = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: all-zero bytes are a valid `msghdr` (null pointers, no lengths).
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut iov;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control);
+    // SAFETY: buffer, control space and header live across the call, and their lengths are told.
+    let bytes = Errno::result(unsafe {
+        libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
+    })?;
+
+    // SAFETY: the header was filled by the kernel; the first control message is inside `control` or null.
+    let sender = unsafe {
+        let first = libc::CMSG_FIRSTHDR(&raw const message);
+        let credentials = !first.is_null()
+            && (*first).cmsg_level == libc::SOL_SOCKET
+            && (*first).cmsg_type == libc::SCM_CREDENTIALS
+            && (*first).cmsg_len as usize >= libc::CMSG_LEN(CREDENTIALS_BYTES) as usize;
+        credentials.then(|| ptr::read_unaligned(libc::CMSG_DATA(first).cast::<libc::ucred>()).pid)
+    };
+    Ok(Datagram { bytes: bytes.unsigned_abs(), truncated: message.msg_flags & libc::MSG_TRUNC != 0, sender })
+}
+
 /// A descriptor watched by the event loop.
 pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` stays the same open descriptor until the `AsyncFd` that now owns it lets go of it.
@@ -350,11 +398,11 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
     let run = || -> Result<(), (Step, c_int)> {
         // SAFETY: plain system calls on numbers and on memory of `plan`, which outlives us.
         unsafe {
-            if plan.new_session {
-                ok(libc::setsid().into(), Step::Session)?;
-            } else if plan.new_group {
-                ok(libc::setpgid(0, 0).into(), Step::Session)?;
-            }
+            let placed = match plan.session {
+                Session::New => libc::setsid(),
+                Session::NewGroup => libc::setpgid(0, 0),
+            };
+            ok(placed.into(), Step::Session)?;
             place_stdio(&plan.stdio).map_err(|errno| (Step::Stdio, errno))?;
             if plan.controlling_terminal {
                 ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;

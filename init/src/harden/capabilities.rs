@@ -24,7 +24,7 @@ pub(super) fn give_up(keep: CapabilitySet) -> Result<()> {
     let wanted = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, wanted).context("giving up capabilities")?;
 
-    refuse_leftovers(Leftovers {
+    refuse_leftovers(&Leftovers {
         held: held_now()? - keep,
         bounding: known().filter(|capability| in_bounding_set(*capability)).collect(),
     })
@@ -36,7 +36,7 @@ struct Leftovers {
     bounding: CapabilitySet,
 }
 
-fn refuse_leftovers(left: Leftovers) -> Result<()> {
+fn refuse_leftovers(left: &Leftovers) -> Result<()> {
     if !left.held.is_empty() {
         bail!("refusing to start anything: init still holds {}", names(left.held));
     }
@@ -67,12 +67,12 @@ fn in_bounding_set(capability: CapabilitySet) -> bool {
 }
 
 fn names(set: CapabilitySet) -> String {
-    let mut named = set.iter_names();
-    let mut names: Vec<String> = named.by_ref().map(|(name, _)| format!("CAP_{name}")).collect();
-    if !named.remaining().is_empty() {
-        names.push(format!("others ({:#x})", named.remaining().bits()));
+    let mut known = set.iter_names();
+    let mut list: Vec<String> = known.by_ref().map(|(name, _)| format!("CAP_{name}")).collect();
+    if !known.remaining().is_empty() {
+        list.push(format!("others ({:#x})", known.remaining().bits()));
     }
-    names.join(", ")
+    list.join(", ")
 }
 
 #[cfg(test)]
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn what_is_left_is_named() {
         let held = CapabilitySet::SYS_ADMIN | CapabilitySet::from_bits_retain(1 << 60);
-        let error = refuse_leftovers(Leftovers { held, bounding: CapabilitySet::empty() });
+        let error = refuse_leftovers(&Leftovers { held, bounding: CapabilitySet::empty() });
         assert!(
             error
                 .expect_err("something is left")
@@ -91,7 +91,7 @@ mod tests {
         );
 
         let bounding = CapabilitySet::NET_RAW;
-        let error = refuse_leftovers(Leftovers { held: CapabilitySet::empty(), bounding });
+        let error = refuse_leftovers(&Leftovers { held: CapabilitySet::empty(), bounding });
         assert!(error.expect_err("something is left").to_string().contains("CAP_NET_RAW"));
     }
 }

@@ -189,7 +189,7 @@ mod tests {
     const ALLOW: u32 = 0x7fff_0000;
     const KILL_PROCESS: u32 = 0x8000_0000;
     const EPERM: u32 = 0x0005_0000 | 1;
-    const ENOSYS: u32 = 0x0005_0000 | 38;
+    const ENOSYS: u32 = 0x0005_0000 | 0x26;
 
     /// What the kernel would do with the program; knows the instructions that occur.
     fn run(program: &[sock_filter], arch: u32, number: u32, arguments: [u64; 3]) -> u32 {

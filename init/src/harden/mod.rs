@@ -57,6 +57,8 @@ pub struct Report {
 /// Only Landlock may be missing: it is the second lock on doors that a network namespace and the PID
 /// namespace already close. Sockets that programs may not create (vsock) have to be open by now.
 pub fn enforce(policy: &Policy) -> Result<Report> {
+    // Programs get descriptors they are promised, never one that init was started with.
+    sys::close_on_exec_from(3).context("keeping inherited descriptors from programs")?;
     leave_inherited_session()?;
     prctl::set_no_new_privs().context("forbidding new privileges")?;
     capabilities::give_up(policy.keep_capabilities)?;

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     children::{self, Children, Reaped},
     journal::unix_ms,
-    notify::{Message, NotifySocket},
+    notify::{Notice, NotifySocket, Watchdog},
     signals::{Origin, Received, Signal, Signals},
     supervise::{self, Action, Announcement, Change, Ended, Instant, ProbeId, Supervisor, UnitId},
     usage,
@@ -45,7 +45,7 @@ enum Event {
     /// A unit wrote its first byte.
     FirstOutput(supervise::ChildId),
     /// A unit spoke on the notification socket.
-    Notified(Message),
+    Notified { pid: u32, notice: Notice },
     /// A time has come.
     Timer,
     /// A command's client has gone.
@@ -108,8 +108,9 @@ impl Loop {
         mut self,
         mut signals: Signals,
         mut asks: mpsc::Receiver<Ask>,
-        notify: Option<NotifySocket>,
+        mut notify: Option<NotifySocket>,
     ) -> u8 {
+        self.units.notify_path = notify.as_ref().map(|socket| socket.path().to_owned());
         let (first_output, mut first_outputs) = mpsc::channel(FIRST_OUTPUTS);
         self.units.report_first_output_to(first_output);
         self.tell(What::Booted);
@@ -136,7 +137,7 @@ impl Loop {
                 },
                 Some(ask) = asks.recv() => Event::Ask(ask),
                 Some(child) = first_outputs.recv() => Event::FirstOutput(child),
-                message = heard(notify.as_ref()) => Event::Notified(message),
+                (pid, notice) = heard(notify.as_mut()) => Event::Notified { pid, notice },
                 () = due(timer) => Event::Timer,
                 () = shared.loop_wanted.notified() => Event::ClientsGone,
                 () = std::future::ready(()), if self.reap_more => Event::ChildrenEnded,
@@ -151,7 +152,7 @@ impl Loop {
             Event::Signal(received) => self.signalled(received),
             Event::Ask(ask) => self.answer(ask),
             Event::FirstOutput(child) => self.supervise(supervise::Event::FirstOutput { child }),
-            Event::Notified(message) => self.notified(message),
+            Event::Notified { pid, notice } => self.notified(pid, notice),
             Event::Timer => {
                 let now = self.clock.now();
                 for due in self.execs.due(now) {
@@ -321,17 +322,30 @@ impl Loop {
         }
     }
 
-    fn notified(&mut self, message: Message) {
-        let sender = self
-            .roles
-            .iter()
-            .find(|(_, (child, role))| matches!(role, Role::Unit(_)) && message.is_from(child.pid()));
-        let Some((known, _)) = sender else {
-            tracing::debug!(pid = message.pid, "a notification from a process that is no unit's");
+    /// A unit's own process is believed, and whoever is in its group.
+    fn notified(&mut self, pid: u32, notice: Notice) {
+        let group = i32::try_from(pid)
+            .ok()
+            .and_then(|pid| nix::unistd::getpgid(Some(nix::unistd::Pid::from_raw(pid))).ok());
+        let is_unit = |(child, role): &(children::ChildId, Role)| {
+            let pids = [i32::try_from(pid).unwrap_or(0), group.map_or(0, nix::unistd::Pid::as_raw)];
+            matches!(role, Role::Unit(_)) && pids.contains(&child.pid())
+        };
+        let Some((child, _)) = self.roles.iter().find(|(_, of)| is_unit(of)).map(|(known, of)| (*known, of))
+        else {
+            tracing::debug!(pid, "a notification from a process that is no unit's");
             return;
         };
-        let child = *known;
-        for notice in message.notices {
+        let said = [
+            notice.status.map(supervise::Notice::Status),
+            notice.ready.then_some(supervise::Notice::Ready),
+            notice.watchdog.map(|watchdog| match watchdog {
+                Watchdog::Ping => supervise::Notice::Watchdog,
+                Watchdog::Trigger => supervise::Notice::WatchdogTrigger,
+            }),
+            notice.stopping.then_some(supervise::Notice::Stopping),
+        ];
+        for notice in said.into_iter().flatten() {
             self.supervise(supervise::Event::Notify { child, notice });
         }
     }
@@ -550,10 +564,16 @@ impl Loop {
     }
 }
 
-async fn heard(notify: Option<&NotifySocket>) -> Message {
-    match notify {
-        Some(socket) => socket.next().await,
-        None => pending().await,
+async fn heard(notify: Option<&mut NotifySocket>) -> (u32, Notice) {
+    let Some(socket) = notify else { return pending().await };
+    loop {
+        match socket.next().await {
+            Ok(heard) => return heard,
+            Err(error) => {
+                tracing::warn!(%error, "reading the notification socket, again in a second");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ mod shared;
 mod units;
 mod wire;
 
-use std::{rc::Rc, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use agent_protocol::{
     handshake::Token,
@@ -46,7 +46,6 @@ pub(crate) struct Prepared {
     pub(crate) signals: nix::sys::signal::SigSet,
     pub(crate) listener: Option<std::os::fd::OwnedFd>,
     pub(crate) token: Token,
-    pub(crate) notify: Option<NotifySocket>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -57,7 +56,7 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 }
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
-    let Prepared { spec, signals, listener, token, notify, warnings } = prepared;
+    let Prepared { spec, signals, listener, token, mut warnings } = prepared;
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.clone()).unwrap_or_default();
     let terminal = Terminal::new(TerminalSize { columns: wanted.cols, rows: wanted.rows });
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -73,12 +72,28 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
         None => None,
     };
     let signals = Signals::new(&signals)?;
+    let notify = open_notify(&mut warnings);
     let code = event_loop::Loop::new(spec, Rc::clone(&shared), warnings).run(signals, asked, notify).await;
     if let Some(acceptor) = acceptor {
         acceptor.abort();
     }
     flush(&shared).await;
     Ok(code)
+}
+
+/// In a folder that only the sandbox sees; the second is for root file systems without a writable /run.
+const NOTIFY_PATHS: [&str; 2] = ["/run/agent-notify", "/tmp/.agent-notify"];
+
+fn open_notify(warnings: &mut Vec<String>) -> Option<NotifySocket> {
+    let mut why = String::new();
+    for path in NOTIFY_PATHS {
+        match NotifySocket::bind(Path::new(path)) {
+            Ok(socket) => return Some(socket),
+            Err(error) => why = format!("{path}: {error}"),
+        }
+    }
+    warnings.push(format!("no notification socket: {why}"));
+    None
 }
 
 /// Who may connect: where init has a PID namespace of its own, only those outside of it.

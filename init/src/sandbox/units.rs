@@ -39,6 +39,8 @@ pub(super) struct Units {
     agent_reader: Option<AbortHandle>,
     session_end: Option<ExitRecord>,
     first_output: Option<mpsc::Sender<supervise::ChildId>>,
+    /// What units find in `NOTIFY_SOCKET`.
+    pub(super) notify_path: Option<PathBuf>,
 }
 
 /// A unit that was executed.
@@ -94,13 +96,13 @@ impl Units {
         if spec.control.is_none() || unit == UnitId::Agent {
             let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
             let stdio = Stdio::Descriptors([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
-            let child = spawn(children, defaults, &program, None, stdio)?;
+            let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
             return Ok(Run { child, session: None });
         }
         let (reader, writer) = commands::pipe()?;
         let null = commands::null()?;
         let stdio = Stdio::Descriptors([null.as_fd(), writer.as_fd(), writer.as_fd()]);
-        let child = spawn(children, defaults, &program, None, stdio)?;
+        let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
         match ReadEnd::new(reader) {
             Ok(reader) => {
                 let task = read_output(Rc::clone(shared), self.name(spec, unit), reader, self.first(child));
@@ -122,7 +124,14 @@ impl Units {
         let size = shared.terminal.borrow().size();
         let (master, slave) = pty::open(size)
             .map_err(|error| Failure::new(FailureKind::Pty, format!("opening a terminal: {error}")))?;
-        let child = spawn(children, defaults, program, Some(term), Stdio::Terminal(slave.as_fd()))?;
+        let child = spawn(
+            children,
+            defaults,
+            program,
+            self.notify_path.as_ref(),
+            Some(term),
+            Stdio::Terminal(slave.as_fd()),
+        )?;
         let master = Rc::new(master);
         shared.set_master(Some(Rc::clone(&master)));
         let reader = spawn_local(read_terminal(Rc::clone(shared), master, self.first(child)));
@@ -145,7 +154,7 @@ impl Units {
             .ok_or_else(|| Failure::new(FailureKind::Internal, "the unit has no such probe"))?;
         let null = commands::null()?;
         let fd = null.as_fd();
-        spawn(children, defaults, &program, None, Stdio::Descriptors([fd, fd, fd]))
+        spawn(children, defaults, &program, self.notify_path.as_ref(), None, Stdio::Descriptors([fd, fd, fd]))
     }
 
     /// A unit's process was reaped: takes the rest of its output, and ends what is left of the agent's session.
@@ -239,6 +248,7 @@ fn spawn(
     children: &mut Children,
     defaults: &Defaults,
     program: &Program<'_>,
+    notify_path: Option<&PathBuf>,
     term: Option<&str>,
     stdio: Stdio<'_>,
 ) -> Result<ChildId, Failure> {
@@ -247,7 +257,9 @@ fn spawn(
     if let Some(term) = term {
         env.push(("TERM".into(), term.into()));
     }
-    env.push(("NOTIFY_SOCKET".into(), crate::notify::PATH.into()));
+    if let Some(path) = notify_path {
+        env.push(("NOTIFY_SOCKET".into(), path.into()));
+    }
     if program.watchdog_ms > 0 {
         // sd_watchdog_enabled(3): microseconds.
         env.push(("WATCHDOG_USEC".into(), program.watchdog_ms.saturating_mul(1000).to_string().into()));
