@@ -34,7 +34,7 @@ pub(crate) enum Step {
     BecomeUser(u32),
     /// Make an open file known under this number, for the program to inherit.
     PassFd { from: RawFd, to: RawFd },
-    /// Let nothing above this number through the exec.
+    /// Let nothing above this number through the exec, except what is passed afterwards.
     CloseAbove(RawFd),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum SpawnError {
 /// Runs `steps` and then `program` in a new process, and returns once it was executed.
 ///
 /// The child has every signal at its default and none blocked. Descriptors without close-on-exec
-/// would pass: the steps end with [`Step::CloseAbove`] for that reason.
+/// would pass: [`Step::CloseAbove`] comes before the first [`Step::PassFd`] for that reason.
 pub(crate) fn spawn(steps: &[Step], program: &Program) -> Result<Child, SpawnError> {
     let args = null_terminated(&program.args);
     let env = null_terminated(&program.env);
@@ -72,6 +72,8 @@ pub(crate) fn spawn(steps: &[Step], program: &Program) -> Result<Child, SpawnErr
     let mut stack = vec![0u8; CHILD_STACK_BYTES];
     let mut pidfd: c_int = -1;
 
+    // SAFETY: plain numbers.
+    let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1;
     // A handler of the embedding program must not run in the child, on memory it shares with us.
     let mask = block_signals();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -90,8 +92,8 @@ pub(crate) fn spawn(steps: &[Step], program: &Program) -> Result<Child, SpawnErr
         return Err(SpawnError::Clone(clone_error));
     };
     // Changing ids in a child that shares our memory made this process non-dumpable too.
-    if steps.iter().any(|step| matches!(step, Step::BecomeUser(_))) {
-        // SAFETY: PR_SET_DUMPABLE takes plain numbers.
+    if dumpable {
+        // SAFETY: plain numbers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
     }
     // SAFETY: the kernel stored a new descriptor there because the clone succeeded, and only we know it.
@@ -346,7 +348,7 @@ mod tests {
         let leak = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 200).unwrap();
         rustix::io::fcntl_setfd(&leak, rustix::io::FdFlags::empty()).unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
-        let steps = [Step::PassFd { from: null.as_raw_fd(), to: 7 }, Step::CloseAbove(7)];
+        let steps = [Step::CloseAbove(2), Step::PassFd { from: null.as_raw_fd(), to: 7 }];
         let script = "[ -e /proc/self/fd/7 ] && [ ! -e /proc/self/fd/200 ] || exit 1
             grep -q '^SigIgn:\t0000000000000000$' /proc/self/status || exit 2
             grep -q '^SigBlk:\t0000000000000000$' /proc/self/status || exit 3";
