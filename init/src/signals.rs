@@ -5,11 +5,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::libc;
 use nix::sys::signal::{self, SigSet, SigmaskHow};
-use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::sys::signalfd::{SfdFlags, signalfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -65,6 +65,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// Terminate, which one may refuse.
     pub const TERM: Self = Self(15);
+    /// The power is about to fail, or a machine is told to shut down.
+    pub const PWR: Self = Self(libc::SIGPWR as u8);
     /// A child ended or stopped.
     pub const CHLD: Self = Self(libc::SIGCHLD as u8);
     /// Continue.
@@ -139,12 +141,27 @@ pub struct Received {
 }
 
 impl Received {
-    fn from_info(info: &siginfo) -> Option<Self> {
-        let signal = Signal::new(i32::try_from(info.ssi_signo).ok()?)?;
-        let origin = origin(signal, info.ssi_code, info.ssi_pid);
-        Some(Self { signal, origin, pid: info.ssi_pid })
+    /// Reads one `struct signalfd_siginfo`; `None` for a number beyond what we know as signals.
+    fn read(fd: &OwnedFd) -> io::Result<Option<Self>> {
+        let mut info = [0; SIGNALFD_SIGINFO_BYTES];
+        // The kernel hands out whole records only.
+        rustix::io::read(fd, &mut info)?;
+        let field = |index: usize| {
+            let mut bytes = [0; 4];
+            bytes.copy_from_slice(&info[index * 4..][..4]);
+            u32::from_ne_bytes(bytes)
+        };
+        let (number, code, pid) = (field(0), field(2).cast_signed(), field(3));
+        Ok(Signal::new(number.cast_signed()).map(|signal| Self {
+            signal,
+            origin: origin(signal, code, pid),
+            pid,
+        }))
     }
 }
+
+/// Its first fields are signal number, errno, code and pid, 32 bits each, on every architecture.
+const SIGNALFD_SIGINFO_BYTES: usize = 128;
 
 /// Pid 0 alone proves nothing.
 ///
@@ -165,29 +182,24 @@ fn origin(signal: Signal, code: i32, pid: u32) -> Origin {
 
 /// Reads signals in the event loop.
 pub struct Signals {
-    fd: AsyncFd<SignalFd>,
+    fd: AsyncFd<OwnedFd>,
 }
 
 impl Signals {
     /// Needs a runtime with I/O. `set` is what [`take_over`] returned.
     pub fn new(set: &SigSet) -> io::Result<Self> {
-        let fd = SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { fd: AsyncFd::try_with_interest(fd, Interest::READABLE)? })
+        let fd = signalfd(NEW, set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { fd: sys::watch(fd, Interest::READABLE)? })
     }
 
     /// The next signal. Several SIGCHLD may arrive as one: reap until nobody is left. Cancel-safe.
     pub async fn next(&mut self) -> io::Result<Received> {
         loop {
-            let mut ready = self.fd.readable_mut().await?;
-            let read = ready
-                .try_io(|fd| fd.get_mut().read_signal()?.ok_or_else(|| io::ErrorKind::WouldBlock.into()));
-            match read {
-                Ok(info) => {
-                    if let Some(received) = Received::from_info(&info?) {
-                        return Ok(received);
-                    }
-                }
-                Err(_would_block) => {}
+            let mut ready = self.fd.readable().await?;
+            if let Ok(read) = ready.try_io(|fd| Received::read(fd.get_ref()))
+                && let Some(received) = read?
+            {
+                return Ok(received);
             }
         }
     }
@@ -195,36 +207,30 @@ impl Signals {
 
 /// Reads signals one after the other, sleeping in between: all an entrypoint needs.
 pub struct BlockingSignals {
-    fd: SignalFd,
+    fd: OwnedFd,
 }
 
 impl BlockingSignals {
     /// `set` is what [`take_over`] returned.
     pub fn new(set: &SigSet) -> io::Result<Self> {
-        Ok(Self { fd: SignalFd::with_flags(set, SfdFlags::SFD_CLOEXEC)? })
+        Ok(Self { fd: signalfd(NEW, set, SfdFlags::SFD_CLOEXEC)? })
     }
 
     /// Waits for the next signal, without a deadline: somebody ends, or somebody tells us to.
     pub fn next(&mut self) -> io::Result<Received> {
         loop {
-            match self.fd.read_signal() {
-                Ok(Some(info)) => {
-                    if let Some(received) = Received::from_info(&info) {
-                        return Ok(received);
-                    }
-                }
-                Ok(None) | Err(nix::errno::Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
+            match Received::read(&self.fd) {
+                Ok(Some(received)) => return Ok(received),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
 }
 
-impl AsFd for BlockingSignals {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
+/// "Make a new one", for `signalfd`.
+const NEW: Option<BorrowedFd<'static>> = None;
 
 /// Raised by a fault of the process itself. Blocked, such a fault would kill without the runtime's message.
 const SYNCHRONOUS: [signal::Signal; 7] = {

@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use rustix::thread::futex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Signals blocked and signals ignored, as bit sets in which bit N-1 stands for signal N.
 ///
@@ -224,6 +226,12 @@ pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     // SAFETY: it is open, and whoever started us passed it for us to own.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A descriptor watched by the event loop.
+pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` stays the same open descriptor until the `AsyncFd` that now owns it lets go of it.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 /// The newest Landlock interface this kernel speaks, or 0.

@@ -50,7 +50,8 @@ pub(crate) struct Mark {
 impl Marks {
     /// `None` where marks were divided twice already: nothing is left to divide.
     pub(crate) fn below_own_limit() -> Option<Self> {
-        let own = sys::limit_of(Pid::this(), MARK_RESOURCE).ok()?;
+        // 0 for ourselves: by its number init may not be asked, not even by itself.
+        let own = sys::limit_of(Pid::from_raw(0), MARK_RESOURCE).ok()?;
         Self::below(own.rlim_max)
     }
 

@@ -19,9 +19,9 @@ pub(crate) fn measure() -> Used {
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let mut used = Used::default();
     let Ok(entries) = fs::read_dir("/proc") else { return used };
-    let pids = entries.flatten().filter(|entry| {
-        entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit)
-    });
+    let pids = entries
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().first().is_some_and(u8::is_ascii_digit));
     for entry in pids.take(MOST_PROCESSES) {
         // A process may end between the two looks; then it uses nothing.
         let Ok(stat) = fs::read_to_string(entry.path().join("stat")) else { continue };
@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_shift_the_fields() {
-        let line = "7 (a) R 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 11 22 33 44 20 0 1 0 5 1000 77 18446744073709551615";
+        let line =
+            "7 (a) R 1 (b)) S 1 7 7 0 -1 4194560 1 0 0 0 11 22 33 44 20 0 1 0 5 1000 77 18446744073709551615";
         assert_eq!(parse_stat(line), Some((110, 77)));
         assert_eq!(parse_stat("7 (a) S 1"), None);
     }

@@ -98,7 +98,8 @@ pub(super) fn start(
     }
     let user = request.user.as_deref().map(find_user).transpose()?;
     let argv = request.argv.into_iter().map(OsString::from_vec).collect();
-    let env = request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
+    let env =
+        request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
     let directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
     let spawn = |children: &mut Children, stdio: Stdio<'_>| {
         let mut spawn = defaults.request(argv, env, directory, stdio);
@@ -157,6 +158,7 @@ pub(super) fn refused(error: &SpawnError) -> Failure {
         SpawnErrorKind::Pty => FailureKind::Pty,
         SpawnErrorKind::Credentials => FailureKind::Credentials,
         SpawnErrorKind::BadRequest => FailureKind::BadRequest,
+        SpawnErrorKind::Timeout => FailureKind::Deadline,
         SpawnErrorKind::Other => FailureKind::Internal,
     };
     Failure::new(kind, error.to_string())
@@ -183,8 +185,11 @@ fn internal(error: &io::Error) -> Failure {
 fn find_user(text: &str) -> Result<Credentials, Failure> {
     let mut passwd = String::new();
     if !text.starts_with(|first: char| first.is_ascii_digit()) {
-        let read = File::open("/etc/passwd").and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd));
-        read.map_err(|error| Failure::new(FailureKind::Credentials, format!("reading /etc/passwd: {error}")))?;
+        let read = File::open("/etc/passwd")
+            .and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd));
+        read.map_err(|error| {
+            Failure::new(FailureKind::Credentials, format!("reading /etc/passwd: {error}"))
+        })?;
     }
     parse_user(text, &passwd)
         .ok_or_else(|| Failure::new(FailureKind::Credentials, format!("there is no user `{text}` inside")))

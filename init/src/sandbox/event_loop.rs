@@ -36,7 +36,9 @@ const FIRST_OUTPUTS: usize = 64;
 
 /// Everything that can wake init.
 enum Event {
-    /// A signal, also that a child has ended.
+    /// Children may have ended: their signals merge.
+    ChildrenEnded,
+    /// Any other signal.
     Signal(Received),
     /// A connection's task wants something.
     Ask(Ask),
@@ -75,7 +77,8 @@ pub(super) struct Loop {
     refused: Option<String>,
     ending: Option<u8>,
     warnings: Vec<String>,
-    reaped_cpu: std::time::Duration,
+    /// More children have ended than one turn took.
+    reap_more: bool,
 }
 
 impl Loop {
@@ -95,7 +98,7 @@ impl Loop {
             refused: None,
             ending: None,
             warnings,
-            reaped_cpu: std::time::Duration::ZERO,
+            reap_more: false,
             spec,
         }
     }
@@ -119,10 +122,12 @@ impl Loop {
                 self.tell(What::Ended { code });
                 return code;
             }
-            let timer = self.wake_at.into_iter().chain(self.execs.next_due()).min().map(|at| self.clock.at(at));
+            let timer =
+                self.wake_at.into_iter().chain(self.execs.next_due()).min().map(|at| self.clock.at(at));
             let shared = Rc::clone(&self.shared);
             let event = tokio::select! {
                 signal = signals.next() => match signal {
+                    Ok(Received { signal: Signal::CHLD, .. }) => Event::ChildrenEnded,
                     Ok(signal) => Event::Signal(signal),
                     Err(error) => {
                         tracing::error!(%error, "reading signals");
@@ -134,6 +139,7 @@ impl Loop {
                 message = heard(notify.as_ref()) => Event::Notified(message),
                 () = due(timer) => Event::Timer,
                 () = shared.loop_wanted.notified() => Event::ClientsGone,
+                () = std::future::ready(()), if self.reap_more => Event::ChildrenEnded,
             };
             self.handle(event);
         }
@@ -141,7 +147,7 @@ impl Loop {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Signal(Received { signal: Signal::CHLD, .. }) => self.reap(),
+            Event::ChildrenEnded => self.reap(),
             Event::Signal(received) => self.signalled(received),
             Event::Ask(ask) => self.answer(ask),
             Event::FirstOutput(child) => self.supervise(supervise::Event::FirstOutput { child }),
@@ -267,16 +273,13 @@ impl Loop {
     fn reap(&mut self) {
         let batch = self.children.reap();
         for reaped in &batch.exits {
-            self.reaped_cpu += reaped.usage.user + reaped.usage.system;
             self.ended(reaped);
         }
         if !batch.orphans.is_empty() {
             self.shared.journal.borrow_mut().add_orphans(unix_ms(), batch.orphans.len() as u64);
         }
-        if batch.more {
-            // Others get their turn in between.
-            self.children.reap_again_soon();
-        }
+        // Others get their turn in between.
+        self.reap_more = batch.more;
         if self.stopping && self.children.nothing_left() {
             self.supervise(supervise::Event::AllProcessesGone);
         }
@@ -319,9 +322,10 @@ impl Loop {
     }
 
     fn notified(&mut self, message: Message) {
-        let sender = self.roles.iter().find(|(_, (child, role))| {
-            matches!(role, Role::Unit(_)) && message.is_from(child.pid())
-        });
+        let sender = self
+            .roles
+            .iter()
+            .find(|(_, (child, role))| matches!(role, Role::Unit(_)) && message.is_from(child.pid()));
         let Some((known, _)) = sender else {
             tracing::debug!(pid = message.pid, "a notification from a process that is no unit's");
             return;
@@ -335,8 +339,11 @@ impl Loop {
     fn send(&self, child: supervise::ChildId, signal: spec::Signal, group: bool) {
         let Some((child, _)) = self.roles.get(&child) else { return };
         let Some(signal) = Signal::new(signal.number()) else { return };
-        let sent =
-            if group { self.children.signal_group(*child, signal) } else { self.children.signal(*child, signal) };
+        let sent = if group {
+            self.children.signal_group(*child, signal)
+        } else {
+            self.children.signal(*child, signal)
+        };
         note(sent, "signalling a unit");
     }
 
@@ -397,40 +404,35 @@ impl Loop {
         let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
         let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
         let now = self.clock.now();
-        let known = self.register(child, Role::Exec(id, now));
-        let exit = self.execs.started(id, known, timeout.map(|timeout| now + timeout));
+        self.register(child, Role::Exec(id, now));
+        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
     }
 
     fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
-        let known = self.execs.child(exec)?;
+        let child = self.execs.child(exec)?;
         let signal = Signal::new(number).ok_or_else(|| bad_signal(number))?;
         self.execs.will_end(exec, KilledBy::Client, Some(number));
-        let Some((child, _)) = self.roles.get(&known) else { return Ok(()) };
         self.children
-            .signal_group(*child, signal)
+            .signal_group(child, signal)
             .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
     }
 
     /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already.
     fn abandoned(&mut self, exec: ExecId) {
-        let Ok(known) = self.execs.child(exec) else { return };
+        let Ok(child) = self.execs.child(exec) else { return };
         self.execs.will_end(exec, KilledBy::Disconnect, None);
-        if let Some((child, _)) = self.roles.get(&known) {
-            note(self.children.signal_group(*child, Signal::TERM), "ending a command without a client");
-        }
+        note(self.children.signal_group(child, Signal::TERM), "ending a command without a client");
     }
 
-    fn end_exec(&mut self, due: Due) {
-        let (exec, signal) = match due {
-            Due::Terminate(exec) => (exec, Signal::TERM),
-            Due::Kill(exec) => (exec, Signal::KILL),
+    fn end_exec(&self, due: Due) {
+        let (child, signal) = match due {
+            Due::Terminate(child) => (child, Signal::TERM),
+            Due::Kill(child) => (child, Signal::KILL),
         };
-        if let Some(child) = self.execs.process(exec) {
-            note(self.children.kill_tree_of(child, signal), "ending a command that ran out of time");
-        }
+        note(self.children.kill_tree(child, signal), "ending a command that ran out of time");
     }
 
     fn exec_ended(&mut self, exec: ExecId, started: Instant, exit: children::Exit) {
@@ -440,9 +442,10 @@ impl Loop {
             children::Exit::Signal { signal, core_dumped } => (How::Signal(signal.number()), core_dumped),
         };
         let signal = if let How::Signal(signal) = how { Some(signal) } else { None };
-        let killed_by = self.execs.ended_by(exec, signal).unwrap_or_else(|| {
-            if self.stopping { KilledBy::Stop } else { wire::killed_by_itself_or(how) }
-        });
+        let killed_by = self
+            .execs
+            .ended_by(exec, signal)
+            .unwrap_or_else(|| if self.stopping { KilledBy::Stop } else { wire::killed_by(how) });
         let exit = ExitRecord {
             how,
             core_dumped,

@@ -12,7 +12,7 @@ use agent_protocol::{
 };
 use tokio::sync::watch;
 
-use crate::supervise::{ChildId, Instant};
+use crate::{children::ChildId, supervise::Instant};
 
 /// Commands that run at once.
 pub(crate) const MAX_EXECS: usize = 256;
@@ -41,18 +41,18 @@ struct End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Due {
     /// Ask all of it to end.
-    Terminate(ExecId),
+    Terminate(ChildId),
     /// Make all of it end.
-    Kill(ExecId),
+    Kill(ChildId),
 }
 
 /// Every command.
 #[derive(Default)]
 pub(crate) struct Execs {
     running: BTreeMap<ExecId, Exec>,
-    by_child: BTreeMap<ChildId, ExecId>,
     finished: VecDeque<(ExecId, ExitRecord)>,
-    due: BTreeMap<(Instant, ExecId), bool>,
+    /// What has to be done when; its process may be gone by then, its descendants need not be.
+    due: BTreeMap<(Instant, ExecId), Due>,
     last: u64,
 }
 
@@ -75,20 +75,14 @@ impl Execs {
     ) -> watch::Receiver<Option<ExitRecord>> {
         let (exit, told) = watch::channel(None);
         self.running.insert(id, Exec { child, exit, ends: None });
-        self.by_child.insert(child, id);
         if let Some(deadline) = deadline {
-            self.due.insert((deadline, id), false);
+            self.due.insert((deadline, id), Due::Terminate(child));
         }
         told
     }
 
     pub(crate) fn len(&self) -> usize {
         self.running.len()
-    }
-
-    /// The command that this process is.
-    pub(crate) fn of_child(&self, child: ChildId) -> Option<ExecId> {
-        self.by_child.get(&child).copied()
     }
 
     /// The process of a command that runs.
@@ -122,14 +116,13 @@ impl Execs {
     /// The command ended: tells whoever waits, and keeps the exit for whoever comes.
     pub(crate) fn finished(&mut self, id: ExecId, exit: ExitRecord) {
         let Some(exec) = self.running.remove(&id) else { return };
-        self.by_child.remove(&exec.child);
         exec.exit.send_replace(Some(exit.clone()));
         if self.finished.len() == KEPT_EXITS {
             self.finished.pop_front();
         }
         self.finished.push_back((id, exit));
         // What ran out of time is killed to the last process, its first one being gone or not.
-        self.due.retain(|(_, due), is_kill| *due != id || *is_kill);
+        self.due.retain(|(_, of), due| *of != id || matches!(due, Due::Kill(_)));
     }
 
     /// The exit of a command, now or later.
@@ -137,7 +130,8 @@ impl Execs {
         if let Some(exec) = self.running.get(&id) {
             return Ok(exec.exit.subscribe());
         }
-        let (_, exit) = self.finished.iter().find(|(finished, _)| *finished == id).ok_or_else(|| unknown(id))?;
+        let (_, exit) =
+            self.finished.iter().find(|(finished, _)| *finished == id).ok_or_else(|| unknown(id))?;
         Ok(watch::channel(Some(exit.clone())).1)
     }
 
@@ -150,14 +144,12 @@ impl Execs {
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         while let Some(entry) = self.due.first_entry().filter(|entry| entry.key().0 <= now) {
-            let ((_, id), is_kill) = entry.remove_entry();
-            if is_kill {
-                due.push(Due::Kill(id));
-            } else {
+            let ((_, id), what) = entry.remove_entry();
+            if let Due::Terminate(child) = what {
                 self.will_end(id, KilledBy::Timeout, None);
-                self.due.insert((now + TIMEOUT_GRACE, id), true);
-                due.push(Due::Terminate(id));
+                self.due.insert((now + TIMEOUT_GRACE, id), Due::Kill(child));
             }
+            due.push(what);
         }
         due
     }
@@ -177,6 +169,10 @@ mod tests {
         Instant(Duration::from_millis(ms))
     }
 
+    fn child(generation: u64) -> ChildId {
+        ChildId::for_test(77, generation)
+    }
+
     fn exit(how: How) -> ExitRecord {
         ExitRecord {
             how,
@@ -193,7 +189,7 @@ mod tests {
     fn an_exit_is_kept_for_a_late_reader() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        let told = execs.started(id, ChildId(7), None);
+        let told = execs.started(id, child(7), None);
         execs.finished(id, exit(How::Code(3)));
         assert_eq!(told.borrow().as_ref().unwrap().how, How::Code(3));
         assert_eq!(execs.wait(id).unwrap().borrow().as_ref().unwrap().how, How::Code(3));
@@ -206,7 +202,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..=KEPT_EXITS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, ChildId(n), None);
+            execs.started(id, child(n), None);
             execs.finished(id, exit(How::Code(0)));
         }
         assert_eq!(execs.wait(ExecId(1)).unwrap_err().kind, FailureKind::Unknown);
@@ -218,7 +214,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..MAX_EXECS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, ChildId(n), None);
+            execs.started(id, child(n), None);
         }
         assert_eq!(execs.next_id().unwrap_err().kind, FailureKind::Busy);
     }
@@ -227,13 +223,13 @@ mod tests {
     fn a_command_out_of_time_is_asked_and_then_killed_even_when_its_first_process_is_gone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, ChildId(1), Some(at(100)));
+        execs.started(id, child(1), Some(at(100)));
         assert_eq!(execs.due(at(99)), []);
-        assert_eq!(execs.due(at(100)), [Due::Terminate(id)]);
+        assert_eq!(execs.due(at(100)), [Due::Terminate(child(1))]);
         assert_eq!(execs.ended_by(id, None), Some(KilledBy::Timeout));
         execs.finished(id, exit(How::Code(0)));
         assert_eq!(execs.next_due(), Some(at(2100)));
-        assert_eq!(execs.due(at(2100)), [Due::Kill(id)]);
+        assert_eq!(execs.due(at(2100)), [Due::Kill(child(1))]);
         assert_eq!(execs.next_due(), None);
     }
 
@@ -241,7 +237,7 @@ mod tests {
     fn a_command_in_time_is_left_alone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, ChildId(1), Some(at(100)));
+        execs.started(id, child(1), Some(at(100)));
         execs.finished(id, exit(How::Code(0)));
         assert_eq!(execs.next_due(), None);
     }
@@ -250,7 +246,7 @@ mod tests {
     fn a_survived_signal_of_the_client_explains_no_later_death() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, ChildId(1), None);
+        execs.started(id, child(1), None);
         execs.will_end(id, KilledBy::Client, Some(10));
         assert_eq!(execs.ended_by(id, Some(9)), None);
         assert_eq!(execs.ended_by(id, None), None);

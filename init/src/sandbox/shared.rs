@@ -87,7 +87,8 @@ impl Shared {
     pub(crate) fn read_log(&self, unit: &str, offset: u64, most: usize, out: &mut Vec<u8>) -> u64 {
         let terminal = self.terminal.borrow();
         let outputs = self.outputs.borrow();
-        let ring = if unit == AGENT { Some(terminal.ring()) } else { outputs.get(unit).map(|(ring, _)| ring) };
+        let ring =
+            if unit == AGENT { Some(terminal.ring()) } else { outputs.get(unit).map(|(ring, _)| ring) };
         let Some(ring) = ring else { return offset };
         let from = offset.max(ring.start());
         // Cannot be lost: `from` is where the ring starts, or behind it.

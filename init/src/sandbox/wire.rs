@@ -54,6 +54,25 @@ pub(super) fn limit(how: How, killed_by: KilledBy) -> Option<LimitKind> {
     }
 }
 
+/// Who ended a process that nobody here wanted to end: the signals of its own faults speak for themselves.
+pub(super) fn killed_by(how: How) -> KilledBy {
+    match how {
+        How::Signal(libc::SIGXCPU | libc::SIGXFSZ) => KilledBy::Limit,
+        How::Code(_)
+        | How::Signal(
+            libc::SIGABRT
+            | libc::SIGBUS
+            | libc::SIGFPE
+            | libc::SIGILL
+            | libc::SIGPIPE
+            | libc::SIGSEGV
+            | libc::SIGSYS
+            | libc::SIGTRAP,
+        ) => KilledBy::Itself,
+        How::Signal(_) => KilledBy::Unknown,
+    }
+}
+
 /// The state of one unit; the caller knows the pid.
 pub(super) fn unit(unit: &supervise::UnitStatus, pid: Option<u32>, clock: &Clock) -> UnitStatus {
     let (state, next_start_ms, reason) = match &unit.state {
@@ -103,7 +122,9 @@ pub(super) fn next(agent: &supervise::UnitState, phase: &supervise::Phase, clock
         return Next::End;
     }
     match agent {
-        supervise::UnitState::Backoff { until } => Next::Restart { delay_ms: millis(until.since(clock.now())) },
+        supervise::UnitState::Backoff { until } => {
+            Next::Restart { delay_ms: millis(until.since(clock.now())) }
+        }
         supervise::UnitState::Waiting
         | supervise::UnitState::Starting
         | supervise::UnitState::Running

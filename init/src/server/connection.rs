@@ -115,7 +115,11 @@ impl Outgoing {
     }
 
     /// Sends one message and descriptors with it.
-    pub(crate) async fn message_with_fds(&self, message: &ServerMessage, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn message_with_fds(
+        &self,
+        message: &ServerMessage,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Message, message, &mut bytes).map_err(io::Error::other)?;
         let _turn = self.whole_frames.lock().await;

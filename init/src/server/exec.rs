@@ -124,7 +124,9 @@ async fn watched(
     let signals = async {
         loop {
             match incoming.next().await {
-                Ok(Received::Message(ClientMessage::Signal(signal))) => pass_signal(server, exec, signal).await,
+                Ok(Received::Message(ClientMessage::Signal(signal))) => {
+                    pass_signal(server, exec, signal).await
+                }
                 Ok(Received::Message(_)) => {}
                 Ok(Received::Data { .. }) => return Err(out_of_place()),
                 Err(Broken::Gone) => return Ok(()),

@@ -23,13 +23,13 @@ use tokio::{
     time::timeout,
 };
 
-pub(crate) use self::{
-    pipe::{ReadEnd, WriteEnd},
-    socket::{Listener, Socket},
-};
 use self::{
     connection::{Broken, Incoming, Outgoing, split},
     socket::Peer,
+};
+pub(crate) use self::{
+    pipe::{ReadEnd, WriteEnd},
+    socket::{Listener, Socket},
 };
 use crate::sandbox::{Ask, Shared};
 
@@ -120,7 +120,8 @@ async fn serve(server: Server, socket: Socket) {
     let busy = server.shared.connections.get() >= MAX_CONNECTIONS;
     let _open = Open::new(&server.shared);
     let mut ending = server.shared.ending.subscribe();
-    let features = if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
+    let features =
+        if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
     let opening = timeout(REQUEST_WITHIN, open(&server.token, busy, features, socket));
     let opened = tokio::select! {
         opened = opening => opened,

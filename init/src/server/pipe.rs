@@ -7,6 +7,8 @@ use std::{
 
 use tokio::io::{Interest, unix::AsyncFd};
 
+use crate::sys;
+
 /// Where a command's output arrives.
 pub(crate) struct ReadEnd(AsyncFd<OwnedFd>);
 
@@ -17,7 +19,7 @@ impl ReadEnd {
     /// Takes the reading end. The other end is a description of its own, so the command notices nothing.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::with_interest(fd, Interest::READABLE)?))
+        Ok(Self(sys::watch(fd, Interest::READABLE)?))
     }
 
     /// Reads what is there, at least one byte; 0 where nobody can write any more.
@@ -39,7 +41,7 @@ impl WriteEnd {
     /// Takes the writing end.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::with_interest(fd, Interest::WRITABLE)?))
+        Ok(Self(sys::watch(fd, Interest::WRITABLE)?))
     }
 
     /// Writes all of `bytes`; waits for as long as the command does not read.

@@ -11,6 +11,8 @@ use rustix::net::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+use crate::sys;
+
 /// One accepted connection. Both halves share it: one task at a time reads, one writes.
 pub(crate) struct Socket(AsyncFd<OwnedFd>);
 
@@ -29,17 +31,14 @@ impl Listener {
     /// Takes a socket that listen(2) was already called on.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&fd, true)?;
-        Ok(Self(AsyncFd::with_interest(fd, Interest::READABLE)?))
+        Ok(Self(sys::watch(fd, Interest::READABLE)?))
     }
 
     /// The next connection.
     pub(crate) async fn accept(&self) -> io::Result<Socket> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let fd = self
-            .0
-            .async_io(Interest::READABLE, |fd| Ok(accept_with(fd, flags)?))
-            .await?;
-        Ok(Socket(AsyncFd::new(fd)?))
+        let fd = self.0.async_io(Interest::READABLE, |fd| Ok(accept_with(fd, flags)?)).await?;
+        Ok(Socket(sys::watch(fd, Interest::READABLE | Interest::WRITABLE)?))
     }
 }
 

@@ -1,8 +1,10 @@
 //! The cells of one screen and the moves that rows and cells can make.
 //!
-//! A line holds cells only as far as something was written; the rest is blank in one background
-//! colour. So clearing and scrolling cost nothing per column, whatever the agent sends.
+//! A line holds cells only as far as they differ; the rest all look like one cell. So clearing,
+//! filling and scrolling cost nothing per column: no short sequence that an agent may send makes
+//! init touch every cell.
 
+use std::collections::VecDeque;
 use std::mem;
 
 /// A colour as SGR names it.
@@ -129,33 +131,33 @@ impl Cell {
 pub(crate) struct Line {
     /// As far as something was written.
     cells: Vec<Cell>,
-    /// The background of everything after that.
-    rest: Color,
+    /// What every column after that looks like; a whole character.
+    rest: Cell,
     /// The text goes on in the next row because it reached the edge.
     pub(crate) wrapped: bool,
 }
 
 impl Line {
     pub(crate) fn get(&self, x: u16) -> Cell {
-        self.cells.get(usize::from(x)).copied().unwrap_or_else(|| self.after())
+        self.cells.get(usize::from(x)).copied().unwrap_or(self.rest)
     }
 
-    /// The cells written and the blank that every later column shows.
+    /// The cells written and the one that every later column looks like.
     pub(crate) fn cells(&self) -> (&[Cell], Cell) {
-        (&self.cells, self.after())
+        (&self.cells, self.rest)
     }
 
     pub(crate) fn cells_mut(&mut self) -> &mut [Cell] {
         &mut self.cells
     }
 
-    fn after(&self) -> Cell {
-        Cell::blank(Style { bg: self.rest, ..Style::default() })
+    fn clear(&mut self, style: Style) {
+        self.fill(Cell::blank(style));
     }
 
-    fn clear(&mut self, style: Style) {
+    fn fill(&mut self, cell: Cell) {
         self.cells.clear();
-        self.rest = style.bg;
+        self.rest = cell;
         self.wrapped = false;
     }
 
@@ -175,8 +177,7 @@ impl Line {
             let target = wanted.max(self.cells.capacity() * 2).max(16).min(limit.max(wanted));
             self.cells.reserve_exact(target - self.cells.len());
         }
-        let blank = self.after();
-        self.cells.resize(wanted, blank);
+        self.cells.resize(wanted, self.rest);
     }
 
     /// Blanks what is left of a wide character once its half at column `x` changes.
@@ -214,20 +215,25 @@ impl Line {
 #[derive(Clone, Debug)]
 pub(crate) struct Grid {
     cols: u16,
-    lines: Vec<Line>,
+    lines: VecDeque<Line>,
 }
 
 impl Grid {
     pub(crate) fn new(cols: u16, rows: u16) -> Self {
-        Self { cols, lines: vec![Line::default(); usize::from(rows)] }
+        Self { cols, lines: vec![Line::default(); usize::from(rows)].into() }
     }
 
-    pub(crate) fn lines(&self) -> &[Line] {
+    pub(crate) fn lines(&self) -> &VecDeque<Line> {
         &self.lines
     }
 
-    pub(crate) fn lines_mut(&mut self) -> &mut [Line] {
-        &mut self.lines
+    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+        self.lines.iter_mut()
+    }
+
+    /// Fills every column of every row.
+    pub(crate) fn fill(&mut self, cell: Cell) {
+        self.lines.iter_mut().for_each(|line| line.fill(cell));
     }
 
     #[inline]
@@ -277,11 +283,12 @@ impl Grid {
         line.split_wide_at_boundary(from);
         line.split_wide_at_boundary(to);
         if to >= cols {
-            if from > 0 && usize::from(from) > line.cells.len() && line.rest != style.bg {
+            let blank = Cell::blank(style);
+            if from > 0 && usize::from(from) > line.cells.len() && line.rest != blank {
                 line.up_to(from - 1, cols);
             }
             line.cells.truncate(usize::from(from));
-            line.rest = style.bg;
+            line.rest = blank;
             line.wrapped = false;
         } else {
             line.up_to(to - 1, cols)[usize::from(from)..usize::from(to)].fill(Cell::blank(style));
@@ -290,7 +297,7 @@ impl Grid {
 
     /// Erases whole rows.
     pub(crate) fn erase_lines(&mut self, rows: std::ops::Range<u16>, style: Style) {
-        for line in &mut self.lines[usize::from(rows.start)..usize::from(rows.end)] {
+        for line in self.lines.range_mut(usize::from(rows.start)..usize::from(rows.end)) {
             line.clear(style);
         }
     }
@@ -325,19 +332,26 @@ impl Grid {
 
     /// Moves rows `top..=bottom` up by `n`; blank ones follow at the bottom.
     pub(crate) fn scroll_up(&mut self, top: u16, bottom: u16, n: u16, style: Style) {
-        let region = &mut self.lines[usize::from(top)..=usize::from(bottom)];
-        let n = usize::from(n).min(region.len());
-        region.rotate_left(n);
-        let kept = region.len() - n;
-        region[kept..].iter_mut().for_each(|line| line.clear(style));
+        let (top, end) = (usize::from(top), usize::from(bottom) + 1);
+        let n = usize::from(n).min(end - top);
+        if end - top == self.lines.len() {
+            self.lines.rotate_left(n);
+        } else {
+            self.lines.make_contiguous()[top..end].rotate_left(n);
+        }
+        self.lines.range_mut(end - n..end).for_each(|line| line.clear(style));
     }
 
     /// Moves rows `top..=bottom` down by `n`; blank ones come in at the top.
     pub(crate) fn scroll_down(&mut self, top: u16, bottom: u16, n: u16, style: Style) {
-        let region = &mut self.lines[usize::from(top)..=usize::from(bottom)];
-        let n = usize::from(n).min(region.len());
-        region.rotate_right(n);
-        region[..n].iter_mut().for_each(|line| line.clear(style));
+        let (top, end) = (usize::from(top), usize::from(bottom) + 1);
+        let n = usize::from(n).min(end - top);
+        if end - top == self.lines.len() {
+            self.lines.rotate_right(n);
+        } else {
+            self.lines.make_contiguous()[top..end].rotate_right(n);
+        }
+        self.lines.range_mut(top..top + n).for_each(|line| line.clear(style));
     }
 
     /// Cuts and pads, as terminals do with the alternate screen. `cursor` is moved along.
@@ -358,7 +372,7 @@ impl Grid {
             return self.resize(cols, rows, cursor);
         }
         let (x, y) = (usize::from(cursor.0), usize::from(cursor.1));
-        let (mut lines, mut at) = (Vec::new(), (0, 0));
+        let (mut lines, mut at) = (VecDeque::new(), (0, 0));
         let mut paragraph = Line::default();
         let mut cursor_in = None;
         for (row, mut line) in mem::take(&mut self.lines).into_iter().enumerate() {
@@ -397,13 +411,13 @@ impl Grid {
     fn fit_rows(&mut self, rows: u16, y: usize) -> u16 {
         let rows = usize::from(rows);
         while self.lines.len() > rows && self.lines.len() > y + 1 {
-            self.lines.pop();
+            self.lines.pop_back();
         }
         let gone = self.lines.len().saturating_sub(rows);
         self.lines.drain(..gone);
         self.lines.resize(rows, Line::default());
         self.lines.shrink_to_fit();
-        if let Some(last) = self.lines.last_mut() {
+        if let Some(last) = self.lines.back_mut() {
             last.wrapped = false;
         }
         u16::try_from(y.saturating_sub(gone)).unwrap_or(0)
@@ -412,11 +426,11 @@ impl Grid {
 
 impl Line {
     /// Breaks a paragraph into rows and says where in them the cell number `cursor` came to lie.
-    fn fold(mut self, cols: u16, cursor: Option<usize>, out: &mut Vec<Line>) -> Option<(u16, usize)> {
+    fn fold(mut self, cols: u16, cursor: Option<usize>, out: &mut VecDeque<Line>) -> Option<(u16, usize)> {
         let width = usize::from(cols);
         let written =
             self.cells.iter().rposition(|cell| !(cell.is_blank() && cell.style == Style::default()));
-        if self.rest == Color::DEFAULT {
+        if self.rest == Cell::default() {
             self.cells.truncate(written.map_or(0, |last| last + 1));
         }
         if width == 1 {
@@ -438,7 +452,7 @@ impl Line {
             }
             let mut cells = Vec::with_capacity(to - from);
             cells.extend_from_slice(&self.cells[from..to]);
-            out.push(Line { cells, rest: self.rest, wrapped: !last });
+            out.push_back(Line { cells, rest: self.rest, wrapped: !last });
             if last {
                 return found;
             }

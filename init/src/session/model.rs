@@ -646,10 +646,7 @@ impl vte::Perform for Model {
             ([b')'], set) => self.cursor.charsets[1] = Charset::named(set),
             ([b'#'], b'8') => {
                 self.margins = (0, self.rows - 1);
-                for y in 0..self.rows {
-                    self.grid.erase_lines(y..y + 1, Style::default());
-                    (0..self.cols).for_each(|x| self.grid.put(x, y, Cell::new('E', Style::default())));
-                }
+                self.grid.fill(Cell::new('E', Style::default()));
                 self.to_row(0);
                 self.to_column(0);
             }

@@ -3,6 +3,7 @@
 //! It is fed everything the agent's terminal carries, in any pieces, whether or not somebody
 //! watches. A viewer who attaches gets [`Screen::snapshot`] and then the stream from there on.
 
+use super::grid::{Line, Part};
 use super::model::Model;
 use super::snapshot;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -80,9 +81,9 @@ impl Screen {
 
     /// The rows shown, without styles and without the blanks at their ends.
     pub(crate) fn text(&self) -> Vec<String> {
-        let row = |line: &super::grid::Line| {
+        let row = |line: &Line| {
             let mut row = String::new();
-            for cell in line.cells().0.iter().filter(|cell| cell.part() != super::grid::Part::Tail) {
+            for cell in (0..self.model.cols).map(|x| line.get(x)).filter(|cell| cell.part() != Part::Tail) {
                 match cell.text() {
                     Ok(c) => row.push(c),
                     Err(index) => row.extend(self.model.clusters.chars(index)),

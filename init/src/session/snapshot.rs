@@ -75,7 +75,7 @@ impl Paint<'_> {
     fn reset(&mut self) {
         self.raw(b"\x1b\\\x1b[?2026h");
         Keyboard::write_reset(&mut self.out);
-        self.raw(b"\x1b[?1049l\x1b[?25l\x1b[r\x1b[?6l\x1b[?7h\x1b[4l\x1b[20l");
+        self.raw(b"\x1b[?1049l\x1b[?25l\x1b[r\x1b[?6l\x1b[?69l\x1b[?7h\x1b[4l\x1b[20l");
         Keyboard::write_reset(&mut self.out);
         Modes::write_reset(&mut self.out);
         self.plain();
