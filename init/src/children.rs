@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
 
 use crate::signals::Signal;
 use crate::spawn::{self, Limit, SpawnError, SpawnRequest};
@@ -33,6 +35,16 @@ impl ChildId {
     /// The number others know it by, for display only: it may belong to somebody else by now.
     pub fn pid(self) -> i32 {
         self.pid
+    }
+
+    /// Which child this is, counting from 1 and never given out twice.
+    pub fn generation(self) -> u64 {
+        self.generation
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_test(pid: i32, generation: u64) -> Self {
+        Self { pid, generation }
     }
 }
 
@@ -185,6 +197,29 @@ impl Children {
         let root =
             Root { pid: self.is_living(child).then_some(child.pid), mark: self.mark(child.generation) };
         tree::kill(&root, signal)
+    }
+
+    /// Sends a signal to every process but init.
+    ///
+    /// As PID 1 that is every process of the namespace (kill(2), pid -1). Elsewhere -1 would mean the whole
+    /// machine, so it is what descends from our children.
+    pub fn signal_everything(&self, signal: Signal) -> io::Result<()> {
+        if Pid::this().as_raw() == 1 {
+            return match sys::kill(-1, signal.number()) {
+                Ok(()) | Err(Errno::ESRCH) => Ok(()),
+                Err(errno) => Err(errno.into()),
+            };
+        }
+        for (pid, record) in &self.living {
+            self.kill_tree(ChildId { pid: *pid, generation: record.generation }, signal)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel knows of no child of ours any more, adopted orphans included.
+    pub fn nothing_left(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::All, flags), Err(Errno::ECHILD))
     }
 
     /// Whether a child was not reaped yet.

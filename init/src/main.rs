@@ -4,10 +4,8 @@ use std::env;
 use std::io::Write;
 use std::process::ExitCode;
 
-use agent_init::args::{self, Mode, SpecSource};
-use agent_init::signals::{self, Role};
-use agent_init::{entrypoint, harden};
-use anyhow::{Context, Result};
+use agent_init::args::{self, Mode};
+use agent_init::{boot, entrypoint, harden};
 
 /// Init itself failed, before there was anything whose exit could be told.
 const INIT_FAILED: u8 = 125;
@@ -29,20 +27,12 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Mode::Entrypoint(options, command) => entrypoint::run(&options, command),
-        Mode::Sandbox(source) => harden_and_start_nothing(&source),
+        Mode::Sandbox(source) => boot::run(&source),
     };
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => fail(INIT_FAILED, &format!("error: {error:#}")),
     }
-}
-
-/// The place of the event loop: everything that comes before it.
-fn harden_and_start_nothing(source: &SpecSource) -> Result<u8> {
-    source.read().context("reading the specification")?;
-    signals::take_over(Role::Sandbox).context("blocking signals")?;
-    harden::enforce(&harden::Policy::default())?;
-    Ok(0)
 }
 
 fn fail(code: u8, text: &str) -> ExitCode {

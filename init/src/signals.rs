@@ -65,6 +65,8 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// Terminate, which one may refuse.
     pub const TERM: Self = Self(15);
+    /// The power is about to fail, or a machine is told to shut down.
+    pub const PWR: Self = Self(libc::SIGPWR);
     /// A child ended or stopped.
     pub const CHLD: Self = Self(libc::SIGCHLD);
     /// Continue.
