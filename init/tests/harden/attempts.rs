@@ -45,6 +45,8 @@ pub(crate) fn run() {
 }
 
 const INIT: c_int = 1;
+/// The only priority that anyone may set at any time.
+const LOWEST: c_int = 19;
 const HIGH_BITS: u64 = 0xdead_beef << 32;
 
 /// Harmless against an init that does not defend itself: values are read and set to what they were.
@@ -81,16 +83,16 @@ pub(crate) const ALL: &[Attempt] = &[
         syscall(libc::SYS_sched_setparam, INIT, &raw const other)
     }),
     attempt("setpriority-process", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, LOWEST)
     }),
     attempt("setpriority-user", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_USER, libc::getuid(), 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_USER, libc::getuid(), LOWEST)
     }),
     attempt("setpriority-group", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PGRP, 0, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PGRP, 0, LOWEST)
     }),
     attempt("setpriority-itself", "ok", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, LOWEST)
     }),
     attempt("ioprio_set-process", "EPERM", true, || unsafe {
         syscall(libc::SYS_ioprio_set, 1, INIT, 2 << 13 | 4)
