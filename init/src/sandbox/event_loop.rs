@@ -493,8 +493,6 @@ impl Loop {
     fn unit_news(&mut self, id: UnitId, change: Change) -> Option<What> {
         let unit = self.units.name(&self.spec, id);
         Some(match change {
-            // Told when it was executed, with the pid.
-            Change::Starting { .. } | Change::Started { .. } => return None,
             Change::Ready => What::UnitReady { unit },
             Change::Status { text } => What::UnitStatusText { unit, text },
             Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
@@ -510,7 +508,12 @@ impl Loop {
             Change::Stuck => {
                 What::Warning { message: format!("`{unit}` is still there seconds after SIGKILL") }
             }
-            Change::Leaving | Change::Stopping { .. } | Change::Done => return None,
+            // A start is told when it was executed, with the pid; the others show in what follows.
+            Change::Starting { .. }
+            | Change::Started { .. }
+            | Change::Leaving
+            | Change::Stopping { .. }
+            | Change::Done => return None,
         })
     }
 

@@ -754,7 +754,7 @@ impl Clusters {
 
     fn sweep<'a>(&mut self, grids: impl Iterator<Item = &'a mut Grid>) {
         let old = mem::take(&mut self.table);
-        let cells = grids.flat_map(|grid| grid.lines_mut()).flat_map(|line| line.cells_mut());
+        let cells = grids.flat_map(super::grid::Grid::lines_mut).flat_map(super::grid::Line::cells_mut);
         for cell in cells {
             if let Err(index) = cell.text()
                 && let Some(cluster) = old.get(index)

@@ -244,7 +244,7 @@ impl Terminal {
                 self.give_lease(heir);
             }
             LeaseAction::HandTo(heir) if holds && self.viewers.contains_key(&heir) => {
-                self.give_lease(Some(heir))
+                self.give_lease(Some(heir));
             }
             LeaseAction::HandOn | LeaseAction::HandTo(_) => {}
         }
