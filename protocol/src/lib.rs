@@ -6,6 +6,8 @@
 
 /// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
 pub mod address;
+/// Bytes as they arrive become frames, in the memory of one frame.
+pub mod buffer;
 /// Control messages to bytes and back, with a size limit: the only place that knows bincode.
 pub mod codec;
 /// How a process ended, told whole.
@@ -21,4 +23,5 @@ pub mod message;
 /// What init is told to do: the `InitSpec` document.
 pub mod spec;
 
+pub use buffer::FrameBuffer;
 pub use message::{ClientMessage, Request, ServerMessage};

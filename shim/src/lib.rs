@@ -1,1 +1,4 @@
-//! The host side of agent sandboxes.
+//! Host side of the sandboxes: environments, isolation layers, state and the command line.
+
+pub mod client;
+pub mod terminal;

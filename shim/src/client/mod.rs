@@ -1,0 +1,19 @@
+//! The host's end of the control connection.
+//!
+//! Blocking calls over `poll(2)`, one thread, a deadline on every wait for the peer. Whatever comes from
+//! inside is hostile: it ends the operation it belongs to with a typed error and costs one frame of memory.
+
+mod connection;
+mod dial;
+mod error;
+mod operations;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
+pub use dial::Target;
+pub use error::ConnectionError;
+pub use operations::{ping, restart, signal, status, stop, wait_end};
