@@ -39,11 +39,13 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
+    os::fd::AsFd,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use agent_protocol::message::UnitKind;
+use agent_protocol::{handshake::Token, message::UnitKind};
+use rustix::fs::{Mode, OFlags};
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
 pub(crate) use unit_log::paths as log_paths;
@@ -59,7 +61,10 @@ use self::{
     unit_log::LOGS,
     view::{SandboxView, State},
 };
-use crate::isolation::ProcessId;
+use crate::{
+    client::{Connection, ConnectionError, Target},
+    isolation::ProcessId,
+};
 
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
 /// milliseconds, or for as long as somebody may have to wait for a graceful end; that is told then.
@@ -228,6 +233,20 @@ impl Sandbox {
             }
         }
         remove::remove_tree(&self.folder)
+    }
+
+    /// Whether its init lives, as the kernel has it.
+    pub fn is_alive(&self) -> bool {
+        channel::is_alive(&self.folder)
+    }
+
+    /// Speaks to its init.
+    pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.folder, flags, Mode::empty())
+            .map_err(|error| ConnectionError::Io("opening the sandbox's folder", error.into()))?;
+        let target = Target::InFolder { folder: folder.as_fd(), name: channel::SOCKET_FILE };
+        Connection::open(target, &Token::default(), deadline)
     }
 
     /// What it is doing now.
