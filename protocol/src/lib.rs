@@ -6,6 +6,7 @@
 
 /// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
 pub mod address;
+mod bounded;
 /// Bytes as they arrive become frames, in the memory of one frame.
 pub mod buffer;
 /// Control messages to bytes and back, with a size limit: the only place that knows bincode.

@@ -14,6 +14,7 @@ use agent_protocol::{
     frame::{self, Kind},
 };
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
 use super::socket::Socket;
 
@@ -27,6 +28,8 @@ pub(crate) struct Incoming {
 #[derive(Clone)]
 pub(crate) struct Outgoing {
     socket: Rc<Socket>,
+    /// Frames of several streams share the socket; each goes out whole.
+    whole_frames: Rc<Mutex<()>>,
 }
 
 /// What a client sends within an operation.
@@ -49,7 +52,8 @@ pub(crate) enum Broken {
 /// The two halves of one connection.
 pub(crate) fn split(socket: Socket) -> (Incoming, Outgoing) {
     let socket = Rc::new(socket);
-    (Incoming { socket: Rc::clone(&socket), buffer: FrameBuffer::new() }, Outgoing { socket })
+    let incoming = Incoming { socket: Rc::clone(&socket), buffer: FrameBuffer::new() };
+    (incoming, Outgoing { socket, whole_frames: Rc::new(Mutex::new(())) })
 }
 
 impl Incoming {
@@ -77,9 +81,14 @@ impl Incoming {
         }
     }
 
+    /// Waits until the client has closed its side, without reading: for a task that waits on something else.
+    pub(crate) async fn closed(&self) {
+        self.socket.closed().await;
+    }
+
     /// Reads until a whole frame is there. Cancelling it loses nothing: what was read stays in the buffer.
     async fn fill(&mut self) -> Result<(), Broken> {
-        while !self.buffer.has_frame().map_err(Broken::nonsense)? {
+        while frame::decode(self.buffer.rest()).map_err(Broken::nonsense)?.is_none() {
             match self.socket.read(self.buffer.unfilled()).await {
                 Ok(0) | Err(_) => return Err(Broken::Gone),
                 Ok(read) => self.buffer.advance(read),
@@ -106,15 +115,21 @@ impl Outgoing {
     }
 
     /// Sends one message and descriptors with it.
-    pub(crate) async fn message_with_fds(&self, message: &ServerMessage, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) async fn message_with_fds(
+        &self,
+        message: &ServerMessage,
+        fds: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Message, message, &mut bytes).map_err(io::Error::other)?;
+        let _turn = self.whole_frames.lock().await;
         self.socket.write_with_fds(&bytes, fds).await
     }
 
     /// Sends bytes of a stream, at most [`frame::MAX_DATA`] of them.
     pub(crate) async fn data(&self, kind: Kind, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let prefix = frame::data_prefix(kind, offset, bytes.len());
+        let _turn = self.whole_frames.lock().await;
         self.socket.write_all(&mut [IoSlice::new(&prefix), IoSlice::new(bytes)]).await
     }
 }

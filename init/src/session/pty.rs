@@ -9,19 +9,22 @@ use rustix::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+use crate::sys;
+
 /// The master side: what the program shows is read here, what a person types is written here.
 pub(crate) struct Master(AsyncFd<OwnedFd>);
 
 /// A new terminal of this size: the master, and the slave for the program that will own it.
 pub(crate) fn open(size: TerminalSize) -> io::Result<(Master, OwnedFd)> {
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC | OpenptFlags::NONBLOCK;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags)?;
+    rustix::io::ioctl_fionbio(&master, true)?;
     grantpt(&master)?;
     unlockpt(&master)?;
     // Through the master, not through a path: /dev/pts could be replaced by what runs inside.
     let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     tcsetwinsize(&master, winsize(size))?;
-    Ok((Master(AsyncFd::new(master)?), slave))
+    Ok((Master(sys::watch(master, Interest::READABLE | Interest::WRITABLE)?), slave))
 }
 
 impl Master {
@@ -42,8 +45,7 @@ impl Master {
     /// Types all of `bytes`. Waits for as long as the program does not read; cancelling it may cut a line short.
     pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let written =
-                self.0.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await?;
+            let written = self.0.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await?;
             bytes = &bytes[written..];
         }
         Ok(())

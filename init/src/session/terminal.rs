@@ -18,7 +18,10 @@ use agent_protocol::{
 };
 use tokio::sync::Notify;
 
-use super::{ring::Ring, screen::Screen};
+use super::{
+    ring::Ring,
+    screen::{MAX_COLS, MAX_ROWS, Screen},
+};
 
 /// Output kept for logs, late viewers and resumed streams.
 const RING_BYTES: usize = 1024 * 1024;
@@ -28,6 +31,11 @@ const REPAINT_BEHIND: u64 = 256 * 1024;
 
 /// Notices kept. A viewer that misses one learns the present state from the next.
 const KEPT_NOTICES: usize = 64;
+
+/// Brings the picture back to the modes of a fresh terminal, below what the last program left on it: cancel an
+/// open sequence, reset softly, leave the alternate screen, switch off reports that a shell would type.
+const NEW_PROGRAM: &[u8] =
+    b"\x18\x1b[!p\x1b[?1049l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?7;25h\x1b[r\x1b[0m\x1b(B\x0f\x1b[999B\r\n";
 
 /// Viewers at most.
 pub(crate) const MAX_VIEWERS: usize = 128;
@@ -100,7 +108,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     pub(crate) fn new(size: TerminalSize) -> Self {
-        let size = at_least_one_cell(size);
+        let size = within_bounds(size);
         Self {
             ring: Ring::new(RING_BYTES),
             screen: Screen::new(size.columns, size.rows),
@@ -170,7 +178,7 @@ impl Terminal {
     /// A new program runs. It starts on a terminal in its default modes, as after a login.
     pub(crate) fn started(&mut self, session: SessionId, pid: u32) {
         if self.session.is_some() {
-            self.screen.soft_reset();
+            self.screen.feed(NEW_PROGRAM);
         }
         self.session = Some(session);
         self.notice(Notice::Started(SessionStarted { session, pid }));
@@ -191,7 +199,7 @@ impl Terminal {
         let viewer = ViewerId(self.next_viewer);
         self.next_viewer += 1;
         let wants_to_type = request.lease != LeaseWish::Watch;
-        self.viewers.insert(viewer, Viewer { wants_to_type, size: request.size.map(at_least_one_cell) });
+        self.viewers.insert(viewer, Viewer { wants_to_type, size: request.size.map(within_bounds) });
         if request.lease == LeaseWish::TakeOver || (wants_to_type && self.lease.is_none()) {
             self.give_lease(Some(viewer));
         }
@@ -204,7 +212,10 @@ impl Terminal {
             Style::Bytes => self.first_notice,
         };
         let cursor = Cursor { offset, notice, style, repaint: style == Style::Screen };
-        Some((cursor, Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size }))
+        Some((
+            cursor,
+            Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size },
+        ))
     }
 
     /// A viewer went. Its lease goes to the one that has waited for it longest.
@@ -232,7 +243,9 @@ impl Terminal {
                 }
                 self.give_lease(heir);
             }
-            LeaseAction::HandTo(heir) if holds && self.viewers.contains_key(&heir) => self.give_lease(Some(heir)),
+            LeaseAction::HandTo(heir) if holds && self.viewers.contains_key(&heir) => {
+                self.give_lease(Some(heir))
+            }
             LeaseAction::HandOn | LeaseAction::HandTo(_) => {}
         }
     }
@@ -240,7 +253,7 @@ impl Terminal {
     /// A viewer's own terminal has this size now; it counts while that viewer may type.
     pub(crate) fn viewer_resized(&mut self, viewer: ViewerId, size: TerminalSize) {
         if let Some(this) = self.viewers.get_mut(&viewer) {
-            this.size = Some(at_least_one_cell(size));
+            this.size = Some(within_bounds(size));
         }
         if self.lease == Some(viewer) {
             self.follow_holder();
@@ -284,7 +297,10 @@ impl Terminal {
         }
         let most = most.min(usize::try_from(barrier - cursor.offset).unwrap_or(usize::MAX));
         let offset = cursor.offset;
-        cursor.offset += self.ring.copy(offset, most, out) as u64;
+        match self.ring.read_at(offset, out, most) {
+            Ok(read) => cursor.offset += read as u64,
+            Err(lost) => cursor.offset = lost.start,
+        }
         Step::Bytes { offset }
     }
 
@@ -326,6 +342,7 @@ impl Terminal {
     }
 }
 
-fn at_least_one_cell(size: TerminalSize) -> TerminalSize {
-    TerminalSize { columns: size.columns.max(1), rows: size.rows.max(1) }
+/// The agent's terminal and the picture of it have the same size, so both keep to what the picture can have.
+fn within_bounds(size: TerminalSize) -> TerminalSize {
+    TerminalSize { columns: size.columns.clamp(1, MAX_COLS), rows: size.rows.clamp(1, MAX_ROWS) }
 }

@@ -154,8 +154,7 @@ impl Check {
     fn agent(&mut self, agent: &Agent) {
         self.command("agent", &agent.argv, &agent.env, agent.workdir.as_deref());
         self.restart("agent.restart", &agent.restart);
-        self.readiness("agent.readiness", &agent.readiness);
-        self.wait("agent.ready_timeout_ms", agent.ready_timeout_ms, 0);
+        self.readiness("agent", &agent.readiness, agent.ready_timeout_ms);
         self.health("agent.health", agent.health.as_ref());
         self.wait("agent.watchdog_ms", agent.watchdog_ms, 0);
         self.stop("agent.stop", &agent.stop);
@@ -178,8 +177,7 @@ impl Check {
         self.command(at, &service.argv, &service.env, service.workdir.as_deref());
         self.count(&format!("{at}.after"), service.after.len(), MAX_UNITS);
         self.restart(&format!("{at}.restart"), &service.restart);
-        self.readiness(&format!("{at}.readiness"), &service.readiness);
-        self.wait(&format!("{at}.ready_timeout_ms"), service.ready_timeout_ms, 0);
+        self.readiness(at, &service.readiness, service.ready_timeout_ms);
         self.health(&format!("{at}.health"), service.health.as_ref());
         self.wait(&format!("{at}.watchdog_ms"), service.watchdog_ms, 0);
         self.stop(&format!("{at}.stop"), &service.stop);
@@ -198,10 +196,16 @@ impl Check {
         self.require(restart.fast_fail.count <= 1000, format!("{at}.fast_fail.count"), "is more than 1000");
     }
 
-    fn readiness(&mut self, at: &str, readiness: &Readiness) {
+    fn readiness(&mut self, at: &str, readiness: &Readiness, timeout_ms: u64) {
+        self.wait(&format!("{at}.ready_timeout_ms"), timeout_ms, 0);
+        let at = format!("{at}.readiness");
         match readiness {
             Readiness::None | Readiness::FirstOutput | Readiness::Notify => {}
-            Readiness::DelayMs(delay) => self.wait(at, *delay, 0),
+            Readiness::DelayMs(delay) => {
+                self.wait(&at, *delay, 0);
+                let in_time = timeout_ms == 0 || *delay < timeout_ms;
+                self.require(in_time, at, "comes no earlier than ready_timeout_ms");
+            }
             Readiness::Command(command) => {
                 self.argv(&format!("{at}.command.argv"), &command.argv);
                 self.wait(&format!("{at}.command.interval_ms"), command.interval_ms, MIN_INTERVAL_MS);

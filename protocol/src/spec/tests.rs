@@ -140,6 +140,10 @@ fn problems_name_their_place() {
             "agent.terminal.term: is not the name",
         ),
         (
+            r#"{"services": [{"name": "s", "argv": ["a"], "readiness": {"delay_ms": 60000}}]}"#,
+            "services[0].readiness: comes no earlier",
+        ),
+        (
             r#"{"agent": {"argv": ["a"], "restart": {"backoff": {"initial_ms": 500, "max_ms": 100}}}}"#,
             "agent.restart.backoff.max_ms: is 100, not between 500",
         ),
