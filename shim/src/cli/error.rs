@@ -11,7 +11,7 @@ use super::{Command, context::Color, output::clean};
 use crate::{
     client::ConnectionError,
     sandbox::{
-        StateError,
+        StateError, chain,
         name::NameError,
         start::{Cause, Failure, StartError},
         stop::StopError,
@@ -94,8 +94,7 @@ impl CliError {
     }
 
     pub(crate) fn because(mut self, error: &dyn Error) -> Self {
-        let chain = std::iter::successors(Some(error), |error| error.source());
-        self.causes.extend(chain.map(ToString::to_string));
+        self.causes.extend(chain(error));
         self
     }
 
@@ -122,8 +121,7 @@ impl CliError {
     }
 
     fn text(&self, colored: bool) -> String {
-        let (red, yellow, plain) =
-            if colored { ("\x1b[1;31m", "\x1b[33m", "\x1b[0m") } else { ("", "", "") };
+        let (red, yellow, plain) = if colored { ("\x1b[1;31m", "\x1b[33m", "\x1b[0m") } else { ("", "", "") };
         let mut text = format!("{red}error:{plain} {}\n", clean(&self.message));
         // A cause that only repeats what stands before it says nothing.
         let mut last = self.message.as_str();
@@ -163,7 +161,8 @@ impl From<StateError> for CliError {
     fn from(error: StateError) -> Self {
         let with = |kind, hint: &str| {
             let made = Self::new(kind, error.to_string());
-            let made = error.source().map_or(Self::new(kind, error.to_string()), |source| made.because(source));
+            let made =
+                error.source().map_or(Self::new(kind, error.to_string()), |source| made.because(source));
             if hint.is_empty() { made } else { made.hint(hint) }
         };
         match &error {
@@ -193,9 +192,7 @@ impl From<StateError> for CliError {
 
 fn io_hint(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "free some space; nothing was changed"
-        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space; nothing was changed",
         _ => "",
     }
 }

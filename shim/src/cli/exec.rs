@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn flags_become_the_request() {
-        let line = ["x", "web", "-i", "-e", "A=1", "-w", "/tmp", "-u", "0", "--timeout", "2s", "--", "a", "-b"];
+        let line =
+            ["x", "web", "-i", "-e", "A=1", "-w", "/tmp", "-u", "0", "--timeout", "2s", "--", "a", "-b"];
         let request = request(Line::try_parse_from(line).unwrap().exec);
         assert_eq!(request.argv, [b"a".to_vec(), b"-b".to_vec()]);
         assert_eq!(request.env, [(b"A".to_vec(), b"1".to_vec())]);

@@ -15,8 +15,8 @@ use crate::sandbox::{
     lock::ChangeLock,
     name::Name,
     record::{Environment, Isolation, MountRecord, Record, SecretRecord, Workspace},
-    start::{Cause, Failure, StartError, Started},
     start as start_sandbox,
+    start::{Cause, Failure, StartError, Started},
 };
 
 /// What `run` and `start` have in common.
@@ -318,8 +318,25 @@ mod tests {
     #[test]
     fn flags_become_the_record() {
         let args = args(&[
-            "--no-network", "-e", "A=B=C", "--memory", "1G", "--cpus", "0.5", "--pids", "9", "--mount",
-            "/usr:/opt/usr:ro", "--secret", "k=/etc/passwd", "--restart", "always", "--rm", "--", "a", "-b",
+            "--no-network",
+            "-e",
+            "A=B=C",
+            "--memory",
+            "1G",
+            "--cpus",
+            "0.5",
+            "--pids",
+            "9",
+            "--mount",
+            "/usr:/opt/usr:ro",
+            "--secret",
+            "k=/etc/passwd",
+            "--restart",
+            "always",
+            "--rm",
+            "--",
+            "a",
+            "-b",
         ]);
         let mut record = record();
         args.apply(&mut record, Stay::Up).unwrap();

@@ -59,7 +59,9 @@ pub(crate) fn run(ctx: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> 
             growing
         }
         None => {
-            read_all(&mut Growing::open(old, None).map_err(reading())?, &mut piece, |bytes| out.write(bytes))?;
+            read_all(&mut Growing::open(old, None).map_err(reading())?, &mut piece, |bytes| {
+                out.write(bytes)
+            })?;
             Growing::open(new, None).map_err(reading())?
         }
     };

@@ -30,8 +30,7 @@ pub(crate) struct MonitorArgs {
 
 pub(crate) fn run(ctx: &Context, args: &MonitorArgs) -> Result<ExitCode, CliError> {
     let sandbox = Sandbox::find(&ctx.data, &args.name.parse()?)?;
-    let order =
-        if args.adopt { Order::Adopt } else { Order::Start { is_new: args.new, size: args.size } };
+    let order = if args.adopt { Order::Adopt } else { Order::Start { is_new: args.new, size: args.size } };
     Ok(monitor::run(&ctx.data, &sandbox, order))
 }
 

@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_log_loses_its_control_sequences_however_it_is_cut() {
-        let log = b"a\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07b\x1b]8;;x\x1b\\c\x08\x1b(0\x1bPq..\x1b\\\xc3\xbc\n";
+        let log =
+            b"a\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07b\x1b]8;;x\x1b\\c\x08\x1b(0\x1bPq..\x1b\\\xc3\xbc\n";
         let expected = "ared\nbc\u{fc}\n".as_bytes();
         assert_eq!(LogCleaner::default().clean(log), expected);
         let mut cleaner = LogCleaner::default();

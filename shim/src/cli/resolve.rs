@@ -94,8 +94,13 @@ mod tests {
     use super::*;
 
     fn found(folder: &str) -> Vec<&'static str> {
-        let projects =
-            [("/src", "src"), ("/src/web", "web"), ("/src/web", "web-2"), ("/src/web/ui", "ui"), ("/other", "o")];
+        let projects = [
+            ("/src", "src"),
+            ("/src/web", "web"),
+            ("/src/web", "web-2"),
+            ("/src/web/ui", "ui"),
+            ("/other", "o"),
+        ];
         nearest(Path::new(folder), projects.into_iter())
     }
 

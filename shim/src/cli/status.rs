@@ -46,7 +46,10 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     row("agent restarts", (view.agent.restarts > 0).then(|| view.agent.restarts.to_string()));
     row("agent reason", view.agent.reason.clone());
     row("agent says", view.agent.status_text.clone());
-    row("last exit", view.agent.last_exit.as_ref().map(|exit| format!("{}, at {}", exit.describe(), exit.at)));
+    row(
+        "last exit",
+        view.agent.last_exit.as_ref().map(|exit| format!("{}, at {}", exit.describe(), exit.at)),
+    );
     row("command", (!view.command.is_empty()).then(|| view.command.join(" ")));
     row("project", view.project.as_ref().map(|path| path.display().to_string()));
     row("isolation", view.isolation.as_ref().map(word));
@@ -71,9 +74,14 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
             )),
         );
     }
-    row("monitor", Some(view.monitor.pid.map_or(view.monitor.state.to_owned(), |pid| {
-        format!("{}, process {pid}", view.monitor.state)
-    })));
+    row(
+        "monitor",
+        Some(
+            view.monitor.pid.map_or(view.monitor.state.to_owned(), |pid| {
+                format!("{}, process {pid}", view.monitor.state)
+            }),
+        ),
+    );
     for warning in &view.warnings {
         row("warning", Some(warning.clone()));
     }

@@ -70,7 +70,8 @@ pub(super) fn end(ctx: &Context, sandbox: &Sandbox, force: bool) -> Result<Stopp
 fn gracefully(sandbox: &Sandbox) -> Result<Stopped, CliError> {
     stop::gracefully(sandbox).map_err(|error| {
         let stuck = matches!(error, StopError::Stuck);
-        let mut error = CliError::from(error).while_doing(format!("cannot stop sandbox `{}`", sandbox.name()));
+        let mut error =
+            CliError::from(error).while_doing(format!("cannot stop sandbox `{}`", sandbox.name()));
         if stuck {
             if let Some(place) = sandbox.observe().stuck {
                 error = error.because(&std::io::Error::other(place));

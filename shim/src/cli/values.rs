@@ -66,7 +66,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
     };
-    parsed.and_then(|time| if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) })
+    parsed.and_then(
+        |time| if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) },
+    )
 }
 
 /// A file of `NAME=VALUE` lines; empty lines and those that begin with `#` are passed over.
@@ -105,7 +107,9 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes_expected) in [("1", 1), ("512M", 512 << 20), ("2g", 2 << 30), ("1KiB", 1024), ("3GB", 3 << 30)] {
+        for (text, bytes_expected) in
+            [("1", 1), ("512M", 512 << 20), ("2g", 2 << 30), ("1KiB", 1024), ("3GB", 3 << 30)]
+        {
             assert_eq!(bytes(text), Ok(bytes_expected), "{text}");
         }
         for wrong in ["", "0", "M", "1X", "-1", "1.5G", "99999999999999T", "1é"] {

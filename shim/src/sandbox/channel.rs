@@ -4,8 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io,
-    mem,
+    io, mem,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -188,7 +187,8 @@ pub(crate) fn listen_in(folder: &Path) -> io::Result<OwnedFd> {
 
 fn connect_to(folder: &Path) -> Result<OwnedFd, OpenError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
+    let socket =
+        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
     match with_address(folder, |address| connect(&socket, address)) {
         Ok(()) => Ok(socket),
         Err(error) => Err(match Errno::from_io_error(&error) {
@@ -200,7 +200,10 @@ fn connect_to(folder: &Path) -> Result<OwnedFd, OpenError> {
 }
 
 /// A socket's path has 107 bytes at most; through a descriptor of its folder, any folder will do.
-fn with_address(folder: &Path, act: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<()>) -> io::Result<()> {
+fn with_address(
+    folder: &Path,
+    act: impl FnOnce(&SocketAddrUnix) -> rustix::io::Result<()>,
+) -> io::Result<()> {
     let folder = File::open(folder)?;
     let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", folder.as_raw_fd());
     Ok(act(&SocketAddrUnix::new(path)?)?)

@@ -26,7 +26,10 @@ fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
     let found = places.iter().map(PathBuf::as_path).chain(given).find_map(|path| path.canonicalize().ok());
     found.ok_or_else(|| {
         let looked = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor ");
-        io::Error::new(io::ErrorKind::NotFound, format!("it is neither {looked}, and {INIT_VARIABLE} names no file"))
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("it is neither {looked}, and {INIT_VARIABLE} names no file"),
+        )
     })
 }
 
@@ -44,7 +47,8 @@ mod tests {
         fs::create_dir_all(root.join("bin")).unwrap();
         fs::create_dir_all(root.join("libexec/agent-shim")).unwrap();
         let given = root.join("given");
-        let [beside, libexec] = ["bin/agent-init", "libexec/agent-shim/agent-init"].map(|path| root.join(path));
+        let [beside, libexec] =
+            ["bin/agent-init", "libexec/agent-shim/agent-init"].map(|path| root.join(path));
 
         let error = choose(&shim, Some(&given)).unwrap_err().to_string();
         assert!(error.contains("agent-init") && error.contains(INIT_VARIABLE), "{error}");

@@ -79,13 +79,7 @@ impl Journal {
         Ok(())
     }
 
-    fn append(
-        &mut self,
-        unix_ms: u64,
-        event: &str,
-        details: Value,
-        of_init: Option<u64>,
-    ) -> io::Result<()> {
+    fn append(&mut self, unix_ms: u64, event: &str, details: Value, of_init: Option<u64>) -> io::Result<()> {
         self.rotate_when_full()?;
         let mut line = Map::new();
         line.insert("seq".to_owned(), self.next.into());
@@ -183,7 +177,9 @@ fn describe(what: &What) -> (&'static str, Value) {
             ("unit-unhealthy", json!({ "unit": unit, "failures": failures }))
         }
         What::UnitExited { unit, exit: how } => ("unit-exited", json!({ "unit": unit, "exit": exit(how) })),
-        What::UnitBackoff { unit, delay_ms } => ("unit-backoff", json!({ "unit": unit, "delay_ms": delay_ms })),
+        What::UnitBackoff { unit, delay_ms } => {
+            ("unit-backoff", json!({ "unit": unit, "delay_ms": delay_ms }))
+        }
         What::UnitParked { unit, reason } => ("unit-parked", json!({ "unit": unit, "reason": reason })),
         What::SetupDone => ("setup-done", json!({})),
         What::SetupFailed { reason } => ("setup-failed", json!({ "reason": reason })),

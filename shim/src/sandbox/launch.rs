@@ -9,10 +9,7 @@ use std::{
     path::Path,
 };
 
-use agent_protocol::{
-    message::TerminalSize,
-    spec::InitSpec,
-};
+use agent_protocol::{message::TerminalSize, spec::InitSpec};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -25,8 +22,8 @@ use super::{
 use crate::{
     env::host,
     isolation::{
-        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret, UserMount,
-        bwrap::Bubblewrap,
+        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
+        UserMount, bwrap::Bubblewrap,
     },
 };
 
@@ -77,9 +74,7 @@ pub(crate) fn prepare(
     let layer = layer_for(record)?;
     let network = if record.network { Network::Host } else { Network::None };
     let environment = match record.environment {
-        Environment::Host => {
-            host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?
-        }
+        Environment::Host => host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?,
     };
     let variables = environment.variables.clone();
     let request = Request {
@@ -144,7 +139,13 @@ pub(crate) fn of_isolation(error: &IsolationError) -> Failure {
 
 /// An error and its causes, each a message.
 pub(crate) fn chain(error: &dyn Error) -> Vec<String> {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect()
+    let mut messages = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        messages.push(error.to_string());
+        next = error.source();
+    }
+    messages
 }
 
 fn user_mount(mount: &super::record::MountRecord) -> UserMount {

@@ -38,8 +38,8 @@ pub mod view;
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::DirBuilderExt,
     os::fd::AsFd,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -48,6 +48,7 @@ use agent_protocol::{handshake::Token, message::UnitKind};
 use rustix::fs::{Mode, OFlags};
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
+pub(crate) use launch::chain;
 pub(crate) use unit_log::paths as log_paths;
 
 use self::{

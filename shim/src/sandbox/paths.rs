@@ -83,8 +83,9 @@ mod tests {
     use super::*;
 
     fn chosen(variables: &[(&str, &str)]) -> Option<PathBuf> {
-        let get =
-            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+        let get = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
+        };
         DataDir::from_variables(get).ok().map(|data| data.path().to_owned())
     }
 

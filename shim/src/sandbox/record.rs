@@ -143,7 +143,9 @@ impl Record {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(StateError::Unfinished { folder: folder.to_owned() });
             }
-            Err(source) => return Err(StateError::Io { doing: format!("reading {}", path.display()), source }),
+            Err(source) => {
+                return Err(StateError::Io { doing: format!("reading {}", path.display()), source });
+            }
         };
         let record = Self::parse(&bytes, &path)?;
         // A folder that was copied or renamed by hand would share another sandbox's identity.
@@ -172,9 +174,12 @@ impl Record {
     /// Writes the record into the folder of a sandbox, to stay even through a power cut.
     pub fn write(&self, folder: &Path) -> Result<(), StateError> {
         let json = serde_json::to_vec_pretty(self).map_err(io::Error::from);
-        json.and_then(|json| atomic::replace(folder, RECORD_FILE, &json, Survives::PowerCut)).map_err(|source| {
-            StateError::Io { doing: format!("writing {}", folder.join(RECORD_FILE).display()), source }
-        })
+        json.and_then(|json| atomic::replace(folder, RECORD_FILE, &json, Survives::PowerCut)).map_err(
+            |source| StateError::Io {
+                doing: format!("writing {}", folder.join(RECORD_FILE).display()),
+                source,
+            },
+        )
     }
 }
 

@@ -146,7 +146,8 @@ mod tests {
         let temp = TempDir::new();
         let tree = temp.path().join("tree");
         fs::create_dir(&tree).unwrap();
-        let mut folder = open_folder(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
+        let mut folder =
+            open_folder(CWD, &CString::new(tree.as_os_str().as_encoded_bytes()).unwrap()).unwrap();
         for _ in 0..3000 {
             mkdirat(&folder, c"d", Mode::RWXU).unwrap();
             folder = openat(&folder, c"d", OFlags::DIRECTORY, Mode::empty()).unwrap();

@@ -54,8 +54,8 @@ pub(crate) fn spec_for(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_protocol::spec::{OnAgentExit, RestartPolicy};
     use crate::sandbox::record::SecretRecord;
+    use agent_protocol::spec::{OnAgentExit, RestartPolicy};
     use std::time::SystemTime;
 
     fn record() -> Record {
@@ -66,7 +66,9 @@ mod tests {
     }
 
     fn variables() -> Vec<(String, String)> {
-        [("HOME", "/home/sandbox"), ("PATH", "/usr/bin:/bin")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+        [("HOME", "/home/sandbox"), ("PATH", "/usr/bin:/bin")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into()
     }
 
     #[test]

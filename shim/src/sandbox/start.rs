@@ -267,7 +267,7 @@ impl Started {
                     }
                     let mut fds = [PollFd::new(self.reports.stream.as_fd(), PollFlags::POLLIN)];
                     // An interrupted wait is taken up again above.
-                    drop(poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)));
+                    let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
                 }
             }
         }
@@ -317,7 +317,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn catch() -> nix::Result<Self> {
+    fn catch() -> io::Result<Self> {
         let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
         let mut before = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
@@ -329,7 +329,7 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         // It worked the other way round, so it works this way.
-        drop(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None));
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
     }
 }
 

@@ -15,9 +15,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::{
     Sandbox, StateError,
     channel::{self, Channel, Flow, OpenError, Received},
-    launch, monitor,
+    launch,
     lock::MonitorLock,
-    process,
+    monitor, process,
     run::{Processes, Run},
 };
 
@@ -96,8 +96,7 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
         Ok(channel) => Some(channel),
         Err(_) => None,
     };
-    let in_order =
-        asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
+    let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
     if !in_order {
         kill_init(sandbox);
         if !wait_dead(sandbox, None, KILL_PATIENCE) {
@@ -224,7 +223,7 @@ fn hear(channel: &mut Channel, end: Instant) -> Heard {
                 }
                 let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
                 // An interrupted wait is taken up again above.
-                drop(poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)));
+                let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
             }
         }
     }

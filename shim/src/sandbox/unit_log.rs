@@ -38,7 +38,9 @@ pub(crate) fn paths(folder: &Path, unit: &str) -> [PathBuf; 2] {
 /// Whether a unit's name, which comes from inside, can be a part of a file name.
 pub(crate) fn is_fit_for_a_file(unit: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    unit.len() <= 63 && unit.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric) && unit.bytes().all(fits)
+    unit.len() <= 63
+        && unit.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric)
+        && unit.bytes().all(fits)
 }
 
 impl UnitLog {

@@ -388,7 +388,6 @@ fn limit_name(limit: LimitKind) -> &'static str {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,7 @@
 //! The end: what is left of a sandbox is cleaned up, and how it ended is written down.
 
 use std::{
-    fs,
-    io,
-    thread,
+    fs, io, thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -77,10 +75,11 @@ impl Watch<'_> {
 
     /// The last steps of a monitor. Removes the sandbox where that was asked for.
     pub(super) fn leave(&mut self, lock: MonitorLock) {
-        let report = self.run.ended.as_ref().map(|ended| Report::Ended {
-            code: ended.code,
-            reason: ended.reason.clone(),
-        });
+        let report = self
+            .run
+            .ended
+            .as_ref()
+            .map(|ended| Report::Ended { code: ended.code, reason: ended.reason.clone() });
         // Whoever stops the sandbox waits for this lock while it holds the other one.
         drop(lock);
         if self.record.remove

@@ -104,14 +104,16 @@ fn begin(sandbox: &Sandbox) -> Result<Watch<'_>, StateError> {
 
 impl Watch<'_> {
     fn launch(&mut self, data: &DataDir, size: Option<TerminalSize>) -> Result<(), Failure> {
-        let prepared = launch::prepare(data, self.sandbox, &self.record, size).map_err(|error| error.to_failure())?;
+        let prepared =
+            launch::prepare(data, self.sandbox, &self.record, size).map_err(|error| error.to_failure())?;
         let other = |doing: &str, error: &dyn std::error::Error| {
             let mut messages = vec![doing.to_owned()];
             messages.extend(chain(error));
             Failure { cause: Cause::Other, messages, hint: None }
         };
         let folder = self.sandbox.folder();
-        let listener = channel::listen_in(folder).map_err(|error| other("binding the control socket", &error))?;
+        let listener =
+            channel::listen_in(folder).map_err(|error| other("binding the control socket", &error))?;
         let spec = launch::spec_file(&prepared.spec).map_err(|error| other("writing the spec", &error))?;
         let printed = OpenOptions::new()
             .append(true)

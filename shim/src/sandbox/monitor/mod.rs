@@ -21,13 +21,7 @@ use nix::sys::signal::SigSet;
 use rustix::{fs::Mode, process::setsid};
 
 use self::watch::Watch;
-use super::{
-    Sandbox, StateError, channel,
-    lock::MonitorLock,
-    paths::DataDir,
-    process, start,
-    view::unix_ms,
-};
+use super::{Sandbox, StateError, channel, lock::MonitorLock, paths::DataDir, process, start, view::unix_ms};
 
 /// How long a monitor that ends may keep its lock from the next one.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -72,7 +66,8 @@ pub(super) fn spawn_to_adopt(sandbox: &Sandbox) -> io::Result<()> {
 
 /// Writes down the end of a sandbox that nobody watches; fine where a monitor is there after all.
 pub(super) fn settle(sandbox: &Sandbox, reason: &str) -> Result<(), StateError> {
-    let Some(lock) = MonitorLock::take(sandbox.folder()).map_err(StateError::io("taking the monitor's lock"))?
+    let Some(lock) =
+        MonitorLock::take(sandbox.folder()).map_err(StateError::io("taking the monitor's lock"))?
     else {
         return Ok(());
     };
@@ -115,7 +110,7 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<MonitorLock>, StateError> {
 /// whoever started us, which came as standard output.
 fn detach() -> io::Result<UnixStream> {
     // Fails only for the leader of a process group, which a child is not unless it was made one.
-    drop(setsid());
+    let _ = setsid();
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
     SigSet::empty().thread_set_mask()?;
     close_foreign()?;
@@ -137,7 +132,7 @@ fn close_foreign() -> io::Result<()> {
         .collect();
     for fd in open {
         // The folder that was just read is among them, and closed by now.
-        drop(nix::unistd::close(fd));
+        let _ = nix::unistd::close(fd);
     }
     Ok(())
 }

@@ -199,8 +199,7 @@ impl<'a> Watch<'a> {
 
     /// Opens the stream of events behind those that are in the journal.
     pub(super) fn open_events(&mut self) {
-        let request =
-            Request::Events(EventsRequest { after: self.journal.last_of_init(), follow: true });
+        let request = Request::Events(EventsRequest { after: self.journal.last_of_init(), follow: true });
         match Channel::open(self.sandbox.folder(), &request) {
             Ok(channel) => self.events = Some(channel),
             Err(_) => self.reopen_at = Some(Instant::now() + REOPEN),
