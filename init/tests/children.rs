@@ -15,7 +15,7 @@ use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-const DEADLINE: PollTimeout = PollTimeout::MAX;
+const DEADLINE_MS: u16 = 10_000;
 
 /// `reap` waits for every child of the process, so these tests take turns.
 fn turn() -> MutexGuard<'static, ()> {
@@ -44,7 +44,7 @@ fn ended(child: ChildId) {
     let pid = rustix::process::Pid::from_raw(child.pid()).expect("a pid");
     let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a child of ours");
     let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut fds, DEADLINE), Ok(1), "the child did not end in time");
+    assert_eq!(poll(&mut fds, PollTimeout::from(DEADLINE_MS)), Ok(1), "the child did not end in time");
 }
 
 fn exit_of(children: &mut Children, child: ChildId) -> Exit {

@@ -13,21 +13,20 @@ use rustix::thread::{
 pub(super) fn give_up(keep: CapabilitySet) -> Result<()> {
     // An older kernel has no ambient set; then there is nothing to clear.
     let _ = clear_ambient_capability_set();
-    for capability in known() {
-        if in_bounding_set(capability) {
+    let mut bounding = bounding_set();
+    if !bounding.is_empty() {
+        for capability in bounding.iter() {
             // Fails without CAP_SETPCAP; what is left is told below.
             let _ = remove_capability_from_bounding_set(capability);
         }
+        bounding = bounding_set();
     }
     let held = capabilities(None).context("reading capabilities")?;
     let kept = held.permitted & keep;
     let wanted = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     set_capabilities(None, wanted).context("giving up capabilities")?;
 
-    refuse_leftovers(&Leftovers {
-        held: held_now()? - keep,
-        bounding: known().filter(|capability| in_bounding_set(*capability)).collect(),
-    })
+    refuse_leftovers(&Leftovers { held: held_now()? - keep, bounding })
 }
 
 /// What should be gone and is not.
@@ -55,15 +54,13 @@ fn held_now() -> Result<CapabilitySet> {
     Ok(now.effective | now.permitted | now.inheritable)
 }
 
-/// Every capability this kernel has, also those that are newer than this program.
-fn known() -> impl Iterator<Item = CapabilitySet> {
+/// Also knows capabilities that are newer than this program: the kernel says where they end.
+fn bounding_set() -> CapabilitySet {
     (0..u64::BITS)
         .map(|number| CapabilitySet::from_bits_retain(1 << number))
-        .take_while(|capability| capability_is_in_bounding_set(*capability).is_ok())
-}
-
-fn in_bounding_set(capability: CapabilitySet) -> bool {
-    capability_is_in_bounding_set(capability).unwrap_or(false)
+        .map_while(|capability| Some((capability, capability_is_in_bounding_set(capability).ok()?)))
+        .filter_map(|(capability, contained)| contained.then_some(capability))
+        .collect()
 }
 
 fn names(set: CapabilitySet) -> String {

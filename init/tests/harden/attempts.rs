@@ -36,6 +36,7 @@ pub(crate) fn run() {
             (-1, libc::EPERM) => "EPERM".to_owned(),
             (-1, libc::EACCES) => "EACCES".to_owned(),
             (-1, libc::ENOSYS) => "ENOSYS".to_owned(),
+            (-1, killed) if killed > KILLED => format!("killed by signal {}", killed - KILLED),
             (-1, other) => format!("errno {other}"),
             _ => "ok".to_owned(),
         };
@@ -44,6 +45,8 @@ pub(crate) fn run() {
 }
 
 const INIT: c_int = 1;
+/// The only priority that anyone may set at any time.
+const LOWEST: c_int = 19;
 const HIGH_BITS: u64 = 0xdead_beef << 32;
 
 /// Harmless against an init that does not defend itself: values are read and set to what they were.
@@ -80,16 +83,16 @@ pub(crate) const ALL: &[Attempt] = &[
         syscall(libc::SYS_sched_setparam, INIT, &raw const other)
     }),
     attempt("setpriority-process", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, LOWEST)
     }),
     attempt("setpriority-user", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_USER, libc::getuid(), 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_USER, libc::getuid(), LOWEST)
     }),
     attempt("setpriority-group", "EPERM", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PGRP, 0, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PGRP, 0, LOWEST)
     }),
     attempt("setpriority-itself", "ok", true, || unsafe {
-        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 0)
+        syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, LOWEST)
     }),
     attempt("ioprio_set-process", "EPERM", true, || unsafe {
         syscall(libc::SYS_ioprio_set, 1, INIT, 2 << 13 | 4)
@@ -169,6 +172,15 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     attempt("vsock", "EPERM", true, || unsafe { libc::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0).into() }),
     attempt("x32", "ENOSYS", false, || unsafe { syscall(0x4000_0000 | libc::SYS_getpid) }),
+    // The 32-bit interface, in which 20 is getpid and every other number would pass the rules.
+    #[cfg(target_arch = "x86_64")]
+    attempt("int80", "killed by signal 31", true, || {
+        in_child(|| {
+            let result: c_long;
+            unsafe { std::arch::asm!("int 0x80", inout("rax") 20_i64 => result) };
+            result
+        })
+    }),
     attempt("join-group-of-init", "EPERM", false, || unsafe { libc::setpgid(0, INIT).into() }),
     // These are made in children: they change the process for good.
     attempt("unshare-user", "EPERM", true, || {
@@ -211,7 +223,10 @@ fn forged(signal: c_int) -> [u32; 32] {
     info
 }
 
-/// Runs something in a child and hands on its errno.
+/// Added to a signal's number to tell it from an errno.
+const KILLED: c_int = 1000;
+
+/// Runs something in a child and hands on its errno, or what killed it.
 fn in_child(action: fn() -> c_long) -> c_long {
     unsafe {
         let pid = libc::fork();
@@ -221,7 +236,11 @@ fn in_child(action: fn() -> c_long) -> c_long {
         }
         let mut status = 0;
         libc::waitpid(pid, &raw mut status, 0);
-        *libc::__errno_location() = libc::WEXITSTATUS(status);
-        if libc::WEXITSTATUS(status) == 0 { 0 } else { -1 }
+        if status == 0 {
+            return 0;
+        }
+        let signal = libc::WTERMSIG(status);
+        *libc::__errno_location() = if signal == 0 { libc::WEXITSTATUS(status) } else { KILLED + signal };
+        -1
     }
 }
