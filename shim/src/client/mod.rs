@@ -3,14 +3,22 @@
 //! Blocking calls over `poll(2)`, one thread, a deadline on every wait for the peer. Whatever comes from
 //! inside is hostile: it ends the operation it belongs to with a typed error and costs one frame of memory.
 
+/// Running a command inside.
+pub mod exec;
+
 mod connection;
 mod dial;
+mod endpoint;
 mod error;
 mod operations;
+mod outlet;
+mod pump;
+mod signals;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod typing;
 mod wait;
 
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
