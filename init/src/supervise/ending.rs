@@ -17,6 +17,7 @@ impl Supervisor {
         self.out.announce(Announcement::ShutdownBegan { cause, force, deadline: shutdown.deadline });
         let order = if force { shutdown.force(self.now) } else { None };
         self.state = State::Ending(shutdown);
+        self.tell_all(&Input::Last);
         if let Some(order) = order {
             self.obey(order);
         }

@@ -556,6 +556,17 @@ mod the_end {
     }
 
     #[test]
+    fn a_service_that_dies_during_the_end_is_not_started_again() {
+        let mut scene = chain("");
+        scene.exited(1, 1);
+        scene.stop();
+        assert_eq!(scene.state(Service(0)), UnitState::Exited, "it was in backoff");
+        scene.exited(2, 1);
+        assert_eq!(scene.state(Service(1)), UnitState::Exited, "it was running and needed");
+        assert_eq!(scene.wait(1000).timer(), NOTHING);
+    }
+
+    #[test]
     fn the_agents_exit_ends_the_sandbox_once_a_viewer_saw_it() {
         let mut scene = chain(r#", "on_agent_exit": "end", "linger_ms": 700"#);
         assert_eq!(
