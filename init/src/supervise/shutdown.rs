@@ -144,7 +144,7 @@ mod tests {
         for within in [1, 4, 100, 1999, 2000, 20_000] {
             let mut end = ending(within);
             let mut orders = Vec::new();
-            while orders.last() != Some(&Order::PowerOff) {
+            for _ in 0..3 {
                 let now = end.next_wake();
                 assert!(now <= at(within), "{now} is after {within} ms");
                 orders.extend(end.advance(now, false));

@@ -217,7 +217,6 @@ impl Unit {
                     self.start(now, out);
                 }
             }
-            (State::Backoff { .. }, Input::Last) => self.become_state(now, State::Exited),
             (State::Running(run), Input::Last) => {
                 self.last = true;
                 // Its health is of no interest any more, only its end.
@@ -245,7 +244,9 @@ impl Unit {
                 self.start(now, out);
             }
             (State::Backoff { .. }, Input::Hold) => self.park(now, HELD.to_owned(), out),
-            (State::Backoff { .. }, Input::Halt | Input::Swept(_)) => self.become_state(now, State::Exited),
+            (State::Backoff { .. }, Input::Last | Input::Halt | Input::Swept(_)) => {
+                self.become_state(now, State::Exited);
+            }
             (State::Starting { then, .. }, Input::Swept(_)) => *then = After::Halt,
             (State::Running(run), Input::Swept(signal)) => {
                 let mut run = *run;

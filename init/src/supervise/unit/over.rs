@@ -41,8 +41,7 @@ impl Unit {
     ) {
         out.changed(self.id, Change::Exited(record.clone()));
         self.last_exit = Some(record.clone());
-        match then {
-            _ if self.last => self.become_state(now, State::Exited),
+        match if self.last { After::Halt } else { then } {
             After::Halt => self.become_state(now, State::Exited),
             After::Hold => self.park(now, HELD.to_owned(), out),
             After::Again => {

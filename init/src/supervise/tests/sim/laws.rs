@@ -39,6 +39,7 @@ pub(super) struct Laws {
 }
 
 /// What is known of one unit.
+#[allow(clippy::struct_excessive_bools)] // A record of separate facts, no state machine.
 struct Record {
     once: bool,
     after: Vec<UnitId>,
@@ -125,7 +126,7 @@ impl Laws {
         for action in actions {
             self.take_action(now, event, action)?;
         }
-        self.revives(event, refused, actions, before)?;
+        Self::revives(event, refused, actions, before)?;
         if !self.off {
             self.look(now, status)?;
         }
@@ -145,8 +146,6 @@ impl Laws {
                 let record = self.units.get_mut(unit).ok_or("a unit that is not there")?;
                 ensure!(record.spawning.take() == Some(*attempt), "a start that was not asked for");
             }
-            // Its own record is closed when the supervisor says so, below.
-            Event::Exited { .. } => {}
             Event::Timer => {
                 self.wake_at = None;
                 if self.timers_at_once.0 != now {
@@ -174,7 +173,9 @@ impl Laws {
             }
             Event::Restart { .. } => self.count("restart refused"),
             Event::Stop { force: true, .. } => self.count("force"),
-            Event::StopUnit { .. }
+            // Its own record of an exit is closed when the supervisor says so, below.
+            Event::Exited { .. }
+            | Event::StopUnit { .. }
             | Event::Stop { .. }
             | Event::Notify { .. }
             | Event::FirstOutput { .. }
@@ -296,7 +297,6 @@ impl Laws {
     fn announced(&mut self, now: Instant, event: &Event, announcement: &Announcement) -> Result<(), Broken> {
         match announcement {
             Announcement::Unit { unit, change } => self.changed(now, event, *unit, change),
-            Announcement::SetupDone => Ok(()),
             Announcement::SetupFailed { reason } => {
                 ensure!(!reason.is_empty(), "the setup failed without a reason");
                 self.count("setup failed");
@@ -314,7 +314,7 @@ impl Laws {
                 self.end_by = Some(*deadline + LATENESS * 3);
                 Ok(())
             }
-            Announcement::Sweep { .. } => Ok(()),
+            Announcement::SetupDone | Announcement::Sweep { .. } => Ok(()),
         }
     }
 
@@ -391,13 +391,7 @@ impl Laws {
     }
 
     /// A person's restart of what is down starts it in the same breath.
-    fn revives(
-        &self,
-        event: &Event,
-        refused: bool,
-        actions: &[Action],
-        before: &Status,
-    ) -> Result<(), Broken> {
+    fn revives(event: &Event, refused: bool, actions: &[Action], before: &Status) -> Result<(), Broken> {
         let Event::Restart { unit } = event else { return Ok(()) };
         let Some(was) = before.units.iter().find(|status| status.unit == *unit) else {
             ensure!(refused, "a restart of nothing was accepted");
@@ -445,7 +439,7 @@ impl Laws {
                     ensure!(record.parked && !reason.is_empty(), "{id:?} is parked without a reason");
                 }
                 UnitState::Starting => {
-                    ensure!(record.spawning.is_some(), "{id:?} starts, but was not asked to")
+                    ensure!(record.spawning.is_some(), "{id:?} starts, but was not asked to");
                 }
                 UnitState::Running | UnitState::Stopping { .. } => {
                     ensure!(child.is_some(), "{id:?} is up without a process");

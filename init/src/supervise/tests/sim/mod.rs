@@ -82,7 +82,9 @@ fn live_all(seeds: std::ops::Range<u64>) -> Result<Seen, String> {
         let outcome = catch_unwind(AssertUnwindSafe(|| live(seed, None)));
         match outcome {
             Ok(Ok(seen)) => {
-                seen.into_iter().for_each(|(what, count)| *total.entry(what).or_default() += count)
+                for (what, count) in seen {
+                    *total.entry(what).or_default() += count;
+                }
             }
             Ok(Err(broken)) => return Err(report(seed, &broken)),
             Err(_panic) => return Err(report(seed, "it panicked")),

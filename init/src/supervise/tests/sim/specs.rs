@@ -11,7 +11,7 @@ pub(super) fn random_spec(dice: &mut Dice) -> InitSpec {
     let steps = dice.pick(&[0, 0, 1, 2]);
     let services = dice.pick(&[0, 0, 1, 2, 4]);
     let spec = InitSpec {
-        agent: dice.one_in(15).then_some(None).unwrap_or_else(|| Some(agent(dice))),
+        agent: (!dice.one_in(15)).then(|| agent(dice)),
         steps: (0..steps).map(|i| step(dice, i)).collect(),
         services: (0..services).map(|i| service(dice, i)).collect(),
         on_agent_exit: dice.pick(&[OnAgentExit::Stay, OnAgentExit::End]),

@@ -24,6 +24,7 @@ pub(super) struct World {
     swept: bool,
 }
 
+#[allow(clippy::struct_excessive_bools)] // Habits and facts, each by itself.
 struct Child {
     alive: bool,
     /// It will end by itself or by a signal, whichever comes first.
