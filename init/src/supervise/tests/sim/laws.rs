@@ -7,22 +7,12 @@ use std::time::Duration;
 use agent_protocol::spec::{InitSpec, OnAgentExit, Restart, RestartPolicy, Signal};
 
 use super::super::super::{
-    Action, Announcement, Attempt, Cause, Change, ChildId, Ended, Event, ExitRecord, Instant, KilledBy,
-    Phase, ProbeId, Status, UnitId, UnitState,
+    Action, Announcement, Attempt, Cause, Change, ChildId, Event, Instant, KilledBy, Phase, Status, UnitId,
+    UnitState,
 };
+use super::record::{Record, RunRecord};
 use super::world::LATENESS;
-
-/// Why a law was broken.
-pub(super) type Broken = String;
-
-/// Returns early with a broken law.
-macro_rules! ensure {
-    ($holds:expr, $($words:tt)*) => {
-        if !$holds {
-            return Err(format!($($words)*));
-        }
-    };
-}
+use super::{Broken, ensure};
 
 pub(super) struct Laws {
     units: BTreeMap<UnitId, Record>,
@@ -36,40 +26,6 @@ pub(super) struct Laws {
     timers_at_once: (Instant, u32),
     /// How often what was seen, to know that the lives reach everything.
     pub(super) seen: BTreeMap<&'static str, u64>,
-}
-
-/// What is known of one unit.
-#[allow(clippy::struct_excessive_bools)] // A record of separate facts, no state machine.
-struct Record {
-    once: bool,
-    after: Vec<UnitId>,
-    restart: Restart,
-    timeout: Option<Duration>,
-    grace: Duration,
-    spawning: Option<Attempt>,
-    run: Option<RunRecord>,
-    probe: Option<(ProbeId, bool)>,
-    starts: u32,
-    /// A person asked for the next start.
-    asked: bool,
-    parked: bool,
-    backoff_until: Option<Instant>,
-    failures: u32,
-    exits: Vec<Instant>,
-    been_ready: bool,
-    succeeded: bool,
-    last_code: Option<u8>,
-    last_failed: bool,
-}
-
-struct RunRecord {
-    child: ChildId,
-    since: Instant,
-    /// Bits of the signals sent.
-    signals: u64,
-    told: Option<(Instant, KilledBy)>,
-    /// Somebody outside sent it a signal through us.
-    forwarded: bool,
 }
 
 impl Laws {
@@ -127,6 +83,8 @@ impl Laws {
             self.take_action(now, event, action)?;
         }
         Self::revives(event, refused, actions, before)?;
+        let forced = matches!(event, Event::Stop { force: true, .. });
+        ensure!(self.off || !forced || self.swept == Some(Signal::KILL), "a forced stop asks first");
         if !self.off {
             self.look(now, status)?;
         }
@@ -452,6 +410,12 @@ impl Laws {
                     );
                 }
             }
+            if let (Some(swept), Some(run)) = (self.swept, &record.run) {
+                ensure!(run.signals & (1 << swept.number()) != 0, "{id:?} came late and was not swept");
+            } else if let Some((probe, false)) = record.probe {
+                let told = record.run.as_ref().is_none_or(|run| run.told.is_some());
+                ensure!(!told, "{probe:?} outlives what it asks about");
+            }
             if self.swept.is_none() {
                 let free = !agent_is_up
                     && !self.units.values().any(|other| other.after.contains(&id) && other.is_up());
@@ -472,130 +436,6 @@ impl Laws {
 
     fn count(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
-    }
-}
-
-impl Record {
-    fn new(after: &[UnitId], restart: Restart, grace: Duration) -> Self {
-        Self {
-            once: false,
-            after: after.to_vec(),
-            restart,
-            timeout: None,
-            grace,
-            spawning: None,
-            run: None,
-            probe: None,
-            starts: 0,
-            asked: false,
-            parked: false,
-            backoff_until: None,
-            failures: 0,
-            exits: Vec::new(),
-            been_ready: false,
-            succeeded: false,
-            last_code: None,
-            last_failed: false,
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        self.run.is_some() || self.spawning.is_some()
-    }
-
-    /// It was started, is down for good, and others wait for it.
-    fn is_an_obstacle(&self) -> bool {
-        let done = if self.once { self.succeeded } else { self.been_ready };
-        self.starts > 0 && !done && !self.is_up() && self.backoff_until.is_none()
-    }
-
-    fn exited(&mut self, now: Instant, event: &Event, exit: &ExitRecord) -> Result<(), Broken> {
-        let mut ran = Duration::ZERO;
-        self.last_failed = !exit.ended.is_success();
-        match (event, self.run.take()) {
-            (Event::Exited { child, ended, oom }, Some(run)) if *child == run.child => {
-                ran = now.since(run.since);
-                ensure!(exit.ended == *ended, "another exit than the one that came");
-                self.last_failed |= run.told.is_some();
-                let why = run.told.map(|told| told.1).or(run.forwarded.then_some(KilledBy::Stop));
-                let blame_is_sound = match exit.killed_by {
-                    KilledBy::Stop | KilledBy::Timeout | KilledBy::Watchdog | KilledBy::Health => {
-                        why == Some(exit.killed_by)
-                    }
-                    KilledBy::Oom => *oom,
-                    KilledBy::Limit | KilledBy::Itself | KilledBy::Unknown => true,
-                };
-                ensure!(blame_is_sound, "{:?} is blamed wrongly", exit.killed_by);
-                if let Ended::Signal { signal, .. } = ended {
-                    let sent = run.signals & (1 << signal.number()) != 0;
-                    ensure!(
-                        !sent || Some(exit.killed_by) == why,
-                        "we sent {signal}, but {:?}",
-                        exit.killed_by
-                    );
-                }
-            }
-            (Event::SpawnFailed { .. }, None) => {}
-            (other, _) => return Err(format!("an exit out of {other:?}")),
-        }
-        ensure!(exit.ran == ran, "it ran {ran:?}, not {:?}", exit.ran);
-        if ran >= Duration::from_millis(self.restart.stable_ms) {
-            self.failures = 0;
-            self.exits.clear();
-        }
-        self.last_code = Some(exit.ended.shell_code());
-        Ok(())
-    }
-
-    /// The law of backoff: the n-th wait is `initial * factor^(n-1)`, at most `max`, less at most the jitter; and
-    /// there is no wait at all once the ladder is full.
-    fn backs_off(&mut self, now: Instant, delay: Duration, failures: u32) -> Result<(), Broken> {
-        let law = &self.restart.backoff;
-        self.failures += 1;
-        ensure!(failures == self.failures, "failure {failures} should be number {}", self.failures);
-        let mut longest = law.initial_ms.min(law.max_ms);
-        for _ in 1..failures {
-            longest = longest.saturating_mul(u64::from(law.factor)).min(law.max_ms);
-        }
-        let shortest = longest * 10 * u64::from(100 - law.jitter_percent);
-        let (shortest, longest) = (Duration::from_micros(shortest), Duration::from_millis(longest));
-        ensure!((shortest..=longest).contains(&delay), "waits {delay:?}, not {shortest:?} to {longest:?}");
-        ensure!(!self.ladder_is_full(now), "should be parked");
-        self.exits.push(now);
-        self.backoff_until = Some(now + delay);
-        Ok(())
-    }
-
-    /// Whether one more exit, now, is one too many.
-    fn ladder_is_full(&self, now: Instant) -> bool {
-        let ladder = &self.restart.fast_fail;
-        let Some(before) = usize::try_from(ladder.count).unwrap().checked_sub(1) else { return false };
-        let first = self.exits.len().checked_sub(before).map(|i| self.exits.get(i).copied().unwrap_or(now));
-        first.is_some_and(|first| now.since(first) <= Duration::from_millis(ladder.within_ms))
-    }
-
-    /// Whether the policy leaves it at its last exit.
-    fn may_rest(&self) -> bool {
-        match self.restart.policy {
-            _ if self.once => self.succeeded,
-            RestartPolicy::Always => false,
-            RestartPolicy::OnFailure => !self.last_failed,
-            RestartPolicy::Never => true,
-        }
-    }
-
-    /// What was told to end was killed after its grace, and a step after its time was told.
-    fn in_time(&self, now: Instant) -> Result<(), Broken> {
-        let Some(run) = &self.run else { return Ok(()) };
-        if let Some((told, _)) = run.told {
-            let killed = run.signals & (1 << Signal::KILL.number()) != 0;
-            let by = told + self.grace + LATENESS;
-            ensure!(killed || now <= by, "should have been killed by {by}");
-        } else if let Some(timeout) = self.timeout {
-            let by = run.since + timeout + LATENESS;
-            ensure!(now <= by, "should have been told to end by {by}");
-        }
-        Ok(())
     }
 }
 

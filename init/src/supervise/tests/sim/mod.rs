@@ -6,6 +6,7 @@
 
 mod dice;
 mod laws;
+mod record;
 mod specs;
 mod world;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 use super::super::{Event, Instant, Supervisor};
 use super::scene::line;
 use dice::Dice;
-use laws::{Broken, Laws};
+use laws::Laws;
 use specs::random_spec;
 use world::World;
 
@@ -26,6 +27,19 @@ const LIVES: u64 = 10_000;
 const EVENTS_BEFORE_STOP: u64 = 250;
 /// An end has a few dozen events; so many mean that it goes round in circles.
 const EVENTS: u32 = 2_000;
+
+/// Why a law was broken.
+type Broken = String;
+
+/// Returns early with a broken law.
+macro_rules! ensure {
+    ($holds:expr, $($words:tt)*) => {
+        if !$holds {
+            return Err(format!($($words)*));
+        }
+    };
+}
+use ensure;
 
 type Seen = BTreeMap<&'static str, u64>;
 
