@@ -291,7 +291,9 @@ impl<'a> Viewing<'a> {
 
     fn handle_message(&mut self, message: ServerMessage) -> Result<(), Stop> {
         match message {
-            ServerMessage::Screen { offset, bytes, size: _ } if self.interactive && self.picture.is_none() => {
+            ServerMessage::Screen { offset, bytes, size: _ }
+                if self.interactive && self.picture.is_none() =>
+            {
                 self.screen.begin_picture(offset)?;
                 self.picture = (bytes > 0).then_some(Picture { at: 0, bytes });
                 self.helping = false;

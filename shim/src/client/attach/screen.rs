@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::{
-    event::PollFd,
-    io::Errno,
-};
+use rustix::{event::PollFd, io::Errno};
 
 use crate::{
     client::{ConnectionError, outlet::Outlet, wait::wait_any},
@@ -82,7 +79,10 @@ impl<'a> Screen<'a> {
     /// The stream goes on further ahead.
     pub(super) fn continue_at(&mut self, offset: u64) -> Result<(), ConnectionError> {
         if offset < self.outlet.offset() {
-            return Err(ConnectionError::Unexpected { what: "stream offset", during: "it shows its terminal" });
+            return Err(ConnectionError::Unexpected {
+                what: "stream offset",
+                during: "it shows its terminal",
+            });
         }
         self.outlet.continue_at(offset);
         Ok(())
@@ -159,4 +159,3 @@ impl Drop for Screen<'_> {
         self.leave();
     }
 }
-
