@@ -10,12 +10,11 @@ use crate::sandbox::{
 
 /// Watch a sandbox; other subcommands start it
 #[derive(clap::Args, Debug)]
-#[group(id = "order", required = true, multiple = false, args = ["start", "adopt"])]
 pub(crate) struct MonitorArgs {
     /// The sandbox
     name: String,
     /// Start it
-    #[arg(long)]
+    #[arg(long, required_unless_present = "adopt", conflicts_with = "adopt")]
     start: bool,
     /// Go on for a monitor that was killed
     #[arg(long)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use agent_protocol::{
     message::TerminalSize,
-    spec::{Agent, Control, InitSpec, Limits, Listen, Restart, Terminal},
+    spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal},
 };
 
 use super::record::Record;
@@ -45,6 +45,8 @@ pub(crate) fn spec_for(
             ..Agent::default()
         }),
         on_agent_exit: record.on_agent_exit,
+        // Events are in the journal; what init prints goes into a file that nothing bounds but this.
+        log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
         limits: Limits { pids: max_processes, ..Limits::default() },
         ..InitSpec::default()

@@ -207,6 +207,11 @@ impl Starting {
         let signals = Signals::catch().map_err(StateError::io("catching signals"))?;
         let mut called_off = None;
         loop {
+            if signals.file.read_signal().is_ok_and(|one| one.is_some()) {
+                called_off.get_or_insert_with(Instant::now);
+                // A failure means that the monitor is gone, which the next read tells.
+                drop(self.reports.stream.shutdown(Shutdown::Write));
+            }
             match self.reports.next() {
                 Next::Report(Report::Ready) => return Ok(Started { reports: self.reports }),
                 Next::Report(Report::Failed(failure)) => {
@@ -214,32 +219,30 @@ impl Starting {
                     drop(self.monitor.wait());
                     return Err(failure.into());
                 }
-                Next::Report(Report::Ended { reason, .. }) => return Err(self.undo(sandbox, &reason)),
-                Next::End => return Err(self.undo(sandbox, "the monitor was killed")),
+                Next::Report(Report::Ended { reason, .. }) => return Err(self.undo(sandbox, Cause::Other, &reason)),
+                // A signal from a terminal reaches the monitor too, before it has left our process group.
+                Next::End if called_off.is_some() => {
+                    return Err(self.undo(sandbox, Cause::Cancelled, "it was called off"));
+                }
+                Next::End => return Err(self.undo(sandbox, Cause::Other, "the monitor was killed")),
                 Next::Nothing => {}
             }
             let timeout = match called_off {
                 None => PollTimeout::NONE,
                 Some(since) if Instant::now() < since + UNDO_PATIENCE => PollTimeout::from(100u8),
-                Some(_) => return Err(self.undo(sandbox, "it was called off")),
+                Some(_) => return Err(self.undo(sandbox, Cause::Cancelled, "it was called off")),
             };
             let mut fds = [
                 PollFd::new(self.reports.stream.as_fd(), PollFlags::POLLIN),
                 PollFd::new(signals.file.as_fd(), PollFlags::POLLIN),
             ];
-            if poll(&mut fds, timeout).is_err() {
-                continue;
-            }
-            if fds[1].any().unwrap_or(false) && signals.file.read_signal().is_ok_and(|one| one.is_some()) {
-                called_off.get_or_insert_with(Instant::now);
-                // A failure means that the monitor is gone, which the next read tells.
-                drop(self.reports.stream.shutdown(Shutdown::Write));
-            }
+            // An interrupted wait is taken up again above.
+            let _ = poll(&mut fds, timeout);
         }
     }
 
     /// Undoes what a monitor that is no more had begun.
-    fn undo(mut self, sandbox: &Sandbox, reason: &str) -> StartError {
+    fn undo(mut self, sandbox: &Sandbox, cause: Cause, reason: &str) -> StartError {
         drop(self.monitor.kill());
         drop(self.monitor.wait());
         let stopped = stop::force(sandbox).and_then(|_| {
@@ -247,7 +250,7 @@ impl Starting {
         });
         let mut messages = vec![reason.to_owned()];
         messages.extend(stopped.err().map(|error| format!("undoing the start: {error}")));
-        StartError::Failed(Failure { cause: Cause::Cancelled, messages, hint: None })
+        StartError::Failed(Failure { cause, messages, hint: None })
     }
 }
 

@@ -122,6 +122,7 @@ impl Running<'_> {
 
     /// Waits for something and handles it; `true` means that somebody cut the last of the output short.
     fn step(&mut self) -> Result<bool, ExecError> {
+        self.report_broken_outlets()?;
         let reads = self.end.is_none() && !self.is_blocked();
         let writes = self.end.is_none() && !self.connection.may_queue();
         let types = self.end.is_none() && !writes && self.input.is_some();
@@ -169,7 +170,6 @@ impl Running<'_> {
         if talks && reads {
             self.read_connection()?;
         }
-        self.report_broken_outlets()?;
         Ok(false)
     }
 
