@@ -1,6 +1,9 @@
 //! Flags that describe a sandbox, for `run` and `start`.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 
@@ -21,6 +24,7 @@ use crate::sandbox::{
 
 /// What `run` and `start` have in common.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Flags are independent of each other.
 pub(crate) struct LaunchArgs {
     /// The project folder, or the name of a sandbox that is there; the current folder if left out
     #[arg(value_name = "PATH|NAME")]
@@ -117,7 +121,7 @@ impl LaunchArgs {
         let (place, name) = self.what(ctx)?;
         match place {
             Place::Sandbox(sandbox) => self.prepare_existing(sandbox, stay),
-            Place::Project(project) => self.prepare_new(ctx, project, name, stay),
+            Place::Project(project) => self.prepare_new(ctx, &project, name, stay),
         }
     }
 
@@ -161,7 +165,7 @@ impl LaunchArgs {
     fn prepare_new(
         &self,
         ctx: &Context,
-        project: PathBuf,
+        project: &Path,
         name: Option<Name>,
         stay: Stay,
     ) -> Result<Ready, CliError> {
@@ -172,16 +176,16 @@ impl LaunchArgs {
         let is_given = name.is_some();
         let mut name = match name {
             Some(name) => name,
-            None => Name::for_project(&project, |name| ctx.data.sandbox(name).exists()),
+            None => Name::for_project(project, |name| ctx.data.sandbox(name).exists()),
         };
         // Everything that can be wrong with the flags is found before anything is made.
-        let mut record = Record::new(name.clone(), project.clone(), SystemTime::now());
+        let mut record = Record::new(name.clone(), project.to_owned(), SystemTime::now());
         self.apply(&mut record, stay)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &name) {
                 // Another command was faster; a name that nobody asked for can be another one.
                 Err(StateError::Taken(_) | StateError::Locked { .. }) if !is_given => {
-                    name = Name::for_project(&project, |name| ctx.data.sandbox(name).exists());
+                    name = Name::for_project(project, |name| ctx.data.sandbox(name).exists());
                     record.name = name.clone();
                 }
                 made => break made?,

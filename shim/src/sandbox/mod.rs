@@ -256,6 +256,12 @@ impl Sandbox {
         self.observe_with(answer)
     }
 
+    /// What it is doing, without asking an init that has just given no answer.
+    pub(crate) fn diagnose(&self) -> SandboxView {
+        let answer = if self.is_alive() { Answer::Silent } else { Answer::Dead };
+        self.observe_with(answer)
+    }
+
     /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.
     pub fn ensure_monitored(&self) {
         let unwatched = || Run::read(&self.folder).is_some_and(|run| !run.is_over());

@@ -255,8 +255,14 @@ impl<'a> Watch<'a> {
             self.find_init();
             self.write_run();
         }
+        let before = self.agent.clone();
         for event in &events {
             self.take_note(event);
+        }
+        if self.agent != before {
+            // For the time when init cannot be asked.
+            self.run.agent = Some(self.agent.clone());
+            self.write_run();
         }
         let ended = !matches!(flow, Ok(Flow::More | Flow::Blocked));
         if ended {
