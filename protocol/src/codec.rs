@@ -9,9 +9,15 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::frame::{self, Kind, MAX_PAYLOAD};
 
-type Config = Configuration<LittleEndian, Varint, Limit<MAX_PAYLOAD>>;
+/// What bincode may count while it reads. It counts a number as wide as its type, not as it was written (8
+/// bytes for a `u64` of one byte), so a limit of [`MAX_PAYLOAD`] would refuse large messages that are in
+/// order. The bounds on lists keep the difference below one payload. It sets aside up to this much for one
+/// announced string before it sees that the bytes are missing.
+const COUNTED_BYTES: usize = 2 * MAX_PAYLOAD;
 
-const CONFIG: Config = bincode::config::standard().with_limit::<MAX_PAYLOAD>();
+type Config = Configuration<LittleEndian, Varint, Limit<COUNTED_BYTES>>;
+
+const CONFIG: Config = bincode::config::standard().with_limit::<COUNTED_BYTES>();
 
 /// Why bytes are not a message, or a message does not fit into a frame.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +35,8 @@ pub enum CodecError {
 
 /// Reads one message that fills the whole payload.
 ///
-/// Lengths inside are checked against the payload before memory is set aside for them.
+/// Memory stays bounded whatever the lengths inside announce: lists are bounded by their fields, strings by
+/// twice a payload, and decoding ends at the first that is longer than what is there.
 pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, CodecError> {
     if payload.len() > MAX_PAYLOAD {
         return Err(CodecError::TooLong(payload.len()));

@@ -6,6 +6,7 @@
 
 /// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
 pub mod address;
+mod bounded;
 /// Bytes as they arrive become frames, in the memory of one frame.
 pub mod buffer;
 /// Control messages to bytes and back, with a size limit: the only place that knows bincode.
@@ -20,6 +21,8 @@ pub mod frame;
 pub mod handshake;
 /// Every control message, by operation.
 pub mod message;
+/// What init is told to do: the `InitSpec` document.
+pub mod spec;
 
 pub use buffer::FrameBuffer;
 pub use message::{ClientMessage, Request, ServerMessage};

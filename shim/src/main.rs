@@ -1,3 +1,7 @@
-//! `agent-shim`, the host side.
+//! `agent-shim`: runs coding agents in sandboxes that outlive the terminal.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    agent_shim::cli::main(std::env::args_os())
+}

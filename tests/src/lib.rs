@@ -1,1 +1,17 @@
-//! Tests that drive the real binaries and the real isolation.
+//! Drives the real binaries and the real isolation, for the tests beside it.
+//!
+//! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Sandbox`] is one
+//! sandbox of theirs, destroyed when it is dropped. Everything waits for something named, with a deadline; a
+//! failure shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
+
+mod binaries;
+mod home;
+mod output;
+mod sandbox;
+mod wait;
+
+pub use binaries::{agent_init, agent_shim};
+pub use home::{Home, Who, finish};
+pub use output::Output;
+pub use sandbox::{Builder, Sandbox};
+pub use wait::{DEADLINE, until};

@@ -1,6 +1,16 @@
 use serde::{Deserialize, Serialize};
 
-use crate::exit::ExitRecord;
+use crate::{
+    bounded::{BytesAtMost, MaybeBytes, PairsAtMost},
+    exit::ExitRecord,
+};
+
+/// Longest [`ExecRequest::argv`]. Each empty argument is one byte on the wire and 24 in memory, so the number
+/// is bounded beside the bytes; `find | xargs` stays below it.
+pub const MAX_ARGV: usize = 16 * 1024;
+
+/// Longest [`ExecRequest::env`], for the same reason.
+pub const MAX_ENV: usize = 4 * 1024;
 
 /// Names a command beyond its connection; never reused while init lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,10 +43,14 @@ pub enum Stdio {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecRequest {
     /// Program and arguments; a program without a slash is looked up in the `PATH` that the command gets.
+    /// At most [`MAX_ARGV`].
+    #[serde(with = "BytesAtMost::<MAX_ARGV>")]
     pub argv: Vec<Vec<u8>>,
-    /// Variables on top of the sandbox's own.
+    /// Variables on top of the sandbox's own, at most [`MAX_ENV`].
+    #[serde(with = "PairsAtMost::<MAX_ENV>")]
     pub env: Vec<(Vec<u8>, Vec<u8>)>,
     /// Working directory; the agent's where none is given.
+    #[serde(with = "MaybeBytes")]
     pub directory: Option<Vec<u8>>,
     /// `NAME`, `UID` or `UID:GID`; the agent's user where none is given.
     pub user: Option<String>,

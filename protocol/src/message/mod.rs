@@ -17,9 +17,11 @@ pub use attach::{
     SessionStarted, ViewerId,
 };
 pub use event::{Event, EventsRequest, What};
-pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, Stdio, TerminalSize};
+pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
 pub use log::{LogFrom, LogRequest};
-pub use status::{AgentStatus, Counts, Phase, Status, UnitKind, UnitState, UnitStatus, Usage};
+pub use status::{
+    AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
+};
 
 use crate::failure::Failure;
 

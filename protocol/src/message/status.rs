@@ -1,7 +1,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::attach::{SessionId, ViewerId};
-use crate::exit::ExitRecord;
+use crate::{bounded::AtMost, exit::ExitRecord};
+
+/// Longest [`Status::units`]: more than a spec can name.
+pub const MAX_UNITS: usize = 256;
+
+/// Longest [`Status::warnings`].
+pub const MAX_WARNINGS: usize = 256;
 
 /// What the sandbox as a whole is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +69,7 @@ pub struct UnitStatus {
     pub started_at_unix_ms: Option<u64>,
     /// In `Backoff`: when it starts again, in milliseconds from now.
     pub next_start_ms: Option<u64>,
-    /// Why it is parked, or what it said last with `STATUS=`.
+    /// Why it is parked.
     pub reason: Option<String>,
     /// What it said last with `STATUS=`.
     pub status_text: Option<String>,
@@ -106,7 +112,7 @@ pub struct Usage {
     pub cpu_ms: u64,
 }
 
-/// The whole state.
+/// The whole state. It fits into one frame: init cuts the texts in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// Version of the init binary.
@@ -115,7 +121,8 @@ pub struct Status {
     pub uptime_ms: u64,
     /// What the sandbox is doing.
     pub phase: Phase,
-    /// Agent, steps and services, the agent first.
+    /// Agent, steps and services, the agent first; at most [`MAX_UNITS`].
+    #[serde(with = "AtMost::<MAX_UNITS>")]
     pub units: Vec<UnitStatus>,
     /// The agent's terminal.
     pub agent: AgentStatus,
@@ -123,6 +130,7 @@ pub struct Status {
     pub counts: Counts,
     /// What is used.
     pub usage: Usage,
-    /// What init could not do as asked, each one sentence.
+    /// What init could not do as asked, each one sentence; at most [`MAX_WARNINGS`].
+    #[serde(with = "AtMost::<MAX_WARNINGS>")]
     pub warnings: Vec<String>,
 }

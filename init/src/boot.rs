@@ -1,0 +1,141 @@
+//! From a spec to everything that must be there before the loop begins. A step that fails ends init.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::fd::{AsFd, AsRawFd, OwnedFd, RawFd},
+    path::Path,
+};
+
+use agent_protocol::{
+    handshake::{TOKEN_BYTES, Token},
+    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
+};
+use anyhow::{Context, Result, bail, ensure};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
+
+use crate::{
+    args::SpecSource,
+    harden::{self, Policy},
+    sandbox::{self, Prepared},
+    signals::{self, Role},
+    sys,
+};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
+pub fn run(source: &SpecSource) -> Result<u8> {
+    let spec = read_spec(source)?;
+    log_to_stderr(spec.log_level);
+    // Descriptors that were not mentioned are nobody's below; those that were are adopted by number.
+    sys::close_on_exec_from(3).context("closing inherited descriptors")?;
+    let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
+    let token = read_token(&spec)?;
+    let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
+    let mut warnings = Vec::new();
+    close(&spec.hardening, &mut warnings)?;
+    sandbox::run(Prepared { spec, signals, listener, token, warnings })
+}
+
+fn read_spec(source: &SpecSource) -> Result<InitSpec> {
+    let json = source.read().context("reading the spec")?;
+    Ok(InitSpec::from_json(&json)?)
+}
+
+/// Inherited descriptors below 3 are the standard streams, and a mistake.
+fn adopt(fd: RawFd) -> Result<OwnedFd> {
+    ensure!(fd > 2, "descriptor {fd} is a standard stream");
+    sys::adopt_descriptor(fd).with_context(|| format!("descriptor {fd} is not open"))
+}
+
+fn open_control(wanted: &Listen) -> Result<OwnedFd> {
+    match wanted {
+        Listen::Fd(fd) => {
+            let socket = adopt(*fd).context("taking the control socket")?;
+            let listens = rustix::net::sockopt::socket_acceptconn(&socket);
+            ensure!(matches!(listens, Ok(true)), "descriptor {fd} is not a listening socket");
+            Ok(socket)
+        }
+        Listen::Unix(path) => listen_at(path).with_context(|| format!("listening on {path}")),
+        Listen::VsockPort(port) => {
+            listen_on_vsock(*port).with_context(|| format!("listening on vsock port {port}"))
+        }
+    }
+}
+
+fn listen_at(path: &str) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    bind(socket.as_fd(), &SocketAddrUnix::new(path)?)?;
+    listen(&socket, BACKLOG)?;
+    Ok(socket)
+}
+
+/// From every context id: who is calling is checked for each connection.
+fn listen_on_vsock(port: u32) -> nix::Result<OwnedFd> {
+    use nix::sys::socket as vsock;
+    let flags = vsock::SockFlag::SOCK_CLOEXEC;
+    let socket = vsock::socket(vsock::AddressFamily::Vsock, vsock::SockType::Stream, flags, None)?;
+    vsock::bind(socket.as_raw_fd(), &vsock::VsockAddr::new(libc::VMADDR_CID_ANY, port))?;
+    vsock::listen(&socket, vsock::Backlog::new(BACKLOG)?)?;
+    Ok(socket)
+}
+
+/// The token is read once and kept in memory that no other process can look at.
+fn read_token(spec: &InitSpec) -> Result<Token> {
+    let Some(source) = spec.control.as_ref().and_then(|control| control.token.as_ref()) else {
+        if let Some(Listen::VsockPort(_) | Listen::Unix(_)) =
+            spec.control.as_ref().map(|control| &control.listen)
+        {
+            bail!("the control endpoint can be reached from inside, so it needs a token");
+        }
+        return Ok(Token::default());
+    };
+    let mut bytes = [0; TOKEN_BYTES];
+    let read = match source {
+        TokenSource::Fd(fd) => File::from(adopt(*fd)?).read_exact(&mut bytes),
+        TokenSource::File(path) => {
+            let read = File::open(path).and_then(|mut file| file.read_exact(&mut bytes));
+            // On a read-only mount it cannot be removed, and whoever mounted it knows that.
+            let _ = std::fs::remove_file(Path::new(path));
+            read
+        }
+    };
+    read.context("reading the token")?;
+    Ok(Token(bytes))
+}
+
+/// Gives up what the sandbox is not to have.
+fn close(wanted: &Hardening, warnings: &mut Vec<String>) -> Result<()> {
+    if *wanted == Hardening::OFF {
+        return Ok(());
+    }
+    let policy = Policy { nested_namespaces: wanted.nested_user_namespaces, ..Policy::default() };
+    let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;
+    if wanted.landlock_scope && !report.landlock_scoped {
+        warnings.push("this kernel has no Landlock scopes (6.12 has): with a shared network, abstract sockets of the host are reachable".to_owned());
+    }
+    Ok(())
+}
+
+fn log_to_stderr(level: LogLevel) {
+    let level = match level {
+        LogLevel::Off => return,
+        LogLevel::Error => tracing::Level::ERROR,
+        LogLevel::Warn => tracing::Level::WARN,
+        LogLevel::Info => tracing::Level::INFO,
+        LogLevel::Debug => tracing::Level::DEBUG,
+        LogLevel::Trace => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+}

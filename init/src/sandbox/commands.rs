@@ -1,0 +1,250 @@
+//! Turns a request for a command into a process, its streams and an exit to come.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStringExt,
+    },
+    path::PathBuf,
+};
+
+use agent_protocol::{
+    failure::{Failure, FailureKind},
+    message::{ExecRequest, Stdio as Wish},
+    spec::{InitSpec, User},
+};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::ask::Ends;
+use crate::{
+    children::{ChildId, Children},
+    server::{ReadEnd, WriteEnd},
+    session::pty,
+    spawn::{Credentials, Limit, SpawnError, SpawnErrorKind, SpawnRequest, Stdio},
+};
+
+/// Largest /etc/passwd read to find a user by name.
+const MAX_PASSWD_BYTES: u64 = 256 * 1024;
+
+/// What everything inside starts with.
+pub(super) struct Defaults {
+    env: BTreeMap<OsString, OsString>,
+    workdir: Option<PathBuf>,
+    user: Option<Credentials>,
+    limits: Vec<Limit>,
+}
+
+impl Defaults {
+    pub(super) fn of(spec: &InitSpec) -> Self {
+        let mut env: BTreeMap<OsString, OsString> =
+            spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if let Some(user) = &spec.user {
+            let mut set = |name: &str, value: &Option<String>| {
+                if let Some(value) = value {
+                    env.entry(name.into()).or_insert_with(|| value.into());
+                }
+            };
+            set("HOME", &user.home);
+            set("USER", &user.name);
+            set("LOGNAME", &user.name);
+        }
+        let limits = spec.limits.pids.iter().map(|pids| Limit { resource: NPROC, value: *pids }).collect();
+        Self {
+            env,
+            workdir: spec.workdir.as_ref().map(PathBuf::from),
+            user: spec.user.as_ref().map(credentials),
+            limits,
+        }
+    }
+
+    /// A request on top of the defaults.
+    pub(super) fn request<'fd>(
+        &self,
+        argv: Vec<OsString>,
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        workdir: Option<PathBuf>,
+        stdio: Stdio<'fd>,
+    ) -> SpawnRequest<'fd> {
+        let mut all = self.env.clone();
+        all.extend(env);
+        let mut request = SpawnRequest::sandboxed(argv, all.into_iter().collect(), stdio);
+        request.dir = workdir.or_else(|| self.workdir.clone());
+        request.user.clone_from(&self.user);
+        request.limits.clone_from(&self.limits);
+        request
+    }
+}
+
+/// Counts processes of the user within its user namespace (getrlimit(2), and user namespaces since Linux 5.14).
+const NPROC: i32 = libc::RLIMIT_NPROC.cast_signed();
+
+fn credentials(user: &User) -> Credentials {
+    Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() }
+}
+
+/// Starts a command. What it is given to read and write is made here, fresh, and belongs to nobody outside:
+/// whatever is passed into a sandbox can be reopened there through /proc/self/fd.
+pub(super) fn start(
+    children: &mut Children,
+    defaults: &Defaults,
+    request: ExecRequest,
+) -> Result<(ChildId, Ends), Failure> {
+    if request.argv.is_empty() {
+        return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
+    }
+    let user = request.user.as_deref().map(find_user).transpose()?;
+    let argv = request.argv.into_iter().map(OsString::from_vec).collect();
+    let env =
+        request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
+    let directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
+    let spawn = |children: &mut Children, stdio: Stdio<'_>| {
+        let mut spawn = defaults.request(argv, env, directory, stdio);
+        if let Some(user) = user {
+            spawn.user = Some(user);
+        }
+        children.spawn(spawn).map_err(|error| refused(&error))
+    };
+    match request.stdio {
+        Wish::Terminal(size) => {
+            let (master, slave) = pty::open(size)
+                .map_err(|error| Failure::new(FailureKind::Pty, format!("opening a terminal: {error}")))?;
+            let child = spawn(children, Stdio::Terminal(slave.as_fd()))?;
+            Ok((child, Ends::Terminal(master)))
+        }
+        Wish::Detached => {
+            let null = null()?;
+            let fd = null.as_fd();
+            Ok((spawn(children, Stdio::Descriptors([fd, fd, fd]))?, Ends::Detached))
+        }
+        Wish::Descriptors | Wish::Frames => {
+            let (stdout, its_stdout) = pipe()?;
+            let (stderr, its_stderr) = pipe()?;
+            let (its_stdin, stdin) = if request.stdin {
+                let (reader, writer) = pipe()?;
+                (reader, Some(writer))
+            } else {
+                (null()?, None)
+            };
+            let stdio = Stdio::Descriptors([its_stdin.as_fd(), its_stdout.as_fd(), its_stderr.as_fd()]);
+            let child = spawn(children, stdio)?;
+            if request.stdio == Wish::Descriptors {
+                return Ok((child, Ends::Handed { stdin, stdout, stderr }));
+            }
+            let ends = || -> io::Result<Ends> {
+                Ok(Ends::Pipes {
+                    stdin: stdin.map(WriteEnd::new).transpose()?,
+                    stdout: ReadEnd::new(stdout)?,
+                    stderr: ReadEnd::new(stderr)?,
+                })
+            };
+            // Where that fails the command sees its streams closed, as if its client had gone.
+            Ok((child, ends().map_err(|error| internal(&error))?))
+        }
+    }
+}
+
+/// A request that could not be executed, as the client is told.
+pub(super) fn refused(error: &SpawnError) -> Failure {
+    let kind = match error.kind {
+        SpawnErrorKind::NotFound => FailureKind::NotFound,
+        SpawnErrorKind::NotExecutable => FailureKind::NotExecutable,
+        SpawnErrorKind::BadDirectory => FailureKind::BadDirectory,
+        SpawnErrorKind::Permission => FailureKind::Permission,
+        SpawnErrorKind::Limit => FailureKind::Limit,
+        SpawnErrorKind::Pty => FailureKind::Pty,
+        SpawnErrorKind::Credentials => FailureKind::Credentials,
+        SpawnErrorKind::BadRequest => FailureKind::BadRequest,
+        SpawnErrorKind::Timeout => FailureKind::Deadline,
+        SpawnErrorKind::Other => FailureKind::Internal,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+/// /dev/null, opened anew for whoever gets it.
+pub(super) fn null() -> Result<OwnedFd, Failure> {
+    let file = File::options().read(true).write(true).open("/dev/null");
+    Ok(file.map_err(|error| internal(&error))?.into())
+}
+
+/// A pipe: the reading and the writing end.
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd), Failure> {
+    pipe_with(PipeFlags::CLOEXEC).map_err(|error| internal(&error.into()))
+}
+
+fn internal(error: &io::Error) -> Failure {
+    let no_room = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM));
+    let kind = if no_room { FailureKind::Limit } else { FailureKind::Internal };
+    Failure::new(kind, format!("making the command's streams: {error}"))
+}
+
+/// `UID`, `UID:GID`, or a name from the /etc/passwd inside.
+fn find_user(text: &str) -> Result<Credentials, Failure> {
+    let mut passwd = String::new();
+    if !text.starts_with(|first: char| first.is_ascii_digit()) {
+        let read = File::open("/etc/passwd")
+            .and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd));
+        read.map_err(|error| {
+            Failure::new(FailureKind::Credentials, format!("reading /etc/passwd: {error}"))
+        })?;
+    }
+    parse_user(text, &passwd)
+        .ok_or_else(|| Failure::new(FailureKind::Credentials, format!("there is no user `{text}` inside")))
+}
+
+fn parse_user(text: &str, passwd: &str) -> Option<Credentials> {
+    let only = |uid, gid| Credentials { uid, gid, groups: Vec::new() };
+    let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
+    let group = group.map(str::parse::<u32>).transpose().ok()?;
+    if let Ok(uid) = user.parse::<u32>() {
+        return Some(only(uid, group.unwrap_or(uid)));
+    }
+    let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = lines.find(|fields| fields.len() >= 4 && fields[0] == user)?;
+    Some(only(entry[2].parse().ok()?, group.map_or_else(|| entry[3].parse().ok(), Some)?))
+}
+
+/// A command as one line for people: cut, and without anything a terminal would obey.
+pub(super) fn shown(argv: &[Vec<u8>]) -> String {
+    const MOST_BYTES: usize = 256;
+    let mut line = String::new();
+    for argument in argv {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(OsStr::to_string_lossy(&OsString::from_vec(argument.clone())).escape_debug());
+        if line.len() > MOST_BYTES {
+            line.truncate(line.floor_char_boundary(MOST_BYTES));
+            line.push('…');
+            break;
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_numbers_or_names_inside() {
+        let passwd = "root:x:0:0::/root:/bin/sh\nsandbox:x:1000:1001:,,,:/home/sandbox:/bin/bash\nbroken\n";
+        let found = |text| parse_user(text, passwd).map(|user| (user.uid, user.gid));
+        assert_eq!(found("sandbox"), Some((1000, 1001)));
+        assert_eq!(found("sandbox:5"), Some((1000, 5)));
+        assert_eq!(found("7"), Some((7, 7)));
+        assert_eq!(found("7:8"), Some((7, 8)));
+        for wrong in ["", "nobody", "broken", "7:", "7:x", "-1", "4294967296"] {
+            assert_eq!(found(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_shown_without_what_a_terminal_would_obey() {
+        assert_eq!(shown(&[b"echo".to_vec(), b"\x1b[2J\xff".to_vec()]), "echo \\u{1b}[2J\u{fffd}");
+        assert!(shown(&[vec![b'a'; 10_000]]).len() < 300);
+    }
+}

@@ -1,0 +1,123 @@
+//! The sandbox as a whole: one loop that owns the processes, and what it shares with the connections' tasks.
+
+mod ask;
+mod clock;
+mod commands;
+mod event_loop;
+mod execs;
+mod shared;
+mod units;
+mod wire;
+
+use std::{path::Path, rc::Rc, time::Duration};
+
+use agent_protocol::{
+    handshake::Token,
+    message::TerminalSize,
+    spec::{InitSpec, Listen},
+};
+use tokio::{
+    sync::mpsc,
+    task::{LocalSet, spawn_local},
+    time::timeout,
+};
+
+pub(crate) use self::{
+    ask::{Ask, Ends, StartedExec},
+    shared::Shared,
+};
+use crate::{
+    notify::NotifySocket,
+    output::Outputs,
+    server::{Admission, Listener, Server, accept_all},
+    session::terminal::Terminal,
+    signals::Signals,
+};
+
+/// Questions that wait for the loop at once; whoever asks waits for a place.
+const ASKS: usize = 64;
+
+/// For streams to send what they have when init ends.
+const FLUSH_WITHIN: Duration = Duration::from_secs(1);
+
+/// What init holds before the loop begins; every part was made and checked by then.
+pub(crate) struct Prepared {
+    pub(crate) spec: InitSpec,
+    pub(crate) signals: nix::sys::signal::SigSet,
+    pub(crate) listener: Option<std::os::fd::OwnedFd>,
+    pub(crate) token: Token,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Runs the sandbox to its end; the result is init's exit code.
+pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    LocalSet::new().block_on(&runtime, async move { serve(prepared).await })
+}
+
+async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
+    let Prepared { spec, signals, listener, token, mut warnings } = prepared;
+    let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.clone()).unwrap_or_default();
+    let terminal = Terminal::new(TerminalSize { columns: wanted.cols, rows: wanted.rows });
+    let units = spec.steps.iter().map(|step| step.name.as_str());
+    let outputs = Outputs::new(units.chain(spec.services.iter().map(|service| service.name.as_str())));
+    let shared = Rc::new(Shared::new(terminal, outputs));
+    let (asks, asked) = mpsc::channel(ASKS);
+    let acceptor = match listener {
+        Some(listener) => {
+            let admission = admission(&spec);
+            let server = Server { shared: Rc::clone(&shared), asks, token, admission };
+            Some(spawn_local(accept_all(server, Listener::new(listener)?)))
+        }
+        None => None,
+    };
+    let signals = Signals::new(&signals)?;
+    let notify = open_notify(&mut warnings);
+    let code = event_loop::Loop::new(spec, Rc::clone(&shared), warnings).run(signals, asked, notify).await;
+    if let Some(acceptor) = acceptor {
+        acceptor.abort();
+    }
+    flush(&shared).await;
+    Ok(code)
+}
+
+/// In a folder that only the sandbox sees; the second is for root file systems without a writable /run.
+const NOTIFY_PATHS: [&str; 2] = ["/run/agent-notify", "/tmp/.agent-notify"];
+
+fn open_notify(warnings: &mut Vec<String>) -> Option<NotifySocket> {
+    let mut why = String::new();
+    for path in NOTIFY_PATHS {
+        match NotifySocket::bind(Path::new(path)) {
+            Ok(socket) => return Some(socket),
+            Err(error) => why = format!("{path}: {error}"),
+        }
+    }
+    warnings.push(format!("no notification socket: {why}"));
+    None
+}
+
+/// Who may connect: where init has a PID namespace of its own, only those outside of it.
+fn admission(spec: &InitSpec) -> Admission {
+    match spec.control.as_ref().map(|control| &control.listen) {
+        Some(Listen::VsockPort(_)) => Admission::HostOnly,
+        Some(Listen::Fd(_)) if std::process::id() == 1 => Admission::OutsideOnly,
+        _ => Admission::SameUser,
+    }
+}
+
+/// Lets streams finish what they have.
+async fn flush(shared: &Shared) {
+    shared.ending.send_replace(true);
+    let all_closed = async {
+        loop {
+            let closed = shared.connection_closed.notified();
+            if shared.connections.get() <= shared.wait_for_the_end.get() {
+                return;
+            }
+            closed.await;
+        }
+    };
+    if timeout(FLUSH_WITHIN, all_closed).await.is_err() {
+        tracing::warn!(open = shared.connections.get(), "ending although connections are still open");
+    }
+}

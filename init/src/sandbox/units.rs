@@ -1,0 +1,313 @@
+//! Starts agents, steps, services and probes, and collects what they write.
+
+use std::{ffi::OsString, io, os::fd::AsFd, path::PathBuf, rc::Rc};
+
+use agent_protocol::{
+    exit::ExitRecord,
+    failure::{Failure, FailureKind},
+    message::SessionId,
+    spec::{InitSpec, Readiness},
+};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, spawn_local},
+};
+
+use super::{
+    commands::{self, Defaults},
+    shared::{AGENT, Shared},
+};
+use crate::{
+    children::{ChildId, Children},
+    server::ReadEnd,
+    session::pty::{self, Master},
+    signals::Signal,
+    spawn::Stdio,
+    supervise::{self, ProbeKind, UnitId},
+};
+
+/// Bytes read from a unit at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What is still read of a unit's output once it has ended: what a background process goes on writing is
+/// not the unit's.
+const LAST_BYTES: usize = 1024 * 1024;
+
+/// What the loop keeps about the units' processes.
+#[derive(Default)]
+pub(super) struct Units {
+    agent_reader: Option<AbortHandle>,
+    session_end: Option<ExitRecord>,
+    first_output: Option<mpsc::Sender<supervise::ChildId>>,
+    /// What units find in `NOTIFY_SOCKET`.
+    pub(super) notify_path: Option<PathBuf>,
+}
+
+/// A unit that was executed.
+pub(super) struct Run {
+    pub(super) child: ChildId,
+    /// On the agent's terminal.
+    pub(super) session: Option<SessionId>,
+}
+
+/// What a unit starts with, wherever in the spec it stands.
+struct Program<'a> {
+    argv: &'a [String],
+    env: &'a std::collections::BTreeMap<String, String>,
+    workdir: Option<&'a String>,
+    watchdog_ms: u64,
+}
+
+impl Units {
+    /// Where to say that a unit wrote its first byte.
+    pub(super) fn report_first_output_to(&mut self, sender: mpsc::Sender<supervise::ChildId>) {
+        self.first_output = Some(sender);
+    }
+
+    /// A unit's name.
+    #[allow(clippy::unused_self)] // Read as a question to the units.
+    pub(super) fn name(&self, spec: &InitSpec, unit: UnitId) -> String {
+        match unit {
+            UnitId::Agent => AGENT.to_owned(),
+            UnitId::Step(place) => spec.steps.get(place).map(|step| step.name.clone()).unwrap_or_default(),
+            UnitId::Service(place) => {
+                spec.services.get(place).map(|service| service.name.clone()).unwrap_or_default()
+            }
+        }
+    }
+
+    /// Executes a unit.
+    pub(super) fn start(
+        &mut self,
+        children: &mut Children,
+        defaults: &Defaults,
+        spec: &InitSpec,
+        shared: &Rc<Shared>,
+        unit: UnitId,
+    ) -> Result<Run, Failure> {
+        let program = program(spec, unit)?;
+        let terminal = match unit {
+            UnitId::Agent => spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref()),
+            UnitId::Step(_) | UnitId::Service(_) => None,
+        };
+        if let Some(terminal) = terminal {
+            return self.start_on_terminal(children, defaults, shared, &program, &terminal.term);
+        }
+        if spec.control.is_none() || unit == UnitId::Agent {
+            let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
+            let stdio = Stdio::Descriptors([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+            let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
+            return Ok(Run { child, session: None });
+        }
+        let (reader, writer) = commands::pipe()?;
+        let null = commands::null()?;
+        let stdio = Stdio::Descriptors([null.as_fd(), writer.as_fd(), writer.as_fd()]);
+        let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
+        match ReadEnd::new(reader) {
+            Ok(reader) => {
+                let task = read_output(Rc::clone(shared), self.name(spec, unit), reader, self.first(child));
+                spawn_local(task);
+            }
+            Err(error) => tracing::warn!(%error, "a unit's output is lost"),
+        }
+        Ok(Run { child, session: None })
+    }
+
+    fn start_on_terminal(
+        &mut self,
+        children: &mut Children,
+        defaults: &Defaults,
+        shared: &Rc<Shared>,
+        program: &Program<'_>,
+        term: &str,
+    ) -> Result<Run, Failure> {
+        let size = shared.terminal.borrow().size();
+        let (master, slave) = pty::open(size)
+            .map_err(|error| Failure::new(FailureKind::Pty, format!("opening a terminal: {error}")))?;
+        let child = spawn(
+            children,
+            defaults,
+            program,
+            self.notify_path.as_ref(),
+            Some(term),
+            Stdio::Terminal(slave.as_fd()),
+        )?;
+        let master = Rc::new(master);
+        shared.set_master(Some(Rc::clone(&master)));
+        let reader = spawn_local(read_terminal(Rc::clone(shared), master, self.first(child)));
+        self.agent_reader = Some(reader.abort_handle());
+        let session = shared.terminal.borrow_mut().next_session();
+        Ok(Run { child, session: Some(session) })
+    }
+
+    /// Runs a unit's readiness or health command.
+    pub(super) fn probe(
+        &mut self,
+        children: &mut Children,
+        defaults: &Defaults,
+        spec: &InitSpec,
+        unit: UnitId,
+        kind: ProbeKind,
+    ) -> Result<ChildId, Failure> {
+        let mut program = program(spec, unit)?;
+        program.argv = probe_argv(spec, unit, kind)
+            .ok_or_else(|| Failure::new(FailureKind::Internal, "the unit has no such probe"))?;
+        let null = commands::null()?;
+        let fd = null.as_fd();
+        spawn(children, defaults, &program, self.notify_path.as_ref(), None, Stdio::Descriptors([fd, fd, fd]))
+    }
+
+    /// A unit's process was reaped: takes the rest of its output, and ends what is left of the agent's session.
+    pub(super) fn ended(&mut self, shared: &Shared, unit: UnitId, children: &mut Children, child: ChildId) {
+        if unit != UnitId::Agent {
+            return;
+        }
+        if let Some(reader) = self.agent_reader.take() {
+            reader.abort();
+        }
+        if let Some(master) = shared.master() {
+            drain(shared, &master);
+        }
+        // The last descriptor of the master: the kernel hangs up whoever still has the terminal.
+        shared.set_master(None);
+        if let Err(error) = children.kill_tree(child, Signal::TERM) {
+            tracing::warn!(%error, "ending what the agent left behind");
+        }
+    }
+
+    /// Keeps the agent's exit until it is known what follows.
+    pub(super) fn session_ended(&mut self, exit: ExitRecord) {
+        self.session_end = Some(exit);
+    }
+
+    /// The exit that viewers were not told of yet.
+    pub(super) fn take_session_end(&mut self) -> Option<ExitRecord> {
+        self.session_end.take()
+    }
+
+    fn first(&self, child: ChildId) -> FirstOutput {
+        FirstOutput { child: supervise::ChildId(child.generation()), tell: self.first_output.clone() }
+    }
+}
+
+/// Says once that a unit wrote something.
+struct FirstOutput {
+    child: supervise::ChildId,
+    tell: Option<mpsc::Sender<supervise::ChildId>>,
+}
+
+impl FirstOutput {
+    async fn came(&mut self) {
+        if let Some(tell) = self.tell.take() {
+            // Without a loop there is nobody to tell.
+            let _ = tell.send(self.child).await;
+        }
+    }
+}
+
+async fn read_terminal(shared: Rc<Shared>, master: Rc<Master>, mut first: FirstOutput) {
+    let mut buf = vec![0; CHUNK_BYTES];
+    while let Ok(read @ 1..) = master.read(&mut buf).await {
+        show(&shared, &master, &buf[..read]);
+        first.came().await;
+    }
+}
+
+fn show(shared: &Shared, master: &Master, bytes: &[u8]) {
+    let mut terminal = shared.terminal.borrow_mut();
+    terminal.output(bytes);
+    let replies = terminal.take_replies();
+    if !replies.is_empty() {
+        master.write_now(&replies);
+    }
+}
+
+fn drain(shared: &Shared, master: &Master) {
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut left = LAST_BYTES;
+    while left > 0 {
+        match master.read_now(&mut buf) {
+            Ok(Some(read @ 1..)) => {
+                show(shared, master, &buf[..read]);
+                left = left.saturating_sub(read);
+            }
+            Ok(Some(_) | None) | Err(_) => return,
+        }
+    }
+}
+
+async fn read_output(shared: Rc<Shared>, unit: String, reader: ReadEnd, mut first: FirstOutput) {
+    let mut buf = vec![0; CHUNK_BYTES];
+    while let Ok(read @ 1..) = reader.read(&mut buf).await {
+        shared.outputs.borrow_mut().push(&unit, &buf[..read]);
+        first.came().await;
+    }
+}
+
+fn spawn(
+    children: &mut Children,
+    defaults: &Defaults,
+    program: &Program<'_>,
+    notify_path: Option<&PathBuf>,
+    term: Option<&str>,
+    stdio: Stdio<'_>,
+) -> Result<ChildId, Failure> {
+    let argv = program.argv.iter().map(OsString::from).collect();
+    let mut env: Vec<(OsString, OsString)> = Vec::new();
+    if let Some(term) = term {
+        env.push(("TERM".into(), term.into()));
+    }
+    if let Some(path) = notify_path {
+        env.push(("NOTIFY_SOCKET".into(), path.into()));
+    }
+    if program.watchdog_ms > 0 {
+        // sd_watchdog_enabled(3): microseconds.
+        env.push(("WATCHDOG_USEC".into(), program.watchdog_ms.saturating_mul(1000).to_string().into()));
+    }
+    env.extend(program.env.iter().map(|(name, value)| (name.into(), value.into())));
+    let request = defaults.request(argv, env, program.workdir.map(PathBuf::from), stdio);
+    children.spawn(request).map_err(|error| commands::refused(&error))
+}
+
+fn program(spec: &InitSpec, unit: UnitId) -> Result<Program<'_>, Failure> {
+    let found = match unit {
+        UnitId::Agent => spec.agent.as_ref().map(|agent| Program {
+            argv: &agent.argv,
+            env: &agent.env,
+            workdir: agent.workdir.as_ref(),
+            watchdog_ms: agent.watchdog_ms,
+        }),
+        UnitId::Step(place) => spec.steps.get(place).map(|step| Program {
+            argv: &step.argv,
+            env: &step.env,
+            workdir: step.workdir.as_ref(),
+            watchdog_ms: 0,
+        }),
+        UnitId::Service(place) => spec.services.get(place).map(|service| Program {
+            argv: &service.argv,
+            env: &service.env,
+            workdir: service.workdir.as_ref(),
+            watchdog_ms: service.watchdog_ms,
+        }),
+    };
+    found.ok_or_else(|| Failure::new(FailureKind::Internal, "the spec has no such unit"))
+}
+
+fn probe_argv(spec: &InitSpec, unit: UnitId, kind: ProbeKind) -> Option<&[String]> {
+    let (readiness, health) = match unit {
+        UnitId::Agent => {
+            let agent = spec.agent.as_ref()?;
+            (&agent.readiness, &agent.health)
+        }
+        UnitId::Service(place) => {
+            let service = spec.services.get(place)?;
+            (&service.readiness, &service.health)
+        }
+        UnitId::Step(_) => return None,
+    };
+    match (kind, readiness) {
+        (ProbeKind::Health, _) => health.as_ref().map(|health| health.argv.as_slice()),
+        (ProbeKind::Readiness, Readiness::Command(command)) => Some(&command.argv),
+        (ProbeKind::Readiness, _) => None,
+    }
+}

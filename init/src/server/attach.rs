@@ -1,0 +1,154 @@
+//! One viewer of the agent's terminal.
+
+use agent_protocol::{
+    ClientMessage, ServerMessage,
+    failure::{Failure, FailureKind},
+    frame::{Kind, MAX_DATA},
+    message::{AttachRequest, LeaseAction, Next, ViewerId, What},
+};
+
+use super::{
+    Server,
+    connection::{Broken, Incoming, Outgoing, Received},
+};
+use crate::{
+    journal::unix_ms,
+    sandbox::{Ask, Shared},
+    session::terminal::{Cursor, Notice, Step},
+};
+
+/// Bytes sent to a viewer at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Shows the terminal and takes what is typed, until the viewer goes or the sandbox ends.
+pub(super) async fn run(
+    server: &Server,
+    request: &AttachRequest,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    let shared = &*server.shared;
+    let entered = shared.terminal.borrow_mut().attach(request);
+    let Some((cursor, attached)) = entered else {
+        return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
+    };
+    let viewer = attached.viewer;
+    let _leaves = Leaves { shared, viewer };
+    shared.journal.borrow_mut().add(unix_ms(), What::ViewerAttached { viewer });
+    shared.apply_size();
+    if outgoing.message(&ServerMessage::Attached(attached)).await.is_err() {
+        return Ok(());
+    }
+    tokio::select! {
+        // Where the viewer is gone there is nobody left to tell.
+        _ = show(server, viewer, cursor, outgoing) => Ok(()),
+        typed = take_input(shared, viewer, incoming) => typed,
+    }
+}
+
+/// Lets go of everything that a viewer held, however its task ends.
+struct Leaves<'a> {
+    shared: &'a Shared,
+    viewer: ViewerId,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        self.shared.terminal.borrow_mut().detach(self.viewer);
+        self.shared.apply_size();
+        self.shared.journal.borrow_mut().add(unix_ms(), What::ViewerDetached { viewer: self.viewer });
+    }
+}
+
+async fn show(
+    server: &Server,
+    viewer: ViewerId,
+    mut cursor: Cursor,
+    outgoing: &Outgoing,
+) -> std::io::Result<()> {
+    let shared = &*server.shared;
+    let changed = shared.terminal.borrow().changed();
+    let mut ending = shared.ending.subscribe();
+    let mut bytes = Vec::new();
+    loop {
+        let woken = changed.notified();
+        bytes.clear();
+        let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
+        match step {
+            Step::Bytes { offset } => outgoing.data(Kind::Terminal, offset, &bytes).await?,
+            Step::Picture { offset, picture, size } => {
+                let length = picture.len() as u64;
+                outgoing.message(&ServerMessage::Screen { offset, bytes: length, size }).await?;
+                let mut at = 0;
+                for piece in picture.chunks(MAX_DATA) {
+                    outgoing.data(Kind::Screen, at, piece).await?;
+                    at += piece.len() as u64;
+                }
+            }
+            Step::Skipped { offset } => outgoing.message(&ServerMessage::Skipped { offset }).await?,
+            Step::Notice(notice) => {
+                let is_last = matches!(&notice, Notice::Ended(ended) if ended.next == Next::End);
+                outgoing.message(&tell(shared, viewer, notice)).await?;
+                if is_last {
+                    // Init waits with its end until somebody knows; where the loop is gone, so has it.
+                    let _ = server.asks.send(Ask::ViewerSawExit).await;
+                }
+            }
+            Step::Wait => tokio::select! {
+                () = woken => {}
+                _ = ending.wait_for(|ending| *ending) => return Ok(()),
+            },
+        }
+    }
+}
+
+fn tell(shared: &Shared, viewer: ViewerId, notice: Notice) -> ServerMessage {
+    match notice {
+        Notice::Lease(_) => ServerMessage::Lease(shared.terminal.borrow().lease_for(viewer)),
+        Notice::Resized(size) => ServerMessage::Resized(size),
+        Notice::Ended(ended) => ServerMessage::SessionEnded(ended),
+        Notice::Started(started) => ServerMessage::SessionStarted(started),
+    }
+}
+
+async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) -> Result<(), Failure> {
+    loop {
+        match incoming.next().await {
+            Ok(Received::Data { kind: Kind::Terminal, bytes, .. }) => {
+                if shared.terminal.borrow().lease() != Some(viewer) {
+                    continue;
+                }
+                let Some(master) = shared.master() else { continue };
+                tokio::select! {
+                    // The program may end while it is typed to; the next one starts with an empty line.
+                    _ = master.write_all(&bytes) => {}
+                    () = incoming.closed() => return Ok(()),
+                }
+            }
+            Ok(Received::Data { .. }) => {
+                return Err(Failure::new(FailureKind::BadRequest, "a viewer types on its terminal only"));
+            }
+            Ok(Received::Message(ClientMessage::Resize(size))) => {
+                shared.terminal.borrow_mut().viewer_resized(viewer, size);
+                shared.apply_size();
+            }
+            Ok(Received::Message(ClientMessage::Lease(action))) => change_lease(shared, viewer, action),
+            Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Signal(_))) => {}
+            Err(Broken::Gone) => return Ok(()),
+            Err(Broken::Nonsense(failure)) => return Err(failure),
+        }
+    }
+}
+
+fn change_lease(shared: &Shared, viewer: ViewerId, action: LeaseAction) {
+    let holder = {
+        let mut terminal = shared.terminal.borrow_mut();
+        let before = terminal.lease();
+        terminal.change_lease(viewer, action);
+        (terminal.lease() != before).then(|| terminal.lease())
+    };
+    if let Some(holder) = holder {
+        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder });
+    }
+    shared.apply_size();
+}

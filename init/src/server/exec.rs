@@ -1,0 +1,307 @@
+//! One command for one client.
+
+use std::{cell::Cell, os::fd::AsFd, rc::Rc};
+
+use agent_protocol::{
+    ClientMessage, ServerMessage,
+    exit::ExitRecord,
+    failure::{Failure, FailureKind},
+    frame::Kind,
+    handshake::Features,
+    message::{ExecExited, ExecId, ExecRequest, ExecStarted, Stdio},
+};
+use tokio::sync::watch;
+
+use super::{
+    Server,
+    connection::{Broken, Incoming, Outgoing, Received},
+    pipe::{ReadEnd, WriteEnd},
+    reply,
+};
+use crate::{
+    sandbox::{Ask, Ends, StartedExec},
+    session::pty::Master,
+};
+
+/// Bytes read from a command at a time: what a pipe holds.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The exit of a command, once it is there.
+type Exit = watch::Receiver<Option<ExitRecord>>;
+
+/// Starts a command and carries its streams until it ends or its client goes.
+pub(super) async fn run(
+    server: &Server,
+    request: ExecRequest,
+    features: Features,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    if request.stdio == Stdio::Descriptors && !features.has(Features::DESCRIPTORS) {
+        return Err(Failure::new(FailureKind::Unsupported, "descriptors cannot travel over this connection"));
+    }
+    let StartedExec { id, pid, ends, exit } =
+        server.ask(|reply| Ask::Exec { request: Box::new(request), reply }).await??;
+    let client = ClientGone { server, exec: id, disarmed: Cell::new(false) };
+    let started = ServerMessage::ExecStarted(ExecStarted { exec: id, pid });
+    let sent = match &ends {
+        Ends::Handed { stdin, stdout, stderr } => {
+            let fds: Vec<_> = stdin.iter().chain([stdout, stderr]).map(AsFd::as_fd).collect();
+            outgoing.message_with_fds(&started, &fds).await
+        }
+        Ends::Detached | Ends::Pipes { .. } | Ends::Terminal(_) => outgoing.message(&started).await,
+    };
+    if sent.is_err() {
+        return Ok(());
+    }
+    let finished = match ends {
+        Ends::Detached => {
+            client.disarmed.set(true);
+            return Ok(());
+        }
+        // Ours are closed here: the command must see the end when its client is the last to close.
+        Ends::Handed { stdin, stdout, stderr } => {
+            drop((stdin, stdout, stderr));
+            watched(server, id, incoming, exit).await
+        }
+        Ends::Pipes { stdin, stdout, stderr } => {
+            framed(server, id, incoming, outgoing, (stdin, stdout, stderr), exit).await
+        }
+        Ends::Terminal(master) => on_terminal(server, id, incoming, outgoing, Rc::new(master), exit).await,
+    };
+    if let Some(exit) = finished? {
+        client.disarmed.set(true);
+        reply(outgoing, &ServerMessage::ExecExited(ExecExited { exec: id, exit })).await;
+    }
+    Ok(())
+}
+
+/// Waits for a command that another connection started.
+pub(super) async fn wait(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    let mut exit = server.ask(|reply| Ask::ExecWait { exec, reply }).await??;
+    let ended = tokio::select! {
+        exit = ended(&mut exit) => exit,
+        _ = incoming.next() => return Ok(()),
+    };
+    if let Some(exit) = ended {
+        reply(outgoing, &ServerMessage::ExecExited(ExecExited { exec, exit })).await;
+    }
+    Ok(())
+}
+
+/// Tells the loop that a command's client has gone, however the task ends.
+struct ClientGone<'a> {
+    server: &'a Server,
+    exec: ExecId,
+    disarmed: Cell<bool>,
+}
+
+impl Drop for ClientGone<'_> {
+    fn drop(&mut self) {
+        if !self.disarmed.get() {
+            self.server.shared.abandoned_execs.borrow_mut().push(self.exec);
+            self.server.shared.loop_wanted.notify_one();
+        }
+    }
+}
+
+async fn ended(exit: &mut Exit) -> Option<ExitRecord> {
+    exit.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+/// The client has the pipes; here pass only its signals.
+async fn watched(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    mut exit: Exit,
+) -> Result<Option<ExitRecord>, Failure> {
+    let signals = async {
+        loop {
+            match incoming.next().await {
+                Ok(Received::Message(ClientMessage::Signal(signal))) => {
+                    pass_signal(server, exec, signal).await;
+                }
+                Ok(Received::Message(_)) => {}
+                Ok(Received::Data { .. }) => return Err(out_of_place()),
+                Err(Broken::Gone) => return Ok(()),
+                Err(Broken::Nonsense(failure)) => return Err(failure),
+            }
+        }
+    };
+    tokio::select! {
+        exit = ended(&mut exit) => Ok(exit),
+        gone = signals => gone.map(|()| None),
+    }
+}
+
+/// Everything passes through this connection.
+async fn framed(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+    (stdin, stdout, stderr): (Option<WriteEnd>, ReadEnd, ReadEnd),
+    exit: Exit,
+) -> Result<Option<ExitRecord>, Failure> {
+    let mut last = exit.clone();
+    let output = async {
+        let (out, err) = tokio::join!(
+            pump(&stdout, Kind::Stdout, outgoing, exit.clone()),
+            pump(&stderr, Kind::Stderr, outgoing, exit)
+        );
+        match (out, err) {
+            (Ok(()), Ok(())) => ended(&mut last).await,
+            _ => None,
+        }
+    };
+    tokio::select! {
+        exit = output => Ok(exit),
+        gone = feed(server, exec, incoming, stdin) => gone.map(|()| None),
+    }
+}
+
+/// Bytes and messages of the client, until it goes.
+async fn feed(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    mut stdin: Option<WriteEnd>,
+) -> Result<(), Failure> {
+    let mut expected = 0;
+    loop {
+        match incoming.next().await {
+            Ok(Received::Data { kind: Kind::Stdin, offset, bytes }) => {
+                if offset != expected {
+                    return Err(Failure::new(FailureKind::BadRequest, "standard input has a gap"));
+                }
+                expected += bytes.len() as u64;
+                if let Some(pipe) = &stdin {
+                    let written = tokio::select! {
+                        written = pipe.write_all(&bytes) => written,
+                        () = incoming.closed() => return Ok(()),
+                    };
+                    // A command that closed its input gets no more of it; the client goes on reading.
+                    if written.is_err() {
+                        stdin = None;
+                    }
+                }
+            }
+            Ok(Received::Data { .. }) => return Err(out_of_place()),
+            Ok(Received::Message(ClientMessage::StdinEnd)) => stdin = None,
+            Ok(Received::Message(ClientMessage::Signal(signal))) => pass_signal(server, exec, signal).await,
+            Ok(Received::Message(ClientMessage::Resize(_) | ClientMessage::Lease(_))) => {}
+            Err(Broken::Gone) => return Ok(()),
+            Err(Broken::Nonsense(failure)) => return Err(failure),
+        }
+    }
+}
+
+/// One output stream, until it ends or the command has ended and nothing is left of it.
+async fn pump(pipe: &ReadEnd, kind: Kind, outgoing: &Outgoing, mut exit: Exit) -> std::io::Result<()> {
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = pipe.read(&mut buf) => read?,
+            _ = exit.wait_for(Option::is_some) => match pipe.read_now(&mut buf)? {
+                Some(read) => read,
+                None => return Ok(()),
+            },
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        outgoing.data(kind, offset, &buf[..read]).await?;
+        offset += read as u64;
+    }
+}
+
+/// A terminal of the command's own.
+async fn on_terminal(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+    master: Rc<Master>,
+    exit: Exit,
+) -> Result<Option<ExitRecord>, Failure> {
+    let mut last = exit.clone();
+    let output = async {
+        match show(&master, outgoing, exit).await {
+            Ok(()) => ended(&mut last).await,
+            Err(_) => None,
+        }
+    };
+    tokio::select! {
+        exit = output => Ok(exit),
+        gone = type_in(server, exec, incoming, &master) => gone.map(|()| None),
+    }
+}
+
+async fn show(master: &Master, outgoing: &Outgoing, mut exit: Exit) -> std::io::Result<()> {
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = tokio::select! {
+            biased;
+            read = master.read(&mut buf) => read?,
+            _ = exit.wait_for(Option::is_some) => match master.read_now(&mut buf)? {
+                Some(read) => read,
+                None => return Ok(()),
+            },
+        };
+        if read == 0 {
+            return Ok(());
+        }
+        outgoing.data(Kind::Terminal, offset, &buf[..read]).await?;
+        offset += read as u64;
+    }
+}
+
+async fn type_in(
+    server: &Server,
+    exec: ExecId,
+    incoming: &mut Incoming,
+    master: &Master,
+) -> Result<(), Failure> {
+    loop {
+        match incoming.next().await {
+            Ok(Received::Data { kind: Kind::Terminal, bytes, .. }) => {
+                tokio::select! {
+                    // A terminal that nobody has open any more swallows what is typed.
+                    _ = master.write_all(&bytes) => {}
+                    () = incoming.closed() => return Ok(()),
+                }
+            }
+            Ok(Received::Data { .. }) => return Err(out_of_place()),
+            Ok(Received::Message(ClientMessage::Resize(size))) => {
+                if let Err(error) = master.resize(size) {
+                    tracing::warn!(%error, "resizing the terminal of a command");
+                }
+            }
+            Ok(Received::Message(ClientMessage::Signal(signal))) => pass_signal(server, exec, signal).await,
+            Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Lease(_))) => {}
+            Err(Broken::Gone) => return Ok(()),
+            Err(Broken::Nonsense(failure)) => return Err(failure),
+        }
+    }
+}
+
+/// A signal that cannot be sent is not the end of the command.
+async fn pass_signal(server: &Server, exec: ExecId, signal: i32) {
+    match server.ask(|reply| Ask::ExecSignal { exec, signal, reply }).await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) | Err(failure) => tracing::debug!(%failure, "passing a signal"),
+    }
+}
+
+fn out_of_place() -> Failure {
+    Failure::new(FailureKind::BadRequest, "bytes for a stream that this operation does not have")
+}

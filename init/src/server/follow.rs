@@ -1,0 +1,115 @@
+//! Streams that a client only reads: events and logs.
+
+use agent_protocol::{
+    ServerMessage,
+    failure::{Failure, FailureKind},
+    frame::Kind,
+    message::{EventsRequest, LogFrom, LogRequest},
+};
+
+use super::{
+    Server,
+    connection::{Incoming, Outgoing},
+};
+use crate::sandbox::Shared;
+
+/// Bytes of a log sent at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Sends events, kept ones first.
+pub(super) async fn events(
+    server: &Server,
+    request: EventsRequest,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    until_gone(incoming, send_events(&server.shared, request, outgoing)).await
+}
+
+/// Sends a unit's output, kept bytes first.
+pub(super) async fn log(
+    server: &Server,
+    request: LogRequest,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    if server.shared.log_span(&request.unit).is_none() {
+        return Err(Failure::new(FailureKind::Unknown, format!("there is no unit `{}`", request.unit)));
+    }
+    until_gone(incoming, send_log(&server.shared, &request, outgoing)).await
+}
+
+/// Runs a stream until it ends or its reader goes; a reader says nothing.
+async fn until_gone(
+    incoming: &mut Incoming,
+    stream: impl Future<Output = std::io::Result<()>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        // Where the reader is gone there is nobody left to tell.
+        _ = stream => Ok(()),
+        gone = incoming.until_gone() => gone,
+    }
+}
+
+async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoing) -> std::io::Result<()> {
+    let changed = shared.journal.borrow().changed();
+    let mut ending = shared.ending.subscribe();
+    let mut seen = request.after;
+    let mut caught_up = false;
+    loop {
+        let woken = changed.notified();
+        let next = shared.journal.borrow().first_after(seen).cloned();
+        if let Some(event) = next {
+            seen = event.seq;
+            outgoing.message(&ServerMessage::Event(Box::new(event))).await?;
+            continue;
+        }
+        if !caught_up {
+            caught_up = true;
+            outgoing.message(&ServerMessage::EventsCaughtUp).await?;
+        }
+        if !request.follow {
+            return Ok(());
+        }
+        tokio::select! {
+            () = woken => {}
+            _ = ending.wait_for(|ending| *ending) => return Ok(()),
+        }
+    }
+}
+
+async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) -> std::io::Result<()> {
+    let Some((start, end, changed)) = shared.log_span(&request.unit) else { return Ok(()) };
+    let mut ending = shared.ending.subscribe();
+    let mut offset = match request.from {
+        LogFrom::Offset(offset) => offset.min(end),
+        LogFrom::Tail(bytes) => end.saturating_sub(bytes).max(start),
+    };
+    let mut caught_up = false;
+    let mut bytes = Vec::new();
+    loop {
+        let woken = changed.notified();
+        bytes.clear();
+        let from = shared.read_log(&request.unit, offset, CHUNK_BYTES, &mut bytes);
+        if from != offset {
+            outgoing.message(&ServerMessage::Skipped { offset: from }).await?;
+        }
+        if !bytes.is_empty() {
+            outgoing.data(Kind::Log, from, &bytes).await?;
+            offset = from + bytes.len() as u64;
+            continue;
+        }
+        offset = from;
+        if !caught_up {
+            caught_up = true;
+            outgoing.message(&ServerMessage::LogCaughtUp).await?;
+        }
+        if !request.follow {
+            return Ok(());
+        }
+        tokio::select! {
+            () = woken => {}
+            _ = ending.wait_for(|ending| *ending) => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The control endpoint: one task per connection, one operation per connection.
+//!
+//! The kernel multiplexes: it gives flow control, a slow client blocks its own task only, and a disconnect
+//! cleans up exactly one thing. Tasks ask the loop for everything that starts, signals or ends a process.
+
+mod attach;
+mod connection;
+mod exec;
+mod follow;
+mod pipe;
+mod socket;
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use agent_protocol::{
+    Request, ServerMessage,
+    failure::{Failure, FailureKind},
+    handshake::{Features, HELLO_BYTES, Hello, Token, Verdict, Welcome},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::spawn_local,
+    time::timeout,
+};
+
+use self::{
+    connection::{Broken, Incoming, Outgoing, split},
+    socket::Peer,
+};
+pub(crate) use self::{
+    pipe::{ReadEnd, WriteEnd},
+    socket::{Listener, Socket},
+};
+use crate::sandbox::{Ask, Shared};
+
+/// Connections open at once. Each costs a descriptor, a task and a buffer of at least 4 KiB.
+pub(crate) const MAX_CONNECTIONS: u32 = 512;
+
+/// The last of them are kept for short requests, so that `status` and `stop` work when streams use up the rest.
+const FOR_SHORT_REQUESTS: u32 = 64;
+
+/// From accept(2) to a whole request: a client of ours sends it at once.
+const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// For a reply to go out: a client of ours reads it at once.
+const REPLY_WITHIN: Duration = Duration::from_secs(10);
+
+/// For the loop to answer a task. It never waits for anything, so this only shows a fault of ours.
+const LOOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Processes that this PID namespace cannot see, which is to say the host (`SO_PEERCRED`, unix(7)).
+    OutsideOnly,
+    /// Processes of our own user; for init without a PID namespace of its own.
+    SameUser,
+    /// The host of this machine, context id 2 (vsock(7)).
+    HostOnly,
+}
+
+/// What every connection's task knows.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) token: Token,
+    pub(crate) admission: Admission,
+}
+
+/// Accepts connections until the task is dropped.
+pub(crate) async fn accept_all(server: Server, listener: Listener) {
+    loop {
+        match listener.accept().await {
+            Ok(socket) if !admits(server.admission, &socket) => {
+                tracing::warn!("refused a connection from inside");
+            }
+            Ok(socket) => {
+                let server = server.clone();
+                spawn_local(async move { serve(server, socket).await });
+            }
+            Err(error) => {
+                // Out of descriptors or memory: those that are open go on, new ones wait in the backlog.
+                tracing::warn!(%error, "accepting a connection failed, trying again in 100 ms");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn admits(admission: Admission, socket: &Socket) -> bool {
+    match (admission, socket.peer()) {
+        (Admission::OutsideOnly, Some(Peer::Unix { pid, .. })) => pid.is_none(),
+        (Admission::SameUser, Some(Peer::Unix { uid, .. })) => uid == rustix::process::geteuid().as_raw(),
+        (Admission::HostOnly, Some(Peer::Vsock { cid })) => cid == 2,
+        _ => false,
+    }
+}
+
+/// Counts an open connection for as long as it lives.
+struct Open(Rc<Shared>);
+
+impl Open {
+    fn new(shared: &Rc<Shared>) -> Self {
+        shared.connections.set(shared.connections.get() + 1);
+        Self(Rc::clone(shared))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let open: &Cell<u32> = &self.0.connections;
+        open.set(open.get().saturating_sub(1));
+        self.0.connection_closed.notify_waiters();
+    }
+}
+
+/// One connection from its first byte to its last.
+async fn serve(server: Server, socket: Socket) {
+    let busy = server.shared.connections.get() >= MAX_CONNECTIONS;
+    let _open = Open::new(&server.shared);
+    let mut ending = server.shared.ending.subscribe();
+    let features =
+        if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
+    let opening = timeout(REQUEST_WITHIN, open(&server.token, busy, features, socket));
+    let opened = tokio::select! {
+        opened = opening => opened,
+        // Nothing was asked for yet, so nothing is lost.
+        _ = ending.wait_for(|ending| *ending) => return,
+    };
+    let Ok(Some((request, mut incoming, outgoing, features))) = opened else { return };
+    let outcome = match request {
+        Ok(request) => dispatch(&server, request, features, &mut incoming, &outgoing).await,
+        Err(Broken::Gone) => return,
+        Err(Broken::Nonsense(failure)) => Err(failure),
+    };
+    if let Err(failure) = outcome {
+        reply(&outgoing, &ServerMessage::Failed(failure)).await;
+    }
+}
+
+type Opened = (Result<Request, Broken>, Incoming, Outgoing, Features);
+
+/// Handshake and request.
+async fn open(token: &Token, busy: bool, features: Features, socket: Socket) -> Option<Opened> {
+    let mut bytes = [0; HELLO_BYTES];
+    socket.read_exact(&mut bytes).await.ok()?;
+    let hello = Hello::decode(&bytes).ok()?;
+    let features = features.overlap(hello.features);
+    let mut welcome = Welcome::answer(&hello, token, features);
+    if busy && welcome.verdict == Verdict::Welcome {
+        welcome.verdict = Verdict::Busy;
+    }
+    socket.write_all(&mut [std::io::IoSlice::new(&welcome.encode())]).await.ok()?;
+    if welcome.verdict != Verdict::Welcome {
+        return None;
+    }
+    let (mut incoming, outgoing) = split(socket);
+    let request = incoming.request().await;
+    Some((request, incoming, outgoing, features))
+}
+
+/// Runs the operation. An error is what the client is told last.
+async fn dispatch(
+    server: &Server,
+    request: Request,
+    features: Features,
+    incoming: &mut Incoming,
+    outgoing: &Outgoing,
+) -> Result<(), Failure> {
+    let is_stream = matches!(
+        request,
+        Request::Exec(_) | Request::ExecWait(_) | Request::Attach(_) | Request::Events(_) | Request::Log(_)
+    );
+    if is_stream && server.shared.connections.get() > MAX_CONNECTIONS - FOR_SHORT_REQUESTS {
+        return Err(Failure::new(FailureKind::Busy, "too many connections are open"));
+    }
+    match request {
+        Request::Ping => {
+            reply(outgoing, &ServerMessage::Pong).await;
+            Ok(())
+        }
+        Request::Status => {
+            let status = server.ask(Ask::Status).await?;
+            reply(outgoing, &ServerMessage::Status(Box::new(status))).await;
+            Ok(())
+        }
+        Request::Exec(request) => exec::run(server, request, features, incoming, outgoing).await,
+        Request::ExecWait(exec) => exec::wait(server, exec, incoming, outgoing).await,
+        Request::ExecSignal { exec, signal } => {
+            server.done(outgoing, |reply| Ask::ExecSignal { exec, signal, reply }).await
+        }
+        Request::Attach(request) => attach::run(server, &request, incoming, outgoing).await,
+        Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
+        Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
+        Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
+        Request::SignalAgent { signal } => {
+            server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await
+        }
+        Request::Stop { force } => {
+            server.done(outgoing, |reply| Ask::Stop { force, reply }).await?;
+            // Kept open to the end: its end is the news that init is gone.
+            let waiting = &server.shared.wait_for_the_end;
+            waiting.set(waiting.get() + 1);
+            let gone = incoming.until_gone().await;
+            waiting.set(waiting.get() - 1);
+            gone
+        }
+    }
+}
+
+impl Server {
+    /// Asks the loop and waits for its answer.
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Failure> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.asks.send(ask(reply)).await.ok()?;
+            answer.await.ok()
+        };
+        match timeout(LOOP_WITHIN, asked).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err(Failure::new(FailureKind::Stopping, "the sandbox has ended")),
+            Err(_) => Err(Failure::new(FailureKind::Deadline, "init did not answer itself in time")),
+        }
+    }
+
+    /// Asks for something that is answered with `Done`.
+    async fn done(
+        &self,
+        outgoing: &Outgoing,
+        ask: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Ask,
+    ) -> Result<(), Failure> {
+        self.ask(ask).await??;
+        reply(outgoing, &ServerMessage::Done).await;
+        Ok(())
+    }
+}
+
+/// Sends the last message of a connection; a client that does not take it in time misses it.
+async fn reply(outgoing: &Outgoing, message: &ServerMessage) {
+    if !matches!(timeout(REPLY_WITHIN, outgoing.message(message)).await, Ok(Ok(()))) {
+        tracing::debug!("a client did not take its reply");
+    }
+}

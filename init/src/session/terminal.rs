@@ -1,0 +1,348 @@
+//! The agent's terminal: what it showed, what it shows now, and who may type.
+//!
+//! It outlives the programs that run on it: a restarted agent gets a new pseudoterminal, viewers stay.
+//! Nothing here does I/O or waits. Each viewer has a [`Cursor`] and asks what comes next for it, so a slow
+//! one lags alone: once it is too far behind it is given a picture of the screen instead of the bytes.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
+
+use agent_protocol::{
+    exit::ExitRecord,
+    message::{
+        AttachFrom, AttachRequest, Attached, Lease, LeaseAction, LeaseWish, Next, SessionEnded, SessionId,
+        SessionStarted, TerminalSize, ViewerId,
+    },
+};
+use tokio::sync::Notify;
+
+use super::{
+    ring::Ring,
+    screen::{MAX_COLS, MAX_ROWS, Screen},
+};
+
+/// Output kept for logs, late viewers and resumed streams.
+const RING_BYTES: usize = 1024 * 1024;
+
+/// A viewer with a screen that is further behind than this is repainted: nobody reads that much that late.
+const REPAINT_BEHIND: u64 = 256 * 1024;
+
+/// Notices kept. A viewer that misses one learns the present state from the next.
+const KEPT_NOTICES: usize = 64;
+
+/// Brings the picture back to the modes of a fresh terminal, below what the last program left on it: cancel an
+/// open sequence, reset softly, leave the alternate screen, switch off reports that a shell would type.
+const NEW_PROGRAM: &[u8] =
+    b"\x18\x1b[!p\x1b[?1049l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?7;25h\x1b[r\x1b[0m\x1b(B\x0f\x1b[999B\r\n";
+
+/// Viewers at most.
+pub(crate) const MAX_VIEWERS: usize = 128;
+
+/// Something about the terminal that viewers are told, in its place between the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Who may type has changed.
+    Lease(Option<ViewerId>),
+    /// The size has changed.
+    Resized(TerminalSize),
+    /// The program ended.
+    Ended(Box<SessionEnded>),
+    /// A new one runs.
+    Started(SessionStarted),
+}
+
+/// How far a viewer has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    offset: u64,
+    notice: u64,
+    style: Style,
+    repaint: bool,
+}
+
+/// What a viewer can make of a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    /// It has a screen that can be painted anew.
+    Screen,
+    /// It collects bytes and is told how many are missing.
+    Bytes,
+}
+
+/// What comes next for a viewer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Tell it this.
+    Notice(Notice),
+    /// The bytes at `offset` are in the buffer that was handed in.
+    Bytes { offset: u64 },
+    /// Paint this, then go on at `offset`.
+    Picture { offset: u64, picture: Vec<u8>, size: TerminalSize },
+    /// The bytes up to `offset` are gone.
+    Skipped { offset: u64 },
+    /// Nothing, until something changes.
+    Wait,
+}
+
+struct Viewer {
+    wants_to_type: bool,
+    size: Option<TerminalSize>,
+}
+
+/// The agent's terminal.
+pub(crate) struct Terminal {
+    ring: Ring,
+    screen: Screen,
+    size: TerminalSize,
+    session: Option<SessionId>,
+    next_session: u64,
+    notices: VecDeque<(u64, Notice)>,
+    first_notice: u64,
+    viewers: BTreeMap<ViewerId, Viewer>,
+    next_viewer: u64,
+    lease: Option<ViewerId>,
+    changed: Rc<Notify>,
+}
+
+impl Terminal {
+    pub(crate) fn new(size: TerminalSize) -> Self {
+        let size = within_bounds(size);
+        Self {
+            ring: Ring::new(RING_BYTES),
+            screen: Screen::new(size.columns, size.rows),
+            size,
+            session: None,
+            next_session: 1,
+            notices: VecDeque::new(),
+            first_notice: 0,
+            viewers: BTreeMap::new(),
+            next_viewer: 1,
+            lease: None,
+            changed: Rc::new(Notify::new()),
+        }
+    }
+
+    /// Notifies its waiters whenever a viewer may have something to do.
+    pub(crate) fn changed(&self) -> Rc<Notify> {
+        Rc::clone(&self.changed)
+    }
+
+    pub(crate) fn size(&self) -> TerminalSize {
+        self.size
+    }
+
+    pub(crate) fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    pub(crate) fn lease(&self) -> Option<ViewerId> {
+        self.lease
+    }
+
+    pub(crate) fn viewers(&self) -> usize {
+        self.viewers.len()
+    }
+
+    /// Bytes shown so far.
+    pub(crate) fn end(&self) -> u64 {
+        self.ring.end()
+    }
+
+    /// The kept output, for readers that are no viewers.
+    pub(crate) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The program showed these bytes.
+    pub(crate) fn output(&mut self, bytes: &[u8]) {
+        self.ring.push(bytes);
+        self.screen.feed(bytes);
+        self.changed.notify_waiters();
+    }
+
+    /// What the terminal itself answers to questions in the output, where no viewer's terminal is there to do it.
+    pub(crate) fn take_replies(&mut self) -> Vec<u8> {
+        let replies = self.screen.take_replies();
+        if self.lease.is_some() { Vec::new() } else { replies }
+    }
+
+    /// The number of the run that is about to start.
+    pub(crate) fn next_session(&mut self) -> SessionId {
+        let id = SessionId(self.next_session);
+        self.next_session += 1;
+        id
+    }
+
+    /// A new program runs. It starts on a terminal in its default modes, as after a login.
+    pub(crate) fn started(&mut self, session: SessionId, pid: u32) {
+        if self.session.is_some() {
+            self.screen.feed(NEW_PROGRAM);
+        }
+        self.session = Some(session);
+        self.notice(Notice::Started(SessionStarted { session, pid }));
+    }
+
+    /// The program ended.
+    pub(crate) fn ended(&mut self, exit: ExitRecord, next: Next) {
+        if let Some(session) = self.session {
+            self.notice(Notice::Ended(Box::new(SessionEnded { session, exit, next })));
+        }
+    }
+
+    /// Lets a viewer in. The size that the terminal has to get is in [`Attached::size`].
+    pub(crate) fn attach(&mut self, request: &AttachRequest) -> Option<(Cursor, Attached)> {
+        if self.viewers.len() >= MAX_VIEWERS {
+            return None;
+        }
+        let viewer = ViewerId(self.next_viewer);
+        self.next_viewer += 1;
+        let wants_to_type = request.lease != LeaseWish::Watch;
+        self.viewers.insert(viewer, Viewer { wants_to_type, size: request.size.map(within_bounds) });
+        if request.lease == LeaseWish::TakeOver || (wants_to_type && self.lease.is_none()) {
+            self.give_lease(Some(viewer));
+        }
+        let (offset, style) = match request.from {
+            AttachFrom::Screen => (self.ring.end(), Style::Screen),
+            AttachFrom::Offset(offset) => (offset.min(self.ring.end()), Style::Bytes),
+        };
+        let notice = match style {
+            Style::Screen => self.first_notice + self.notices.len() as u64,
+            Style::Bytes => self.first_notice,
+        };
+        let cursor = Cursor { offset, notice, style, repaint: style == Style::Screen };
+        Some((
+            cursor,
+            Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size },
+        ))
+    }
+
+    /// A viewer went. Its lease goes to the one that has waited for it longest.
+    pub(crate) fn detach(&mut self, viewer: ViewerId) {
+        self.viewers.remove(&viewer);
+        if self.lease == Some(viewer) {
+            self.give_lease(self.heir(viewer));
+        }
+    }
+
+    /// Does what a viewer asks about the lease. Only who holds it can give it away.
+    pub(crate) fn change_lease(&mut self, viewer: ViewerId, action: LeaseAction) {
+        let holds = self.lease == Some(viewer);
+        match action {
+            LeaseAction::TakeOver => {
+                if let Some(this) = self.viewers.get_mut(&viewer) {
+                    this.wants_to_type = true;
+                    self.give_lease(Some(viewer));
+                }
+            }
+            LeaseAction::HandOn if holds => {
+                let heir = self.heir(viewer);
+                if let Some(this) = self.viewers.get_mut(&viewer) {
+                    this.wants_to_type = false;
+                }
+                self.give_lease(heir);
+            }
+            LeaseAction::HandTo(heir) if holds && self.viewers.contains_key(&heir) => {
+                self.give_lease(Some(heir));
+            }
+            LeaseAction::HandOn | LeaseAction::HandTo(_) => {}
+        }
+    }
+
+    /// A viewer's own terminal has this size now; it counts while that viewer may type.
+    pub(crate) fn viewer_resized(&mut self, viewer: ViewerId, size: TerminalSize) {
+        if let Some(this) = self.viewers.get_mut(&viewer) {
+            this.size = Some(within_bounds(size));
+        }
+        if self.lease == Some(viewer) {
+            self.follow_holder();
+        }
+    }
+
+    /// Who may type, as told to this viewer.
+    pub(crate) fn lease_for(&self, viewer: ViewerId) -> Lease {
+        Lease { holder: self.lease, yours: self.lease == Some(viewer) }
+    }
+
+    /// What comes next for the viewer at `cursor`; bytes are appended to `out`, at most `most` of them.
+    pub(crate) fn step(&mut self, cursor: &mut Cursor, most: usize, out: &mut Vec<u8>) -> Step {
+        if cursor.repaint {
+            return self.picture(cursor);
+        }
+        let behind = self.ring.end() - cursor.offset;
+        let lost = cursor.offset < self.ring.start();
+        match cursor.style {
+            Style::Screen if lost || behind > REPAINT_BEHIND => return self.picture(cursor),
+            Style::Bytes if lost => {
+                cursor.offset = self.ring.start();
+                return Step::Skipped { offset: cursor.offset };
+            }
+            Style::Screen | Style::Bytes => {}
+        }
+        cursor.notice = cursor.notice.max(self.first_notice);
+        let place = usize::try_from(cursor.notice - self.first_notice).unwrap_or(usize::MAX);
+        let barrier = match self.notices.get(place) {
+            Some((at, notice)) if *at <= cursor.offset => {
+                cursor.notice += 1;
+                // The screen was reset for the new program; bytes alone do not tell a viewer so.
+                cursor.repaint = cursor.style == Style::Screen && matches!(notice, Notice::Started(_));
+                return Step::Notice(notice.clone());
+            }
+            Some((at, _)) => *at,
+            None => self.ring.end(),
+        };
+        if cursor.offset == barrier {
+            return Step::Wait;
+        }
+        let most = most.min(usize::try_from(barrier - cursor.offset).unwrap_or(usize::MAX));
+        let offset = cursor.offset;
+        match self.ring.read_at(offset, out, most) {
+            Ok(read) => cursor.offset += read as u64,
+            Err(lost) => cursor.offset = lost.start,
+        }
+        Step::Bytes { offset }
+    }
+
+    fn picture(&mut self, cursor: &mut Cursor) -> Step {
+        cursor.repaint = false;
+        cursor.offset = self.ring.end();
+        Step::Picture { offset: cursor.offset, picture: self.screen.snapshot(), size: self.size }
+    }
+
+    fn heir(&self, viewer: ViewerId) -> Option<ViewerId> {
+        self.viewers.iter().find(|(id, other)| **id != viewer && other.wants_to_type).map(|(id, _)| *id)
+    }
+
+    fn give_lease(&mut self, holder: Option<ViewerId>) {
+        if self.lease != holder {
+            self.lease = holder;
+            self.notice(Notice::Lease(holder));
+        }
+        self.follow_holder();
+    }
+
+    /// Takes over the size of who may type.
+    fn follow_holder(&mut self) {
+        let wanted = self.lease.and_then(|holder| self.viewers.get(&holder)?.size);
+        if let Some(size) = wanted.filter(|size| *size != self.size) {
+            self.size = size;
+            self.screen.resize(size.columns, size.rows);
+            self.notice(Notice::Resized(size));
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        if self.notices.len() == KEPT_NOTICES {
+            self.notices.pop_front();
+            self.first_notice += 1;
+        }
+        self.notices.push_back((self.ring.end(), notice));
+        self.changed.notify_waiters();
+    }
+}
+
+/// The agent's terminal and the picture of it have the same size, so both keep to what the picture can have.
+fn within_bounds(size: TerminalSize) -> TerminalSize {
+    TerminalSize { columns: size.columns.clamp(1, MAX_COLS), rows: size.rows.clamp(1, MAX_ROWS) }
+}

@@ -1,0 +1,271 @@
+//! What init is told to do: one JSON document, the same for every isolation layer.
+//!
+//! A missing field means its default, an unknown field is refused: a misspelt `restart` must not
+//! silently become "never". `docs/init-spec.md` describes every field for the person who writes one.
+
+mod check;
+mod control;
+mod signal;
+mod unit;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use check::{MAX_UNITS, Problem};
+pub use control::{Control, Listen, TokenSource};
+pub use signal::Signal;
+pub use unit::{
+    Agent, Backoff, FastFail, Health, Readiness, ReadyCommand, Restart, RestartPolicy, Service, Step, Stop,
+    Terminal,
+};
+
+/// The newest version of the document this code understands.
+pub const VERSION: u32 = 1;
+
+/// Largest document read. Environments of build shells reach 200 kB; ten times that is still no burden.
+pub const MAX_SPEC_BYTES: usize = 4 * 1024 * 1024;
+
+/// Everything one init does, from its first step to its last exit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InitSpec {
+    /// Version of this document; see [`VERSION`].
+    pub version: u32,
+    /// The sandbox's name, and its host name where it has one of its own.
+    pub name: String,
+    /// What goes to init's log.
+    pub log_level: LogLevel,
+    /// How the host reaches init. Absent: nobody does, init only supervises.
+    pub control: Option<Control>,
+    /// What init closes before anything else runs.
+    pub hardening: Hardening,
+    /// The whole environment of everything init starts; units add to it. Nothing else is inherited.
+    pub env: BTreeMap<String, String>,
+    /// Where units start that do not say otherwise. Absent: where init was started.
+    pub workdir: Option<String>,
+    /// Who everything runs as, when init itself is root. Absent: as init.
+    pub user: Option<User>,
+    /// The program the sandbox exists for. Absent: only steps, services and one-off commands.
+    pub agent: Option<Agent>,
+    /// What happens when the agent has exited and will not be restarted.
+    pub on_agent_exit: OnAgentExit,
+    /// With `on_agent_exit: end`, how long the exit waits for a viewer to read it.
+    pub linger_ms: u64,
+    /// Run once each, in order, before anything else. One that fails stops the setup.
+    pub steps: Vec<Step>,
+    /// Programs that run beside the agent and are up before it starts.
+    pub services: Vec<Service>,
+    /// Bounds for everything inside together.
+    pub limits: Limits,
+    /// The ordered end.
+    pub shutdown: Shutdown,
+}
+
+impl Default for InitSpec {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            name: "sandbox".to_owned(),
+            log_level: LogLevel::default(),
+            control: None,
+            hardening: Hardening::default(),
+            env: BTreeMap::new(),
+            workdir: None,
+            user: None,
+            agent: None,
+            on_agent_exit: OnAgentExit::default(),
+            linger_ms: 5_000,
+            steps: Vec::new(),
+            services: Vec::new(),
+            limits: Limits::default(),
+            shutdown: Shutdown::default(),
+        }
+    }
+}
+
+impl InitSpec {
+    /// Reads and validates a document.
+    ///
+    /// The version is looked at before anything else, so that a document of a later version is called
+    /// that and not "unknown field".
+    pub fn from_json(json: &[u8]) -> Result<Self, SpecError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            #[serde(default = "current_version")]
+            version: u32,
+        }
+        if json.len() > MAX_SPEC_BYTES {
+            return Err(SpecError::TooLarge { bytes: json.len() });
+        }
+        let Versioned { version } = serde_json::from_slice(json)?;
+        if version == 0 || version > VERSION {
+            return Err(SpecError::Version { found: version });
+        }
+        let spec: Self = serde_json::from_slice(json)?;
+        spec.validate().map_err(|problems| SpecError::Invalid { problems })?;
+        Ok(spec)
+    }
+
+    /// The document as indented JSON, for a file that people read.
+    #[must_use]
+    #[allow(clippy::missing_panics_doc)] // Only keys that are not strings could make it fail, and there are none.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a spec has only string keys")
+    }
+
+    /// Everything that is wrong with it, not only the first.
+    pub fn validate(&self) -> Result<(), Vec<Problem>> {
+        check::validate(self)
+    }
+}
+
+fn current_version() -> u32 {
+    VERSION
+}
+
+/// Why a document cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    /// Larger than [`MAX_SPEC_BYTES`].
+    #[error("the spec has {bytes} bytes, more than the {MAX_SPEC_BYTES} that are read")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+    },
+    /// Written for a later init.
+    #[error("the spec has version {found}, this init understands versions 1 to {VERSION}")]
+    Version {
+        /// The version it claims.
+        found: u32,
+    },
+    /// Not JSON, a wrong type, or an unknown field.
+    #[error("the spec cannot be read: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// Well formed, but not something that could be done.
+    #[error("the spec is not valid: {}", check::join(problems))]
+    Invalid {
+        /// Each thing that is wrong.
+        problems: Vec<Problem>,
+    },
+}
+
+/// How much init logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What failed for good.
+    Error,
+    /// And what was retried.
+    Warn,
+    /// And what changed.
+    #[default]
+    Info,
+    /// And why.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// What init closes before the first child. The defaults are those of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[allow(clippy::struct_excessive_bools)] // Independent switches, each named by what it closes.
+pub struct Hardening {
+    /// Whether processes inside may make user namespaces, as agents that sandbox their own tools must.
+    pub nested_user_namespaces: bool,
+    /// No new privileges and an empty capability bounding set for everything that is started.
+    pub no_new_privileges: bool,
+    /// The seccomp filter that keeps children from changing init's limits and priorities, and from typing
+    /// into terminals.
+    pub seccomp: bool,
+    /// Landlock scopes around abstract sockets and signals, where the kernel has them.
+    pub landlock_scope: bool,
+    /// Signals sent to init from inside are ignored.
+    pub ignore_inside_signals: bool,
+}
+
+impl Default for Hardening {
+    fn default() -> Self {
+        Self {
+            nested_user_namespaces: false,
+            no_new_privileges: true,
+            seccomp: true,
+            landlock_scope: true,
+            ignore_inside_signals: true,
+        }
+    }
+}
+
+impl Hardening {
+    /// Nothing closed: for init as a plain container entry point, where the engine does the isolating and
+    /// programs such as `sudo` must go on working.
+    pub const OFF: Self = Self {
+        nested_user_namespaces: true,
+        no_new_privileges: false,
+        seccomp: false,
+        landlock_scope: false,
+        ignore_inside_signals: false,
+    };
+}
+
+/// Who everything runs as. Numbers only: a static init must not need the name service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Primary group id.
+    pub gid: u32,
+    /// Further group ids.
+    #[serde(default)]
+    pub groups: Vec<u32>,
+    /// Becomes `HOME` where the environment has none.
+    #[serde(default)]
+    pub home: Option<String>,
+    /// Becomes `USER` and `LOGNAME` where the environment has none.
+    #[serde(default)]
+    pub name: Option<String>,
+}
+
+/// What happens when the agent has exited and will not be restarted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnAgentExit {
+    /// The sandbox stays, for inspection and for `restart`.
+    #[default]
+    Stay,
+    /// The sandbox shuts down and ends with the agent's exit code.
+    End,
+}
+
+/// Bounds for everything inside together. Absent: not bounded by init.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// How many processes and threads.
+    pub pids: Option<u64>,
+    /// How much memory.
+    pub memory_bytes: Option<u64>,
+    /// How much processor time, in thousandths of one processor.
+    pub cpus_milli: Option<u64>,
+}
+
+/// The ordered end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Shutdown {
+    /// From the request to power off, whatever refuses to die. A request may ask for less.
+    pub total_ms: u64,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self { total_ms: 20_000 }
+    }
+}
+
+#[cfg(test)]
+mod tests;

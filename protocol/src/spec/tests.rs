@@ -1,0 +1,191 @@
+//! The document as people write it, and the ways to get it wrong.
+
+use super::*;
+
+fn problems(json: &str) -> Vec<String> {
+    match InitSpec::from_json(json.as_bytes()) {
+        Err(SpecError::Invalid { problems }) => problems.iter().map(ToString::to_string).collect(),
+        other => panic!("expected problems with {json}, got {other:?}"),
+    }
+}
+
+fn error(json: &str) -> String {
+    InitSpec::from_json(json.as_bytes()).expect_err(json).to_string()
+}
+
+#[test]
+fn an_empty_document_is_all_defaults() {
+    let spec = InitSpec::from_json(b"{}").unwrap();
+    assert_eq!(spec, InitSpec::default());
+    assert!(!spec.hardening.nested_user_namespaces && spec.hardening.seccomp);
+}
+
+#[test]
+fn the_documented_example_is_valid_and_survives_a_round_trip() {
+    let page = include_str!("../../../docs/init-spec.md");
+    let example = page.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let spec = InitSpec::from_json(example.as_bytes()).unwrap();
+    assert_eq!(InitSpec::from_json(spec.to_json().as_bytes()).unwrap(), spec);
+    assert_eq!(spec.services[1].after, ["db"]);
+}
+
+#[test]
+fn every_field_is_documented() {
+    fn keys(value: &serde_json::Value, into: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(map) => {
+                for (key, value) in map.iter().filter(|(key, _)| *key != "env") {
+                    into.push(key.clone());
+                    keys(value, into);
+                }
+            }
+            serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, into)),
+            _ => {}
+        }
+    }
+    let spec = InitSpec {
+        control: Some(Control { listen: Listen::Fd(3), token: Some(TokenSource::Fd(4)) }),
+        user: Some(User::default()),
+        agent: Some(Agent {
+            terminal: Some(Terminal::default()),
+            health: Some(Health::default()),
+            readiness: Readiness::Command(ReadyCommand::default()),
+            ..Agent::default()
+        }),
+        steps: vec![Step::default()],
+        services: vec![Service::default()],
+        ..InitSpec::default()
+    };
+    let page = include_str!("../../../docs/init-spec.md");
+    let mut all = Vec::new();
+    keys(&serde_json::to_value(&spec).unwrap(), &mut all);
+    assert!(all.len() > 40);
+    for key in all {
+        let named = page.contains(&format!("`{key}`")) || page.contains(&format!("\"{key}\""));
+        assert!(named, "docs/init-spec.md does not mention `{key}`");
+    }
+}
+
+#[test]
+fn a_later_version_is_called_that_even_with_fields_we_do_not_know() {
+    let message = error(r#"{"version": 2, "hologram": true}"#);
+    assert_eq!(message, "the spec has version 2, this init understands versions 1 to 1");
+    assert!(error(r#"{"version": 0}"#).contains("version 0"));
+}
+
+#[test]
+fn unknown_fields_are_refused_at_every_depth() {
+    for json in [
+        r#"{"agnet": {}}"#,
+        r#"{"agent": {"argv": ["a"], "restrat": {}}}"#,
+        r#"{"agent": {"argv": ["a"], "restart": {"backof": {}}}}"#,
+        r#"{"agent": {"argv": ["a"], "readiness": {"command": {"argv": ["t"], "retries": 1}}}}"#,
+        r#"{"control": {"listen": {"fd": 3}, "tokn": {"fd": 4}}}"#,
+        r#"{"control": {"listen": {"fd": 3}, "token": {"inline": "s3cret"}}}"#,
+        r#"{"user": {"uid": 1, "gid": 1, "shell": "/bin/sh"}}"#,
+        r#"{"hardening": {"seccmp": false}}"#,
+    ] {
+        assert!(error(json).contains("unknown"), "{json}: {}", error(json));
+    }
+}
+
+#[test]
+fn readiness_is_a_word_or_an_object() {
+    let read = |json: &str| serde_json::from_str::<Readiness>(json).unwrap();
+    assert_eq!(read(r#""none""#), Readiness::None);
+    assert_eq!(read(r#""first-output""#), Readiness::FirstOutput);
+    assert_eq!(read(r#""notify""#), Readiness::Notify);
+    assert_eq!(read(r#"{"delay_ms": 300}"#), Readiness::DelayMs(300));
+    let Readiness::Command(command) = read(r#"{"command": {"argv": ["pg_isready"]}}"#) else { panic!() };
+    assert_eq!((command.interval_ms, command.timeout_ms), (250, 5_000));
+}
+
+#[test]
+fn a_size_beyond_the_limit_is_refused_before_parsing() {
+    let json = vec![b' '; MAX_SPEC_BYTES + 1];
+    assert!(matches!(InitSpec::from_json(&json), Err(SpecError::TooLarge { .. })));
+}
+
+#[test]
+fn every_problem_is_reported_not_only_the_first() {
+    let found = problems(
+        r#"{"name": "-x", "agent": {"argv": []}, "limits": {"pids": 0},
+            "services": [{"name": "agent", "argv": [""]}]}"#,
+    );
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
+#[test]
+fn problems_name_their_place() {
+    let table = [
+        (r#"{"steps": [{"name": "a/b", "argv": ["x"]}]}"#, "steps[0].name: is not 1 to 63"),
+        (r#"{"steps": [{"name": "a", "argv": ["x", "\u0000"]}]}"#, "steps[0].argv: contains a NUL"),
+        (r#"{"steps": [{"name": "a", "argv": ["x"], "timeout_ms": 0}]}"#, "steps[0].timeout_ms: is 0"),
+        (r#"{"env": {"A=B": "c"}}"#, "env: has a name that is empty or contains"),
+        (r#"{"env": {"A": "\u0000"}}"#, "env: has a value that contains a NUL"),
+        (r#"{"workdir": "work"}"#, "workdir: is not an absolute path"),
+        (r#"{"control": {"listen": {"fd": 0}}}"#, "control.listen.fd: is a standard descriptor"),
+        (r#"{"control": {"listen": {"vsock_port": 9}}}"#, "control.token: is needed with a vsock port"),
+        (r#"{"control": {"listen": {"unix": "/s"}}}"#, "control.token: is needed with a socket path"),
+        (
+            r#"{"control": {"listen": {"fd": 3}, "token": {"fd": 3}}}"#,
+            "control.token.fd: is the listening socket",
+        ),
+        (r#"{"user": {"uid": 4294967295, "gid": 1}}"#, "user: has an id of 4294967295"),
+        (r#"{"shutdown": {"total_ms": 0}}"#, "shutdown.total_ms: is 0"),
+        (r#"{"linger_ms": 9999999999}"#, "linger_ms: is 9999999999"),
+        (r#"{"agent": {"argv": ["a"], "terminal": {"cols": 0}}}"#, "agent.terminal: has no room"),
+        (
+            r#"{"agent": {"argv": ["a"], "terminal": {"term": "a b"}}}"#,
+            "agent.terminal.term: is not the name",
+        ),
+        (
+            r#"{"services": [{"name": "s", "argv": ["a"], "readiness": {"delay_ms": 60000}}]}"#,
+            "services[0].readiness: comes no earlier",
+        ),
+        (
+            r#"{"agent": {"argv": ["a"], "restart": {"backoff": {"initial_ms": 500, "max_ms": 100}}}}"#,
+            "agent.restart.backoff.max_ms: is 100, not between 500",
+        ),
+        (
+            r#"{"agent": {"argv": ["a"], "health": {"argv": ["h"], "interval_ms": 1}}}"#,
+            "agent.health.interval_ms: is 1",
+        ),
+    ];
+    for (json, expected) in table {
+        let found = problems(json);
+        assert_eq!(found.len(), 1, "{json}: {found:#?}");
+        assert!(found[0].starts_with(expected), "{json}: {found:#?}");
+    }
+}
+
+#[test]
+fn names_are_unique_across_steps_and_services() {
+    let found =
+        problems(r#"{"steps": [{"name": "a", "argv": ["x"]}], "services": [{"name": "a", "argv": ["y"]}]}"#);
+    assert_eq!(found, ["steps, services: `a` is there twice"]);
+}
+
+#[test]
+fn after_must_be_known_and_acyclic() {
+    let found = problems(
+        r#"{"services": [{"name": "a", "argv": ["x"], "after": ["b"]}, {"name": "b", "argv": ["x"], "after": ["a"]},
+                         {"name": "c", "argv": ["x"], "after": ["nope"]}, {"name": "d", "argv": ["x"], "after": ["d"]}]}"#,
+    );
+    assert_eq!(
+        found,
+        [
+            "services[2].after: `nope` is not a service",
+            "services: `a`, `b`, `d` wait for each other by `after`"
+        ]
+    );
+}
+
+#[test]
+fn counts_are_bounded() {
+    let step = |i: usize| Step { name: format!("s{i}"), argv: vec!["x".into()], ..Step::default() };
+    let spec = InitSpec { steps: (0..65).map(step).collect(), ..InitSpec::default() };
+    assert_eq!(spec.validate().unwrap_err()[0].to_string(), "steps: has 65 entries, more than 64");
+    let spec = InitSpec { steps: (0..64).map(step).collect(), ..InitSpec::default() };
+    assert!(spec.validate().is_ok());
+}

@@ -1,0 +1,130 @@
+//! Printing: JSON for programs, columns for people, and nothing from inside as it came.
+
+use std::{
+    borrow::Cow,
+    io::{self, Write},
+};
+
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Text in which nothing controls a terminal.
+pub(crate) fn clean(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        Cow::Owned(text.chars().flat_map(shown).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let escaped = c.is_control().then(|| c.escape_default());
+    let plain = escaped.is_none().then_some(c);
+    escaped.into_iter().flatten().chain(plain)
+}
+
+/// Takes the control sequences out of a log, however its bytes are cut into pieces.
+#[derive(Debug, Default)]
+pub(crate) struct LogCleaner {
+    state: Sequence,
+}
+
+/// Where in a control sequence (ECMA-48) we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Sequence {
+    #[default]
+    Text,
+    /// Behind ESC.
+    Escape,
+    /// In a sequence with parameters, until its final byte.
+    Parameters,
+    /// In a string, such as a title, until its terminator.
+    String,
+    /// Behind an ESC in a string.
+    StringEscape,
+}
+
+impl LogCleaner {
+    /// What is left to be shown: text, line ends and tabs.
+    pub(crate) fn clean(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut shown = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            self.state = self.next(*byte, &mut shown);
+        }
+        shown
+    }
+
+    fn next(&self, byte: u8, shown: &mut Vec<u8>) -> Sequence {
+        match (self.state, byte) {
+            (Sequence::String, 0x1b) => Sequence::StringEscape,
+            (_, 0x1b) => Sequence::Escape,
+            (Sequence::Text, b'\n' | b'\t' | 0x20..=0x7e | 0x80..=0xff) => {
+                shown.push(byte);
+                Sequence::Text
+            }
+            // Line ends of a terminal are CR LF; other uses of CR paint over what stands there.
+            (Sequence::Text, _) => Sequence::Text,
+            (Sequence::Escape, b'[') => Sequence::Parameters,
+            (Sequence::Escape, b']' | b'P' | b'X' | b'^' | b'_') => Sequence::String,
+            (Sequence::Escape, 0x20..=0x2f) => Sequence::Escape,
+            (Sequence::Parameters, 0x20..=0x3f) => Sequence::Parameters,
+            (Sequence::String, 0x07) | (Sequence::StringEscape, b'\\') => Sequence::Text,
+            (Sequence::String | Sequence::StringEscape, _) => Sequence::String,
+            (Sequence::Escape | Sequence::Parameters, _) => Sequence::Text,
+        }
+    }
+}
+
+/// Prints one JSON value, indented.
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
+    Ok(writeln!(out)?)
+}
+
+/// Prints one line.
+pub(crate) fn print_line(text: &str) -> Result<(), CliError> {
+    Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+/// Prints rows in columns as wide as their widest cell; the last column may be of any width.
+pub(crate) fn print_table(rows: &[Vec<String>]) -> Result<(), CliError> {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_loses_its_control_sequences_however_it_is_cut() {
+        let log =
+            b"a\x1b[1;31mred\x1b[0m\r\n\x1b]0;title\x07b\x1b]8;;x\x1b\\c\x08\x1b(0\x1bPq..\x1b\\\xc3\xbc\n";
+        let expected = "ared\nbc\u{fc}\n".as_bytes();
+        assert_eq!(LogCleaner::default().clean(log), expected);
+        let mut cleaner = LogCleaner::default();
+        let piecewise: Vec<u8> = log.iter().flat_map(|byte| cleaner.clean(&[*byte])).collect();
+        assert_eq!(piecewise, expected);
+    }
+
+    #[test]
+    fn control_characters_are_shown_and_not_sent() {
+        assert_eq!(clean("plain ü"), "plain ü");
+        assert_eq!(clean("a\x1b[31m\u{9b}b\n"), "a\\u{1b}[31m\\u{9b}b\\n");
+    }
+}

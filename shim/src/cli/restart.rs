@@ -1,0 +1,51 @@
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use super::{
+    context::Context,
+    error::CliError,
+    launch_args::{LaunchArgs, Stay},
+    output::{print_json, print_line},
+    resolve,
+};
+use crate::client;
+
+/// How long init may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Start the agent anew
+///
+/// In a running sandbox the agent gets a new session, whatever state it is in, and viewers stay attached. A stopped
+/// sandbox is started.
+#[derive(clap::Args, Debug)]
+pub(crate) struct RestartArgs {
+    /// The sandbox; the project's if left out
+    name: Option<String>,
+}
+
+pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliError> {
+    let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
+    if ctx.global.dry_run {
+        print_line(&format!("the agent of `{}` would be started anew", sandbox.name()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if sandbox.is_alive() {
+        sandbox.ensure_monitored();
+        let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());
+        let deadline = Instant::now() + PATIENCE;
+        let mut connection =
+            sandbox.connect(deadline).map_err(|error| CliError::from(error).while_doing(cannot()))?;
+        client::restart(&mut connection, deadline)
+            .map_err(|error| CliError::from(error).while_doing(cannot()))?;
+    } else {
+        LaunchArgs::for_name(sandbox.name()).prepare(ctx, Stay::Up)?.start(ctx, None)?;
+    }
+    if ctx.global.json {
+        print_json(&sandbox.observe())?;
+    } else {
+        print_line(sandbox.name().as_str())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

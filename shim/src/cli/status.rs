@@ -1,0 +1,89 @@
+use std::process::ExitCode;
+
+use super::{
+    context::Context,
+    error::CliError,
+    list::{agent_words, word},
+    output::{clean, print_json, print_table},
+    resolve,
+};
+use crate::sandbox::view::SandboxView;
+
+/// Show everything about a sandbox
+#[derive(clap::Args, Debug)]
+pub(crate) struct StatusArgs {
+    /// The sandbox; the project's if left out
+    name: Option<String>,
+}
+
+pub(crate) fn run(ctx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError> {
+    let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
+    // A record that cannot be read is an error here, with what to do; `list` shows it as a state.
+    sandbox.record()?;
+    sandbox.ensure_monitored();
+    let view = sandbox.observe();
+    if ctx.global.json {
+        print_json(&view)?;
+    } else {
+        print_table(&rows(&view))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rows(view: &SandboxView) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            rows.push(vec![name.to_owned(), clean(&value).into_owned()]);
+        }
+    };
+    row("name", Some(view.name.to_string()));
+    row("state", Some(word(&view.state)));
+    row("stuck", view.stuck.clone());
+    row("reason", view.reason.clone());
+    row("agent", Some(agent_words(&view.agent)));
+    row("agent pid", view.agent.pid.map(|pid| pid.to_string()));
+    row("agent restarts", (view.agent.restarts > 0).then(|| view.agent.restarts.to_string()));
+    row("agent reason", view.agent.reason.clone());
+    row("agent says", view.agent.status_text.clone());
+    row(
+        "last exit",
+        view.agent.last_exit.as_ref().map(|exit| format!("{}, at {}", exit.describe(), exit.at)),
+    );
+    row("command", (!view.command.is_empty()).then(|| view.command.join(" ")));
+    row("project", view.project.as_ref().map(|path| path.display().to_string()));
+    row("isolation", view.isolation.as_ref().map(word));
+    row("environment", view.environment.as_ref().map(word));
+    row("network", view.network.map(|shared| if shared { "the host's" } else { "none" }.to_owned()));
+    row("created", view.created_at.clone());
+    row("started", view.started_at.clone());
+    row("ended", view.ended.as_ref().map(|ended| format!("{}, {}", ended.at, ended.reason)));
+    for unit in &view.units {
+        row(&format!("{} {}", unit.kind, unit.name), Some(agent_words(&unit.unit)));
+    }
+    if let Some(init) = &view.init {
+        row("init", init.pid.map(|pid| format!("process {pid}, version {}", init.version)));
+        row(
+            "inside",
+            Some(format!(
+                "{} processes, {} commands, {} viewers, {} MiB",
+                init.processes,
+                init.execs,
+                init.viewers,
+                init.memory_bytes >> 20
+            )),
+        );
+    }
+    row(
+        "monitor",
+        Some(
+            view.monitor.pid.map_or(view.monitor.state.to_owned(), |pid| {
+                format!("{}, process {pid}", view.monitor.state)
+            }),
+        ),
+    );
+    for warning in &view.warnings {
+        row("warning", Some(warning.clone()));
+    }
+    rows
+}

@@ -1,0 +1,145 @@
+//! Values on the command line.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+/// `--mount SRC:DST[:ro]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountValue {
+    pub(crate) source: String,
+    pub(crate) at: String,
+    pub(crate) read_only: bool,
+}
+
+pub(crate) fn mount(text: &str) -> Result<MountValue, String> {
+    let (rest, read_only) = match text.rsplit_once(':') {
+        Some((rest, "ro")) => (rest, true),
+        Some((rest, "rw")) => (rest, false),
+        _ => (text, false),
+    };
+    // The path inside begins behind the last colon, so that the one on the host may hold colons.
+    match rest.rsplit_once(':') {
+        Some((source, at)) if !source.is_empty() && at.starts_with('/') => {
+            Ok(MountValue { source: source.to_owned(), at: at.to_owned(), read_only })
+        }
+        _ => Err("write SRC:DST or SRC:DST:ro, where DST is an absolute path inside".to_owned()),
+    }
+}
+
+/// `--secret NAME=FILE`, and `-e NAME=VALUE`.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+/// `--memory 2G`: bytes, or with K, M, G or T of 1024.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    let wrong = || "write a number of bytes, such as 512M or 2G".to_owned();
+    let text = text.trim_end_matches(['b', 'B']).trim_end_matches('i');
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, unit)) if unit.is_ascii_alphabetic() => {
+            let place = "KMGT".find(unit.to_ascii_uppercase()).ok_or_else(wrong)?;
+            (&text[..at], 10 * (u32::try_from(place).unwrap_or(0) + 1))
+        }
+        _ => (text, 0),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
+/// `--cpus 1.5`, in thousandths.
+pub(crate) fn cpus(text: &str) -> Result<u32, String> {
+    let wrong = || "write a number of processors above 0, such as 1.5".to_owned();
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 3 || (whole.is_empty() && part.is_empty()) {
+        return Err(wrong());
+    }
+    let milli = format!("{whole}{part:0<3}").parse().map_err(|_| wrong())?;
+    if milli == 0 { Err(wrong()) } else { Ok(milli) }
+}
+
+/// `--timeout 90s`; a number alone is seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let parsed = match text.parse() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds)),
+        Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
+    };
+    parsed.and_then(
+        |time| if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) },
+    )
+}
+
+/// A file of `NAME=VALUE` lines; empty lines and those that begin with `#` are passed over.
+///
+/// Values are taken as they are, without quotes or escapes: there is no one syntax for those.
+pub(crate) fn env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    parse_env(&text).map_err(|line| format!("{}:{line}: write NAME=VALUE", path.display()))
+}
+
+fn parse_env(text: &str) -> Result<BTreeMap<String, String>, usize> {
+    text.lines()
+        .enumerate()
+        .map(|(at, line)| (at + 1, line.trim_start()))
+        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
+        .map(|(at, line)| pair(line.strip_prefix("export ").unwrap_or(line)).map_err(|_| at))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts() {
+        let value = |source: &str, at: &str, read_only| {
+            Ok(MountValue { source: source.to_owned(), at: at.to_owned(), read_only })
+        };
+        assert_eq!(mount("/a:/b"), value("/a", "/b", false));
+        assert_eq!(mount("a:/b:ro"), value("a", "/b", true));
+        assert_eq!(mount("/a:c:/b:rw"), value("/a:c", "/b", false));
+        for wrong in ["", "/a", "/a:", ":/b", "/a:b", "/a:ro"] {
+            assert!(mount(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes_expected) in
+            [("1", 1), ("512M", 512 << 20), ("2g", 2 << 30), ("1KiB", 1024), ("3GB", 3 << 30)]
+        {
+            assert_eq!(bytes(text), Ok(bytes_expected), "{text}");
+        }
+        for wrong in ["", "0", "M", "1X", "-1", "1.5G", "99999999999999T", "1é"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn processors() {
+        for (text, milli) in [("1", 1000), ("1.5", 1500), (".25", 250), ("0.001", 1), ("16.", 16000)] {
+            assert_eq!(cpus(text), Ok(milli), "{text}");
+        }
+        for wrong in ["", ".", "0", "0.0", "-1", "1.2345", "a", "1e3", "99999999999"] {
+            assert!(cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("0").is_err() && duration("soon").is_err());
+    }
+
+    #[test]
+    fn env_files() {
+        let parsed = parse_env("# keys\n\nA=1\nexport B=x y\n  C==\n").unwrap();
+        let expected = [("A", "1"), ("B", "x y"), ("C", "=")];
+        assert_eq!(parsed, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        assert_eq!(parse_env("A=1\nwrong\n"), Err(2));
+    }
+}

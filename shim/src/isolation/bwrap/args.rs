@@ -1,0 +1,300 @@
+//! A plan as bwrap's command line.
+
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::isolation::plan::{Access, Caller, Content, LaunchPlan, Mount, Network, Origin, USER_ID};
+
+/// Covered by an empty tmpfs in the mount table that root makes for a launch; what the caller gave is put there
+/// under numbers. It exists everywhere (bwrap itself needs it), and nothing of the system that we bind is in it.
+pub(super) const STAGE: &str = "/tmp";
+
+/// The command, and what has to be in place for it.
+#[derive(Debug)]
+pub(super) struct Rendered<'a> {
+    /// Arguments, the program's name first.
+    pub(super) args: Vec<OsString>,
+    /// The number under which bwrap writes its record.
+    pub(super) status_fd: i32,
+    /// Numbers under which bwrap reads files from.
+    pub(super) files: Vec<(i32, &'a Content)>,
+    /// Sources that root first puts at a place the sandbox's id can reach.
+    pub(super) staged: Vec<Staged<'a>>,
+}
+
+/// A source that moves to `at` before bwrap starts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Staged<'a> {
+    pub(super) source: &'a Path,
+    pub(super) access: Access,
+    pub(super) at: PathBuf,
+}
+
+/// Renders `plan`. Numbers above the promised descriptors are ours.
+pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
+    let status_fd = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2) + 1;
+    let mut rendered = Rendered { args: Vec::new(), status_fd, files: Vec::new(), staged: Vec::new() };
+    let id = USER_ID.to_string();
+    rendered.push(["bwrap", "--unshare-user", "--uid", &id, "--gid", &id]);
+    if !plan.namespaces.nested {
+        rendered.push(["--disable-userns"]);
+    }
+    rendered.push(["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
+    if plan.namespaces.network == Network::None {
+        rendered.push(["--unshare-net"]);
+    }
+    if plan.dies_with_parent {
+        rendered.push(["--die-with-parent"]);
+    }
+    rendered.push(["--hostname", &plan.hostname, "--chdir", "/"]);
+    rendered.push(["--json-status-fd", &status_fd.to_string()]);
+    for mount in &plan.mounts {
+        rendered.mount(mount, plan.caller);
+    }
+    rendered.push(["--"]);
+    rendered.args.extend(plan.command.iter().map(OsString::from));
+    rendered
+}
+
+impl<'a> Rendered<'a> {
+    fn push<const N: usize>(&mut self, args: [&str; N]) {
+        self.args.extend(args.map(OsString::from));
+    }
+
+    fn mount(&mut self, mount: &'a Mount, caller: Caller) {
+        match mount {
+            Mount::Bind { source, at, access, origin } => {
+                let option = match access {
+                    Access::ReadOnly => "--ro-bind",
+                    Access::ReadWrite => "--bind",
+                };
+                let source = match (caller, origin) {
+                    (Caller::Root { .. }, Origin::Caller) => self.stage(source, *access),
+                    _ => source.clone(),
+                };
+                self.args.extend([option.into(), source.into_os_string(), at.into()]);
+            }
+            Mount::Tmpfs { at, size_bytes, mode } => {
+                self.push(["--perms", &octal(*mode), "--size", &size_bytes.to_string(), "--tmpfs", at]);
+            }
+            Mount::Proc { at } => self.push(["--proc", at]),
+            Mount::Dev { at } => self.push(["--dev", at]),
+            Mount::Dir { at, mode } => self.push(["--perms", &octal(*mode), "--dir", at]),
+            Mount::Symlink { target, at } => self.push(["--symlink", target, at]),
+            Mount::File { at, mode, content } => {
+                let number = self.status_fd + 1 + i32::try_from(self.files.len()).unwrap_or(i32::MAX);
+                self.files.push((number, content));
+                self.push(["--perms", &octal(*mode), "--file", &number.to_string(), at]);
+            }
+            Mount::Seal { at } => self.push(["--remount-ro", at]),
+        }
+    }
+
+    fn stage(&mut self, source: &'a Path, access: Access) -> PathBuf {
+        let at = Path::new(STAGE).join(self.staged.len().to_string());
+        self.staged.push(Staged { source, access, at: at.clone() });
+        at
+    }
+}
+
+/// The command for a person to read, and for bash to run where nothing is inherited.
+pub(super) fn to_shell(plan: &LaunchPlan) -> String {
+    let rendered = render(plan);
+    let mut out = String::new();
+    // Writing to a string cannot fail.
+    let _ = write_shell(&mut out, plan, &rendered);
+    out
+}
+
+fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> std::fmt::Result {
+    for fd in &plan.fds {
+        writeln!(out, "# descriptor {} is inherited: {}", fd.number, fd.name)?;
+    }
+    if let Some(cgroup) = &plan.limits.cgroup {
+        writeln!(out, "# in the cgroup {}", cgroup.folder.display())?;
+        for (file, value) in &cgroup.settings {
+            writeln!(out, "#   {file} = {value}")?;
+        }
+    }
+    if let Caller::Root { runs_as } = plan.caller {
+        writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
+        for staged in &rendered.staged {
+            writeln!(
+                out,
+                "#   {} is {} with its owner shown as {runs_as}",
+                staged.at.display(),
+                staged.source.display()
+            )?;
+        }
+    }
+    write!(out, "env -i")?;
+    for (name, value) in &plan.env {
+        write!(out, " {}", quote(format!("{name}={value}").as_bytes()))?;
+    }
+    write!(out, " {}", quote(plan.program.as_os_str().as_bytes()))?;
+    for arg in &rendered.args[1..] {
+        // One option a line, its values behind it.
+        let starts_option = arg.as_bytes().starts_with(b"--");
+        out.push_str(if starts_option { " \\\n  " } else { " " });
+        out.push_str(&quote(arg.as_bytes()));
+    }
+    for (number, content) in &rendered.files {
+        match content {
+            Content::Text(text) => write!(out, " \\\n  {number}< <(printf %s {})", quote(text.as_bytes()))?,
+            Content::Of(path) => write!(out, " \\\n  {number}<{}", quote(path.as_os_str().as_bytes()))?,
+        }
+    }
+    let record = super::record_path(&plan.folder);
+    writeln!(out, " \\\n  {}>>{} </dev/null", rendered.status_fd, quote(record.as_os_str().as_bytes()))
+}
+
+fn octal(mode: u32) -> String {
+    format!("{mode:04o}")
+}
+
+/// Quotes for bash. Control characters come out escaped, so that printing a plan cannot drive a terminal.
+fn quote(bytes: &[u8]) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-=:,+@%".contains(byte);
+    if !bytes.is_empty() && bytes.iter().all(plain) {
+        return String::from_utf8_lossy(bytes).into_owned();
+    }
+    let printable = |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER;
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.chars().all(printable) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            bytes.iter().fold("$'".to_owned(), |mut out, byte| {
+                match byte {
+                    b'\n' => out.push_str("\\n"),
+                    b'\'' | b'\\' => out.extend(['\\', *byte as char]),
+                    0x20..=0x7e => out.push(*byte as char),
+                    _ => {
+                        let _ = write!(out, "\\x{byte:02x}");
+                    }
+                }
+                out
+            }) + "'"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolation::limits::LimitPlan;
+    use crate::isolation::plan::{Namespaces, PromisedFd};
+
+    fn plan(caller: Caller) -> LaunchPlan {
+        LaunchPlan {
+            layer: "bwrap",
+            program: "/usr/bin/bwrap".into(),
+            hostname: "web".to_owned(),
+            folder: "/data/web".into(),
+            caller,
+            mounts: vec![
+                Mount::system("/usr"),
+                Mount::text("/etc/passwd", "it's\n"),
+                Mount::given("/root/my project", "/workspace", Access::ReadWrite),
+                Mount::File {
+                    at: "/run/secrets/key".to_owned(),
+                    mode: 0o400,
+                    content: Content::Of("/root/key".into()),
+                },
+                Mount::Seal { at: "/".to_owned() },
+            ],
+            namespaces: Namespaces { network: Network::None, nested: false },
+            env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
+            fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
+            command: ["/run/agent/init", "--spec-fd", "4"].map(str::to_owned).to_vec(),
+            limits: LimitPlan::default(),
+            dies_with_parent: false,
+        }
+    }
+
+    #[test]
+    fn an_ordinary_users_command_is_exact() {
+        let expected = r"# descriptor 3 is inherited: control
+# descriptor 4 is inherited: spec
+env -i PATH=/usr/bin /usr/bin/bwrap \
+  --unshare-user \
+  --uid 1000 \
+  --gid 1000 \
+  --disable-userns \
+  --unshare-pid \
+  --as-pid-1 \
+  --unshare-ipc \
+  --unshare-uts \
+  --unshare-cgroup \
+  --unshare-net \
+  --hostname web \
+  --chdir / \
+  --json-status-fd 5 \
+  --ro-bind /usr /usr \
+  --perms 0644 \
+  --file 6 /etc/passwd \
+  --bind '/root/my project' /workspace \
+  --perms 0400 \
+  --file 7 /run/secrets/key \
+  --remount-ro / \
+  -- /run/agent/init \
+  --spec-fd 4 \
+  6< <(printf %s $'it\'s\n') \
+  7</root/key \
+  5>>/data/web/bwrap.status </dev/null
+";
+        assert_eq!(to_shell(&plan(Caller::Ordinary)), expected);
+    }
+
+    #[test]
+    fn root_stages_what_the_caller_gave_and_nothing_of_the_system() {
+        let plan = plan(Caller::Root { runs_as: 0x7a00_0001 });
+        let rendered = render(&plan);
+        let staged =
+            Staged { source: Path::new("/root/my project"), access: Access::ReadWrite, at: "/tmp/0".into() };
+        assert_eq!(rendered.staged, [staged]);
+        let args = rendered.args.join(" ".as_ref()).into_string().unwrap();
+        assert!(args.contains("--ro-bind /usr /usr "), "{args}");
+        assert!(args.contains("--bind /tmp/0 /workspace "), "{args}");
+        assert!(
+            to_shell(&plan).contains("#   /tmp/0 is /root/my project with its owner shown as 2046820353\n")
+        );
+    }
+
+    #[test]
+    fn options_follow_what_was_asked() {
+        let mut plan = plan(Caller::Ordinary);
+        plan.namespaces = Namespaces { network: Network::Host, nested: true };
+        plan.dies_with_parent = true;
+        let args = render(&plan).args;
+        let has = |option: &str| args.iter().any(|arg| arg == option);
+        assert!(!has("--unshare-net") && !has("--disable-userns") && has("--die-with-parent"));
+    }
+
+    #[test]
+    fn quoting_survives_bash_and_hides_escape_sequences() {
+        for text in [
+            "plain",
+            "",
+            "two words",
+            "it's",
+            "a\nb\\c'd",
+            "\x1b[31mred",
+            "grün",
+            "$(id) `id` \"x\"",
+            "a\u{9b}b",
+        ] {
+            let script = format!("printf %s {}", quote(text.as_bytes()));
+            let out = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), text);
+            assert!(!script.chars().any(char::is_control), "{script:?}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_json_too_and_holds_no_secret() {
+        let json: serde_json::Value = serde_json::from_str(&plan(Caller::Ordinary).to_json()).unwrap();
+        assert_eq!(json["mounts"][3]["content"]["of"], "/root/key");
+        assert_eq!(json["caller"], "ordinary");
+    }
+}

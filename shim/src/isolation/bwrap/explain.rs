@@ -1,0 +1,106 @@
+//! What bwrap's complaints mean.
+
+use crate::isolation::error::{IsolationError, UsernsSwitch};
+
+/// Longest complaint that is passed on.
+const SAID_MAX_CHARS: usize = 400;
+
+/// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
+/// in which AppArmor lets it make one and then denies what it is for.
+const NO_NAMESPACES: [&str; 6] = [
+    "No permissions to creat",
+    "Creating new namespace failed",
+    "setting up uid map: ",
+    "setting up gid map: ",
+    "loopback: Failed RTM_NEWADDR: Operation not permitted",
+    "unshare user ns: ",
+];
+
+/// Classifies what was printed. `setting` reads a file below /proc/sys, `version` asks bwrap; both only when needed.
+pub(super) fn explain(
+    printed: &str,
+    setting: impl Fn(&str) -> Option<String>,
+    version: impl FnOnce() -> Option<String>,
+) -> IsolationError {
+    let said = complaint(printed);
+    if said.contains("Unknown option") {
+        let found = version().unwrap_or_else(|| "of an unknown version".to_owned());
+        return IsolationError::BwrapTooOld { found, needed: super::OLDEST };
+    }
+    if NO_NAMESPACES.iter().any(|words| said.contains(words)) {
+        return IsolationError::NoUserNamespaces { switch: switched_off_by(setting), said };
+    }
+    IsolationError::Failed { program: "bwrap", said }
+}
+
+/// Looks for the switch of each distribution.
+pub(super) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
+    let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
+    if is("kernel/unprivileged_userns_clone", "0") {
+        Some(UsernsSwitch::DebianSysctl)
+    } else if is("user/max_user_namespaces", "0") {
+        Some(UsernsSwitch::MaxNamespaces)
+    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
+        Some(UsernsSwitch::AppArmor)
+    } else {
+        None
+    }
+}
+
+/// bwrap's last words. Init prints to the same place, so only lines that begin as bwrap's do count.
+fn complaint(printed: &str) -> String {
+    let last = printed.lines().rev().find_map(|line| line.strip_prefix("bwrap: "));
+    let said = last.unwrap_or("it exited without saying why");
+    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolation::ErrorKind;
+
+    fn with(printed: &str, settings: &[(&str, &str)]) -> IsolationError {
+        let setting = |name: &str| {
+            settings.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        explain(printed, setting, || Some("0.4.0".to_owned()))
+    }
+
+    #[test]
+    fn each_distributions_switch_is_named() {
+        let denied = "bwrap: No permissions to creating new namespace, likely because ...\n";
+        let error = with(denied, &[("kernel/unprivileged_userns_clone", "0\n")]);
+        assert_eq!(error.kind(), ErrorKind::Requirement);
+        assert!(error.hint().unwrap().contains("kernel.unprivileged_userns_clone=1"));
+
+        let apparmor =
+            [("kernel/apparmor_restrict_unprivileged_userns", "1"), ("user/max_user_namespaces", "9")];
+        for printed in [
+            "bwrap: setting up uid map: Permission denied",
+            "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted",
+        ] {
+            assert!(with(printed, &apparmor).hint().unwrap().contains("AppArmor"), "{printed}");
+        }
+
+        let full = "bwrap: Creating new namespace failed: nesting depth or /proc/sys/user/max_*_namespaces exceeded (ENOSPC)";
+        assert!(
+            with(full, &[("user/max_user_namespaces", "0")]).hint().unwrap().contains("max_user_namespaces")
+        );
+        assert!(with(full, &[]).hint().unwrap().contains("container"));
+    }
+
+    #[test]
+    fn an_unknown_option_means_too_old() {
+        let error = with("bwrap: Unknown option --disable-userns\n", &[]);
+        assert_eq!(error.to_string(), "bubblewrap 0.4.0 is too old: 0.8.0 or later is needed");
+        assert_eq!(error.kind(), ErrorKind::Requirement);
+    }
+
+    #[test]
+    fn anything_else_is_passed_on_without_its_escape_sequences() {
+        let error = with("noise\nbwrap: Can't find source path \x1b[2J/x: No such file\ninit: bye", &[]);
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert_eq!(error.to_string(), "bwrap failed: Can't find source path ?[2J/x: No such file");
+        assert!(with("", &[]).to_string().contains("without saying why"));
+    }
+}

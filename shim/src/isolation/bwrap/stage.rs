@@ -1,0 +1,95 @@
+//! Root's preparation: what the caller gave, as detached mounts that show the sandbox's id as the owner.
+//!
+//! The sandbox runs as an id that owns nothing and cannot even enter /root. So each folder is cloned while
+//! we still may read everything, its owner is mapped to that id, and it is attached at a place the id can
+//! reach. On disk nothing changes hands: what the id creates there belongs to the folder's owner.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{FileType, fstat};
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use super::args::Staged;
+use crate::isolation::error::IsolationError;
+use crate::isolation::plan::Access;
+use crate::sys;
+
+/// A mount that is not attached anywhere yet.
+#[derive(Debug)]
+pub(super) struct Detached {
+    pub(super) mount: OwnedFd,
+    pub(super) folder: bool,
+}
+
+/// Clones every source and maps its owner to `id`. Each is opened before anything is covered up.
+pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, IsolationError> {
+    // Most folders of a sandbox have one owner, and a namespace for the mapping costs a process.
+    let mut mappings: Vec<((u32, u32), OwnedFd)> = Vec::new();
+    let mut detached = Vec::with_capacity(staged.len());
+    for Staged { source, access, .. } in staged {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_RECURSIVE
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        let mount = open_tree(rustix::fs::CWD, *source, flags)
+            .map_err(|error| failed("cloning the mount of", source, error.into()))?;
+        let found = fstat(&mount).map_err(|error| failed("looking at", source, error.into()))?;
+        let kind = FileType::from_raw_mode(found.st_mode);
+        let everyone_reads = *access == Access::ReadOnly
+            && kind == FileType::RegularFile
+            && found.st_mode & 0o004 != 0
+            && (found.st_mode & 0o100 == 0 || found.st_mode & 0o001 != 0);
+        // Such a file, init's binary above all, needs no mapping, and then may lie on any file system.
+        if !everyone_reads {
+            let owner = (found.st_uid, found.st_gid);
+            let known = mappings.iter().position(|(of, _)| *of == owner);
+            let known = if let Some(known) = known {
+                known
+            } else {
+                let mapping = sys::id_mapping(owner, id)
+                    .map_err(|error| failed("making an id mapping for", source, error))?;
+                mappings.push((owner, mapping));
+                mappings.len() - 1
+            };
+            sys::map_ids(mount.as_fd(), mappings[known].1.as_fd())
+                .map_err(|error| IsolationError::NoIdMapping { path: source.to_path_buf(), source: error })?;
+        }
+        detached.push(Detached { mount, folder: kind == FileType::Directory });
+    }
+    Ok(detached)
+}
+
+/// Whether root here is the machine's root with `id` at its disposal: not so in most containers.
+pub(in crate::isolation) fn maps_to_itself(uid_map: &str, id: u32) -> bool {
+    uid_map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+        match (numbers.next(), numbers.next(), numbers.next()) {
+            (Some(Ok(inside)), Some(Ok(outside)), Some(Ok(count))) => {
+                inside == 0 && outside == 0 && u64::from(id) < count
+            }
+            _ => false,
+        }
+    })
+}
+
+fn failed(doing: &str, path: &Path, source: std::io::Error) -> IsolationError {
+    if source.raw_os_error() == Some(libc::EPERM) {
+        let said = format!("root here may not change mounts ({doing} {}: {source})", path.display());
+        return IsolationError::NoUserNamespaces { switch: None, said };
+    }
+    IsolationError::Step { doing: format!("{doing} {}", path.display()), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_id_range_counts_as_the_machines_root() {
+        assert!(maps_to_itself("         0          0 4294967295\n", 0x7a00_0000));
+        assert!(!maps_to_itself("         0       1000          1\n", 0x7a00_0000));
+        assert!(!maps_to_itself("0 0 65536\n", 0x7a00_0000));
+        assert!(!maps_to_itself("0 100000 65536\n", 0x7a00_0000));
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a sandbox cannot be started, and what a person can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::limits::LimitError;
+
+/// Decides the exit code and the tone of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The machine lacks something.
+    Requirement,
+    /// What was asked for cannot be.
+    Usage,
+    /// Something that should have worked did not.
+    Internal,
+}
+
+/// A launch that cannot be planned, or did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum IsolationError {
+    /// No bwrap in PATH.
+    #[error("bubblewrap is not installed: there is no `bwrap` in {searched}")]
+    BwrapMissing {
+        /// The PATH that was searched.
+        searched: String,
+    },
+    /// bwrap without `--disable-userns`.
+    #[error("bubblewrap {found} is too old: {needed} or later is needed")]
+    BwrapTooOld {
+        /// Its version.
+        found: String,
+        /// The oldest that works.
+        needed: &'static str,
+    },
+    /// The kernel, or a policy, refuses.
+    #[error("user namespaces are not available: {said}")]
+    NoUserNamespaces {
+        /// What switches them off, if it was found.
+        switch: Option<UsernsSwitch>,
+        /// What bwrap printed.
+        said: String,
+    },
+    /// Root's way of keeping the owner of files needs this of the file system.
+    #[error("the file system of {path} cannot be mounted under another owner", path = path.display())]
+    NoIdMapping {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// A limit that cannot be set.
+    #[error(transparent)]
+    Limit(#[from] LimitError),
+    /// A mount that is not possible or not safe.
+    #[error("cannot mount {source_path} at {at}: {why}", source_path = source_path.display())]
+    Mount {
+        /// Path on the host.
+        source_path: PathBuf,
+        /// Path inside.
+        at: String,
+        /// The reason.
+        why: String,
+    },
+    /// A secret that is not possible.
+    #[error("cannot provide the secret `{name}`: {why}")]
+    Secret {
+        /// Its name.
+        name: String,
+        /// The reason.
+        why: String,
+    },
+    /// A caller that broke the contract of this module.
+    #[error("the launch plan is not consistent: {0}")]
+    Plan(String),
+    /// One step of a launch.
+    #[error("{doing}")]
+    Step {
+        /// In words, naming the path.
+        doing: String,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// The layer gave up for a reason we do not know.
+    #[error("{program} failed: {said}")]
+    Failed {
+        /// Its name.
+        program: &'static str,
+        /// What it printed.
+        said: String,
+    },
+}
+
+/// What switches user namespaces off on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UsernsSwitch {
+    /// Older Debian's and Arch's patch.
+    DebianSysctl,
+    /// Ubuntu 23.10 and later.
+    AppArmor,
+    /// The count is zero or used up.
+    MaxNamespaces,
+}
+
+impl IsolationError {
+    /// What kind of problem it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BwrapMissing { .. }
+            | Self::BwrapTooOld { .. }
+            | Self::NoUserNamespaces { .. }
+            | Self::NoIdMapping { .. }
+            | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
+            Self::Mount { .. } | Self::Secret { .. } => ErrorKind::Usage,
+            Self::Limit(_) | Self::Plan(_) | Self::Step { .. } | Self::Failed { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What to do about it, where we know.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::BwrapMissing { .. } => "install the package `bubblewrap`",
+            Self::BwrapTooOld { .. } => {
+                "upgrade the package `bubblewrap`, or put a newer `bwrap` first in PATH"
+            }
+            Self::NoUserNamespaces { switch: Some(UsernsSwitch::DebianSysctl), .. } => {
+                "switch them on with `sudo sysctl -w kernel.unprivileged_userns_clone=1`"
+            }
+            Self::NoUserNamespaces { switch: Some(UsernsSwitch::AppArmor), .. } => {
+                "AppArmor restricts them; give bwrap a profile with `userns,`, \
+                 or run `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
+            }
+            Self::NoUserNamespaces { switch: Some(UsernsSwitch::MaxNamespaces), .. } => {
+                "raise the limit with `sudo sysctl -w user.max_user_namespaces=15000`"
+            }
+            Self::NoUserNamespaces { switch: None, .. } => {
+                "inside a container, its engine's seccomp or AppArmor profile usually forbids them"
+            }
+            Self::NoIdMapping { .. } => {
+                "run as the ordinary user who owns the folder, or keep it on ext4, xfs, btrfs or tmpfs"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

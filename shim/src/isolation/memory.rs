@@ -1,0 +1,63 @@
+//! Files in memory: how init's spec and small files get inside without a name anybody could open.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+/// Largest file that is copied in; a secret or a table of /etc has a few kilobytes.
+pub const COPY_MAX_BYTES: u64 = 1024 * 1024;
+
+/// A file that holds `bytes`, read from its start, which nobody can change any more, through any descriptor.
+pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.write_all(bytes)?;
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(file.into())
+}
+
+/// A sealed copy of a file of the host; one above [`COPY_MAX_BYTES`] is refused.
+pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
+    // Not waiting for a writer, should it be a pipe by now.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(COPY_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > COPY_MAX_BYTES {
+        let why = format!("larger than {COPY_MAX_BYTES} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    sealed(&bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sealed_is_read_from_its_start_and_stays() {
+        let mut file = File::from(sealed(b"spec").unwrap());
+        let mut read = String::new();
+        file.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "spec");
+        assert!(file.write_all(b"y").is_err() && file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn what_is_copied_is_a_file_and_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        File::create(&path).unwrap().set_len(COPY_MAX_BYTES).unwrap();
+        assert!(sealed_copy(&path).is_ok());
+        File::create(&path).unwrap().set_len(COPY_MAX_BYTES + 1).unwrap();
+        assert_eq!(sealed_copy(&path).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(sealed_copy(folder.path()).is_err());
+    }
+}

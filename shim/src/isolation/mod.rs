@@ -1,0 +1,191 @@
+//! What starts PID 1 in a world of its own: bubblewrap today.
+//!
+//! A layer turns a [`Request`] into a [`LaunchPlan`], a plain value, and a plan into a running PID 1.
+//! Everything above this module works with the trait [`Layer`] and cannot tell which one it has;
+//! everything that differs between layers is in that layer's folder or in [`Capabilities`].
+
+pub mod bwrap;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod memory;
+pub mod plan;
+pub mod process;
+pub mod shape;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::{ErrorKind, IsolationError};
+pub use limits::Limits;
+pub use plan::{Access, Caller, LaunchPlan, Network, PromisedFd};
+pub use process::{Process, ProcessId};
+
+use crate::env::Environment;
+
+/// A way of running PID 1 apart from the host.
+pub trait Layer {
+    /// What it can do, for callers to ask instead of its name.
+    fn capabilities(&self) -> &'static Capabilities;
+
+    /// Decides everything about a launch. Looks at the host, changes nothing.
+    fn plan(&self, request: &Request) -> Result<LaunchPlan, IsolationError>;
+
+    /// The command a person would type to do what `plan` does. It shows where secrets come from, never what they are.
+    fn to_shell(&self, plan: &LaunchPlan) -> String;
+
+    /// Starts PID 1. Returns once the layer's process runs, which is before init does.
+    ///
+    /// If that process exits before init answers, [`Layer::explain`] says why.
+    fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError>;
+
+    /// What the layer has recorded in a sandbox's folder since its last launch.
+    ///
+    /// The record is written by the layer's own process, so that it grows while nothing else of ours lives.
+    fn report(&self, folder: &Path) -> io::Result<Report>;
+
+    /// Turns what a failed launch printed into what to do about it.
+    fn explain(&self, printed: &str) -> IsolationError;
+}
+
+/// What a layer can do.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Capabilities {
+    /// Its name, as given to `--isolation`.
+    pub name: &'static str,
+    /// How init is reached.
+    pub reach: Reach,
+    /// Whether descriptors can travel over a connection to init.
+    pub passes_descriptors: bool,
+    /// Whether processes inside are processes of the host, with a pid and a user there.
+    pub shares_kernel: bool,
+}
+
+/// How init is reached on a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// The caller binds a socket and init inherits it listening: pass it as one of the promised descriptors.
+    InheritedListener,
+}
+
+/// What is asked of a layer.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The sandbox's name, and its host name inside.
+    pub name: String,
+    /// Its state folder, with `home` and `tmp` in it.
+    pub folder: PathBuf,
+    /// The folder that appears at `/workspace`, without symbolic links in its path.
+    pub workspace: PathBuf,
+    /// Tools and system files.
+    pub environment: Environment,
+    /// Further files and folders.
+    pub mounts: Vec<UserMount>,
+    /// Files under `/run/secrets`.
+    pub secrets: Vec<Secret>,
+    /// Folders of the host that no mount may show, such as the state of all sandboxes.
+    pub hidden: Vec<PathBuf>,
+    /// What of the network is reachable.
+    pub network: Network,
+    /// Whether processes inside may make user namespaces, for agents that sandbox their own tools.
+    pub nested_namespaces: bool,
+    /// What it may use.
+    pub limits: Limits,
+    /// Init's binary on the host.
+    pub init: PathBuf,
+    /// Arguments for init.
+    pub init_args: Vec<String>,
+    /// Environment of init itself. Nothing secret: it shows in the plan.
+    pub init_env: Vec<(String, String)>,
+    /// Descriptors init inherits, in ascending order of their numbers.
+    pub fds: Vec<PromisedFd>,
+    /// On whose behalf.
+    pub caller: Caller,
+    /// End it when the calling process ends.
+    pub dies_with_parent: bool,
+}
+
+/// `--mount SRC:DST[:ro]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserMount {
+    /// Path on the host, without symbolic links in it.
+    pub source: PathBuf,
+    /// Absolute path inside.
+    pub at: String,
+    /// Whether it can be written to.
+    pub access: Access,
+}
+
+/// `--secret NAME=FILE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secret {
+    /// Name of the file inside.
+    pub name: String,
+    /// The file on the host.
+    pub source: PathBuf,
+}
+
+/// What a launch takes over from its caller.
+#[derive(Debug)]
+pub struct Handles {
+    /// One for each promised descriptor of the plan, by name.
+    pub promised: Vec<(&'static str, OwnedFd)>,
+    /// Where the layer and init print; files or fresh pipes of ours, because inside they can be reopened.
+    pub stdout: OwnedFd,
+    /// The same for errors; what [`Layer::explain`] reads.
+    pub stderr: OwnedFd,
+}
+
+/// A launch under way.
+#[derive(Debug)]
+pub struct Launched {
+    /// The layer's own process, a child of the caller. Init outlives it.
+    pub supervisor: Process,
+    /// What remains when every process is gone. Record it before anything else.
+    pub remains: Remains,
+}
+
+/// What a layer has recorded about init.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Its pid on the host. Written before init executes, and valid for as long as init answers:
+    /// a living process keeps its number.
+    pub init_pid: Option<i32>,
+    /// Its exit code, 128 + N for signal N. Missing if the layer's process was killed before init ended.
+    pub exit_code: Option<i32>,
+}
+
+/// What a layer leaves on the host outside the sandbox's folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// The cgroup that held its limits.
+    pub cgroup: Option<PathBuf>,
+}
+
+impl Caller {
+    /// Who we are, and, for root, which id the sandbox in `folder` runs as.
+    ///
+    /// Root of a user namespace, as in a rootless container, is an ordinary user to the kernel, and here.
+    pub fn detect(folder: &Path) -> io::Result<Caller> {
+        use std::os::unix::ffi::OsStrExt;
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Caller::Ordinary);
+        }
+        let runs_as = ids::choose(folder.as_os_str().as_bytes(), ids::has_processes)?;
+        let ours = std::fs::read_to_string("/proc/self/uid_map")?;
+        Ok(if bwrap::maps_to_itself(&ours, runs_as) { Caller::Root { runs_as } } else { Caller::Ordinary })
+    }
+}
+
+impl Remains {
+    /// Removes what is left after the last process is gone.
+    ///
+    /// `ResourceBusy` means that one is not reaped yet: try again within your deadline.
+    pub fn clean(&self) -> io::Result<()> {
+        self.cgroup.as_deref().map_or(Ok(()), limits::remove)
+    }
+}

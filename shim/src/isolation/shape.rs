@@ -1,0 +1,224 @@
+//! What a sandbox's file system looks like, the same on every layer.
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use super::error::IsolationError;
+use super::plan::{Access, Content, HOME, INIT, Mount, SECRETS, WORKSPACE};
+use super::{Request, UserMount};
+
+/// Shared memory is the only file system in memory that can be written to inside.
+const SHARED_MEMORY_BYTES: u64 = 1 << 30;
+/// Paths that are ours: a mount there would replace what the sandbox is made of.
+const RESERVED: [&str; 6] = ["/proc", "/dev", "/sys", "/etc", "/run/agent", "/run/secrets"];
+/// Folders that are ours, below which more can be mounted.
+const OCCUPIED: [&str; 10] =
+    ["/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/run", WORKSPACE, HOME, "/tmp"];
+
+/// Lists the mounts for `request`, in order. Makes no system call.
+pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
+    let mut mounts = request.environment.mounts.clone();
+    let dir = |at: &str, mode| Mount::Dir { at: at.to_owned(), mode };
+    let at = |at: &str| at.to_owned();
+    mounts.extend([
+        Mount::text("/etc/hostname", format!("{}\n", request.name)),
+        Mount::text("/etc/hosts", hosts(&request.name)),
+        Mount::Proc { at: at("/proc") },
+        Mount::Dev { at: at("/dev") },
+        Mount::Tmpfs { at: at("/dev/shm"), size_bytes: SHARED_MEMORY_BYTES, mode: 0o1777 },
+        Mount::Seal { at: at("/dev") },
+        // Some programs stop when it is missing; what it would show is the host.
+        dir("/sys", 0o755),
+        Mount::given(&request.init, INIT, Access::ReadOnly),
+    ]);
+    if !request.secrets.is_empty() {
+        mounts.push(dir(SECRETS, 0o700));
+    }
+    for secret in &request.secrets {
+        check_secret_name(&secret.name)?;
+        mounts.push(Mount::File {
+            at: format!("{SECRETS}/{}", secret.name),
+            mode: 0o400,
+            content: Content::Of(secret.source.clone()),
+        });
+    }
+    mounts.extend([
+        Mount::given(request.folder.join("tmp"), "/tmp", Access::ReadWrite),
+        Mount::symlink("/tmp", "/var/tmp"),
+        Mount::given(request.folder.join("home"), HOME, Access::ReadWrite),
+        Mount::given(&request.workspace, WORKSPACE, Access::ReadWrite),
+    ]);
+    let workspace =
+        UserMount { source: request.workspace.clone(), at: at(WORKSPACE), access: Access::ReadWrite };
+    mounts.extend(masks(&workspace, request)?);
+    for mount in &request.mounts {
+        check_place(mount)?;
+        mounts.push(Mount::given(&mount.source, &mount.at, mount.access));
+        mounts.extend(masks(mount, request)?);
+    }
+    mounts.push(Mount::Seal { at: at("/") });
+    Ok(with_parents(mounts))
+}
+
+/// Adds the folders that mounts lie in. bwrap would make them by itself, but 0.8 lets nobody else look into them.
+fn with_parents(mounts: Vec<Mount>) -> Vec<Mount> {
+    let mut complete: Vec<Mount> = Vec::with_capacity(mounts.len() + 16);
+    for mount in mounts {
+        let parents: Vec<&Path> = Path::new(mount.at()).ancestors().skip(1).collect();
+        for parent in parents.iter().rev().filter(|parent| parent.parent().is_some()) {
+            let there = complete.iter().any(|earlier| match earlier {
+                // What is in there comes from elsewhere.
+                Mount::Bind { at, .. } | Mount::Tmpfs { at, .. } | Mount::Proc { at } | Mount::Dev { at } => {
+                    parent.starts_with(at)
+                }
+                Mount::Dir { at, .. } | Mount::Symlink { at, .. } => Path::new(at) == *parent,
+                Mount::File { .. } | Mount::Seal { .. } => false,
+            });
+            if !there {
+                complete.push(Mount::Dir { at: parent.to_string_lossy().into_owned(), mode: 0o755 });
+            }
+        }
+        complete.push(mount);
+    }
+    complete
+}
+
+/// Looks at what the caller gave: sources that are missing, and ways into the host that an agent has planted.
+pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
+    let given = [
+        (&request.workspace, WORKSPACE),
+        (&request.folder.join("home"), HOME),
+        (&request.folder.join("tmp"), "/tmp"),
+    ];
+    for (source, at) in given {
+        let missing = |why: &str| refuse(source, at, why);
+        match fs::symlink_metadata(source) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(missing("it is not a folder")),
+            Err(error) => return Err(missing(&error.to_string())),
+        }
+    }
+    check_unmoved(&request.workspace, WORKSPACE)?;
+    for mount in &request.mounts {
+        check_unmoved(&mount.source, &mount.at)?;
+        // An earlier session can have put a link where the mount point is to be made, and making it would follow.
+        for (folder, base) in given {
+            if let Ok(below) = Path::new(&mount.at).strip_prefix(base)
+                && let Some(link) = symlink_on_the_way(folder, below)
+            {
+                let why = format!("{} is a symbolic link", link.display());
+                return Err(refuse(&mount.source, &mount.at, &why));
+            }
+        }
+    }
+    for secret in &request.secrets {
+        let refuse = |why: String| IsolationError::Secret { name: secret.name.clone(), why };
+        let file = || format!("{}: ", secret.source.display());
+        match fs::metadata(&secret.source) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(refuse(file() + "not a file")),
+            Err(error) => return Err(refuse(file() + &error.to_string())),
+        }
+    }
+    Ok(())
+}
+
+/// A path was resolved when it was given. One that leads elsewhere now may have been moved by an agent that can
+/// write to a folder above it, and would hand the next sandbox whatever its new link points to.
+fn check_unmoved(source: &Path, at: &str) -> Result<(), IsolationError> {
+    match source.canonicalize() {
+        Ok(real) if real == source => Ok(()),
+        Ok(real) => Err(refuse(source, at, &format!("a symbolic link in it leads to {}", real.display()))),
+        Err(error) => Err(refuse(source, at, &error.to_string())),
+    }
+}
+
+/// Covers what must stay hidden where `mount` would show it, and refuses a mount that is nothing but that.
+fn masks(mount: &UserMount, request: &Request) -> Result<Vec<Mount>, IsolationError> {
+    let mut masks = Vec::new();
+    for hidden in &request.hidden {
+        if mount.source.starts_with(hidden) && !mount.source.starts_with(request.folder.join("work")) {
+            return Err(refuse(&mount.source, &mount.at, "it is part of the state of agent-shim"));
+        }
+        if let Ok(below) = hidden.strip_prefix(&mount.source)
+            && !below.as_os_str().is_empty()
+            && hidden.is_dir()
+        {
+            let at = Path::new(&mount.at).join(below).to_string_lossy().into_owned();
+            masks.push(Mount::Tmpfs { at: at.clone(), size_bytes: 4096, mode: 0o555 });
+            masks.push(Mount::Seal { at });
+        }
+    }
+    Ok(masks)
+}
+
+fn check_place(mount: &UserMount) -> Result<(), IsolationError> {
+    let at = Path::new(&mount.at);
+    let normal = at.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)));
+    let why = if !at.is_absolute() || !normal || mount.at.contains('\0') {
+        "the path inside must be absolute, without `..`".to_owned()
+    } else if RESERVED.iter().any(|reserved| at.starts_with(reserved)) {
+        "that path belongs to the sandbox".to_owned()
+    } else if OCCUPIED.iter().any(|occupied| at == Path::new(occupied)) {
+        "something else is there; choose a path below it or beside it".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(refuse(&mount.source, &mount.at, &why))
+}
+
+fn check_secret_name(name: &str) -> Result<(), IsolationError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !name.is_empty() && name.len() <= 128 && name.chars().all(fits) && !name.starts_with('.') {
+        return Ok(());
+    }
+    let why = "a name has 1 to 128 letters, digits, `_`, `-` or `.`, and begins with no `.`".to_owned();
+    Err(IsolationError::Secret { name: name.to_owned(), why })
+}
+
+fn symlink_on_the_way(folder: &Path, below: &Path) -> Option<PathBuf> {
+    let mut path = folder.to_owned();
+    below.components().find_map(|part| {
+        path.push(part);
+        fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()).then(|| path.clone())
+    })
+}
+
+fn refuse(source: &Path, at: &str, why: &str) -> IsolationError {
+    IsolationError::Mount { source_path: source.to_owned(), at: at.to_owned(), why: why.to_owned() }
+}
+
+/// The host's own table can name machines of an organisation, so it is not copied.
+fn hosts(name: &str) -> String {
+    format!("127.0.0.1 localhost {name}\n::1 localhost {name}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_are_made_once_and_not_inside_a_mount() {
+        let mounts = vec![
+            Mount::system("/usr"),
+            Mount::text("/etc/ssl/openssl.cnf", ""),
+            Mount::system("/etc/ssl/certs"),
+            Mount::system("/usr/share/x"),
+            Mount::Seal { at: "/".to_owned() },
+        ];
+        let places: Vec<String> = with_parents(mounts).iter().map(|mount| mount.at().to_owned()).collect();
+        let expected =
+            ["/usr", "/etc", "/etc/ssl", "/etc/ssl/openssl.cnf", "/etc/ssl/certs", "/usr/share/x", "/"];
+        assert_eq!(places, expected);
+    }
+
+    #[test]
+    fn a_secrets_name_is_one_plain_file_name() {
+        for name in ["", "..", ".hidden", "a/b", "a b", "a\nb", "\u{e4}", &"x".repeat(129)] {
+            assert!(check_secret_name(name).is_err(), "{name:?}");
+        }
+        for name in ["KEY", "api-key.txt", "a_b"] {
+            assert!(check_secret_name(name).is_ok(), "{name:?}");
+        }
+    }
+}

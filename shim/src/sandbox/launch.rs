@@ -1,0 +1,164 @@
+//! From a record to a plan: everything a start will do, decided and not yet done.
+
+use std::{
+    env,
+    error::Error,
+    io,
+    io::{Seek, Write},
+    os::fd::OwnedFd,
+    path::Path,
+};
+
+use agent_protocol::{message::TerminalSize, spec::InitSpec};
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::{
+    Sandbox, init_binary,
+    paths::DataDir,
+    record::{Environment, Isolation, Record},
+    spec::{self, CONTROL_FD},
+    start::{Cause, Failure},
+};
+use crate::{
+    env::host,
+    isolation::{
+        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
+        UserMount, bwrap::Bubblewrap,
+    },
+};
+
+/// The descriptor under which init finds its spec.
+const SPEC_FD: i32 = 4;
+
+pub(crate) const CONTROL: &str = "control";
+pub(crate) const SPEC: &str = "spec";
+
+/// A start that was decided.
+pub(crate) struct Prepared {
+    pub(crate) layer: Box<dyn Layer>,
+    pub(crate) plan: LaunchPlan,
+    pub(crate) spec: InitSpec,
+}
+
+/// Why a start cannot be decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error("cannot find agent-init")]
+    NoInit(#[source] io::Error),
+    #[error("cannot read the host's tools")]
+    Environment(#[source] io::Error),
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
+    #[error("the agent cannot be described to init: {0}")]
+    Spec(String),
+    #[error("finding an id for the sandbox")]
+    Caller(#[source] io::Error),
+}
+
+/// Finds what runs a sandbox.
+pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
+    match record.isolation {
+        Isolation::Bwrap => {
+            Ok(Box::new(Bubblewrap::find(&env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))?))
+        }
+    }
+}
+
+/// Decides a start. Looks at the host, changes nothing.
+pub(crate) fn prepare(
+    data: &DataDir,
+    sandbox: &Sandbox,
+    record: &Record,
+    size: Option<TerminalSize>,
+) -> Result<Prepared, PrepareError> {
+    let layer = layer_for(record)?;
+    let network = if record.network { Network::Host } else { Network::None };
+    let environment = match record.environment {
+        Environment::Host => host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?,
+    };
+    let variables = environment.variables.clone();
+    let request = Request {
+        name: record.name.to_string(),
+        folder: sandbox.folder().to_owned(),
+        workspace: record.project.clone(),
+        environment,
+        mounts: record.mounts.iter().map(user_mount).collect(),
+        secrets: record
+            .secrets
+            .iter()
+            .map(|secret| Secret { name: secret.name.clone(), source: secret.file.clone() })
+            .collect(),
+        hidden: vec![data.path().to_owned()],
+        network,
+        nested_namespaces: false,
+        limits: record.limits,
+        init: init_binary::find().map_err(PrepareError::NoInit)?,
+        init_args: vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
+        init_env: Vec::new(),
+        fds: vec![
+            PromisedFd { name: CONTROL, number: CONTROL_FD },
+            PromisedFd { name: SPEC, number: SPEC_FD },
+        ],
+        caller: Caller::detect(sandbox.folder()).map_err(PrepareError::Caller)?,
+        dies_with_parent: false,
+    };
+    let plan = layer.plan(&request)?;
+    let spec = spec::spec_for(record, &variables, size, plan.limits.init_max_processes);
+    spec.validate().map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        PrepareError::Spec(problems.join("; "))
+    })?;
+    Ok(Prepared { layer, plan, spec })
+}
+
+impl PrepareError {
+    /// What to tell the person.
+    pub(crate) fn to_failure(&self) -> Failure {
+        let failure = |cause, hint| Failure { cause, messages: chain(self), hint };
+        match self {
+            Self::Isolation(error) => of_isolation(error),
+            Self::NoInit(_) => {
+                let hint = "install agent-init beside agent-shim, or name it in AGENT_SHIM_INIT";
+                failure(Cause::Requirement, Some(hint.to_owned()))
+            }
+            Self::Spec(_) => failure(Cause::Request, None),
+            Self::Environment(_) | Self::Caller(_) => failure(Cause::Other, None),
+        }
+    }
+}
+
+/// What a layer says, for the person.
+pub(crate) fn of_isolation(error: &IsolationError) -> Failure {
+    let cause = match error.kind() {
+        ErrorKind::Requirement => Cause::Requirement,
+        ErrorKind::Usage => Cause::Request,
+        ErrorKind::Internal => Cause::Other,
+    };
+    Failure { cause, messages: chain(error), hint: error.hint() }
+}
+
+/// An error and its causes, each a message.
+pub(crate) fn chain(error: &dyn Error) -> Vec<String> {
+    let mut messages = vec![error.to_string()];
+    let mut next = error.source();
+    while let Some(error) = next {
+        messages.push(error.to_string());
+        next = error.source();
+    }
+    messages
+}
+
+fn user_mount(mount: &super::record::MountRecord) -> UserMount {
+    let access = if mount.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    UserMount { source: mount.source.clone(), at: mount.at.clone(), access }
+}
+
+/// The spec as a file without a name. Inherited rather than mounted, it has no path inside.
+pub(crate) fn spec_file(spec: &InitSpec) -> io::Result<OwnedFd> {
+    let json = serde_json::to_vec(spec)?;
+    let file = memfd_create("agent-shim-spec", MemfdFlags::CLOEXEC)?;
+    let mut file = std::fs::File::from(file);
+    file.write_all(&json)?;
+    file.rewind()?;
+    Ok(file.into())
+}

@@ -1,0 +1,361 @@
+//! Sandboxes as this host knows them: names, records, locks, the monitor, and what the kernel says about each.
+//!
+//! There is no daemon. A sandbox is a folder, and any process of ours may be killed at any instant: whoever comes next reads
+//! the files, asks the kernel, and goes on.
+
+mod atomic;
+mod channel;
+mod init_binary;
+mod journal;
+mod launch;
+mod liveness;
+/// Who may change a sandbox, and who watches it.
+pub mod lock;
+/// The process that watches one sandbox.
+pub mod monitor;
+/// What a sandbox may be called.
+pub mod name;
+/// Where everything is on the host.
+pub mod paths;
+mod probe;
+mod process;
+/// What a sandbox is: `sandbox.json`.
+pub mod record;
+mod remove;
+/// The current start: `run.json`.
+pub mod run;
+mod spec;
+/// Starting a sandbox, from the side of the command that asks for it.
+pub mod start;
+/// Ending a sandbox, within a deadline whatever state it is in.
+pub mod stop;
+#[cfg(test)]
+pub(crate) mod testing;
+mod unit_log;
+/// What people and programs are told about a sandbox.
+pub mod view;
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::fd::AsFd,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{handshake::Token, message::UnitKind};
+use rustix::fs::{Mode, OFlags};
+
+pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
+pub(crate) use launch::chain;
+pub(crate) use unit_log::paths as log_paths;
+
+use self::{
+    liveness::{Facts, Seen},
+    lock::{ChangeLock, LockError, MonitorLock},
+    name::Name,
+    paths::DataDir,
+    probe::Answer,
+    record::Record,
+    run::{Processes, Run},
+    unit_log::LOGS,
+    view::{SandboxView, State},
+};
+use crate::{
+    client::{Connection, ConnectionError, Target},
+    isolation::ProcessId,
+};
+
+/// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
+/// milliseconds, or for as long as somebody may have to wait for a graceful end; that is told then.
+pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Folders of a sandbox that hold what the agent wrote; `--fresh` empties them.
+const AGENTS_FOLDERS: [&str; 3] = ["home", "tmp", "work"];
+
+/// Why the state on disk is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// No variable names a place for data.
+    #[error("there is no place for data: neither XDG_DATA_HOME nor HOME is an absolute path")]
+    NoDataDir,
+    /// No such sandbox.
+    #[error("there is no sandbox `{0}`")]
+    NotFound(Name),
+    /// The name belongs to another sandbox.
+    #[error("there is a sandbox `{0}` already")]
+    Taken(Name),
+    /// The folder has no record: its making or its removal did not come to an end.
+    #[error("{} is not complete: it was not made to its end, or not removed to its end", .folder.display())]
+    Unfinished {
+        /// The sandbox's folder.
+        folder: PathBuf,
+    },
+    /// The record is not what we wrote.
+    #[error("{} is damaged: {problem}", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The record was written by a later version.
+    #[error("{} has version {found}; this agent-shim knows versions up to {known}", .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// What we know.
+        known: u32,
+    },
+    /// Somebody else is changing it.
+    #[error("cannot change the sandbox `{name}`")]
+    Locked {
+        /// Which.
+        name: Name,
+        /// Why.
+        source: LockError,
+    },
+    /// The kernel refuses.
+    #[error("{doing}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl StateError {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { doing: doing.into(), source }
+    }
+}
+
+/// One sandbox: its name and its folder. Nothing is read before it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sandbox {
+    name: Name,
+    folder: PathBuf,
+}
+
+impl Sandbox {
+    /// The sandbox of that name, which must be there.
+    pub fn find(data: &DataDir, name: &Name) -> Result<Self, StateError> {
+        let folder = data.sandbox(name);
+        match fs::symlink_metadata(&folder) {
+            Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
+            Ok(_) => Err(StateError::Damaged { path: folder, problem: "it is not a folder".to_owned() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateError::NotFound(name.clone())),
+            Err(source) => Err(StateError::Io { doing: format!("looking at {}", folder.display()), source }),
+        }
+    }
+
+    /// Every sandbox, sorted by name.
+    pub fn all(data: &DataDir) -> Result<Vec<Self>, StateError> {
+        let folder = |name: Name| Self { folder: data.sandbox(&name), name };
+        Ok(data.names()?.into_iter().map(folder).collect())
+    }
+
+    /// Makes the folder of a new sandbox and locks it. One that another command left unfinished is taken over.
+    pub fn create(data: &DataDir, name: &Name) -> Result<(Self, ChangeLock), StateError> {
+        let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
+        let making = || format!("making {}", sandbox.folder.display());
+        data.ensure().map_err(StateError::io(making()))?;
+        match DirBuilder::new().mode(0o700).create(&sandbox.folder) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !matches!(Record::read(&sandbox.folder), Err(StateError::Unfinished { .. })) {
+                    return Err(StateError::Taken(name.clone()));
+                }
+            }
+            Err(source) => return Err(StateError::Io { doing: making(), source }),
+        }
+        let lock = sandbox.lock(Duration::ZERO)?;
+        // Whoever had the lock before may have finished it.
+        match Record::read(&sandbox.folder) {
+            Err(StateError::Unfinished { .. }) => {}
+            _ => return Err(StateError::Taken(name.clone())),
+        }
+        sandbox.make_folders().map_err(StateError::io(making()))?;
+        Ok((sandbox, lock))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What it is.
+    pub fn record(&self) -> Result<Record, StateError> {
+        Record::read(&self.folder)
+    }
+
+    /// Keeps other commands from changing it.
+    pub fn lock(&self, patience: Duration) -> Result<ChangeLock, StateError> {
+        ChangeLock::take(&self.folder, patience).map_err(|error| match error {
+            LockError::Gone => StateError::NotFound(self.name.clone()),
+            source => StateError::Locked { name: self.name.clone(), source },
+        })
+    }
+
+    /// Makes the folders a start needs, where they are missing.
+    pub(crate) fn make_folders(&self) -> io::Result<()> {
+        for folder in AGENTS_FOLDERS.iter().chain([&LOGS]) {
+            match DirBuilder::new().mode(0o700).create(self.folder.join(folder)) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Throws away what the agent wrote, the project excepted.
+    pub(crate) fn discard_work(&self) -> io::Result<()> {
+        AGENTS_FOLDERS.iter().try_for_each(|folder| match remove::empty_tree(&self.folder.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        })
+    }
+
+    /// Removes it from the disk. The record goes last: until then it can be seen, and removed by the next try.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if entry.file_name() != record::RECORD_FILE {
+                remove::remove_tree(&entry.path())?;
+            }
+        }
+        remove::remove_tree(&self.folder)
+    }
+
+    /// Whether its init lives, as the kernel has it.
+    pub fn is_alive(&self) -> bool {
+        channel::is_alive(&self.folder)
+    }
+
+    /// Speaks to its init.
+    pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::open(&self.folder, flags, Mode::empty())
+            .map_err(|error| ConnectionError::Io("opening the sandbox's folder", error.into()))?;
+        let target = Target::InFolder { folder: folder.as_fd(), name: channel::SOCKET_FILE };
+        Connection::open(target, &Token::default(), deadline)
+    }
+
+    /// What it is doing now.
+    pub fn observe(&self) -> SandboxView {
+        let answer = probe::ask(&self.folder);
+        self.observe_with(answer)
+    }
+
+    /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.
+    pub fn ensure_monitored(&self) {
+        let unwatched = || Run::read(&self.folder).is_some_and(|run| !run.is_over());
+        if !MonitorLock::is_held(&self.folder) && unwatched() {
+            // A failure is not this command's: the sandbox lives, and the next command tries again.
+            drop(monitor::spawn_to_adopt(self));
+        }
+    }
+
+    fn observe_with(&self, answer: Answer) -> SandboxView {
+        let record = match self.record() {
+            Ok(record) => record,
+            Err(error) => {
+                return SandboxView::unknown(self.name.clone(), State::Error, Some(error.to_string()));
+            }
+        };
+        let run = Run::read(&self.folder);
+        let processes = run.as_ref().map_or(Processes::default(), Run::processes);
+        let init = processes.init.filter(|_| !matches!(answer, Answer::Dead));
+        let agent = match &answer {
+            Answer::Status(status) => init.and_then(|init| {
+                let agent = status.units.iter().find(|unit| unit.kind == UnitKind::Agent)?;
+                process::child_of_init(init, agent.pid?)
+            }),
+            _ => None,
+        };
+        let seen = |id: Option<ProcessId>| -> Seen { id.map(|id| (id, process::condition(id))) };
+        liveness::decide(&Facts {
+            record,
+            monitored: MonitorLock::is_held(&self.folder),
+            monitor: seen(processes.monitor),
+            supervisor: seen(processes.supervisor),
+            init: seen(init),
+            agent: seen(agent),
+            run,
+            answer,
+        })
+    }
+}
+
+/// What all of them are doing now. One that is stuck delays no other.
+pub fn observe_all(sandboxes: &[Sandbox]) -> Vec<SandboxView> {
+    let folders: Vec<PathBuf> = sandboxes.iter().map(|sandbox| sandbox.folder.clone()).collect();
+    let answers = probe::ask_all(&folders);
+    sandboxes.iter().zip(answers).map(|(sandbox, answer)| sandbox.observe_with(answer)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testing::TempDir;
+
+    fn data(temp: &TempDir) -> DataDir {
+        DataDir::at(temp.path().join("data"))
+    }
+
+    fn name() -> Name {
+        "web".parse().unwrap()
+    }
+
+    #[test]
+    fn a_name_is_taken_once_the_record_is_there() {
+        let temp = TempDir::new();
+        let data = data(&temp);
+        let (sandbox, lock) = Sandbox::create(&data, &name()).unwrap();
+        // Another command is making it.
+        assert!(matches!(Sandbox::create(&data, &name()), Err(StateError::Locked { .. })));
+        drop(lock);
+        // It was killed before the record was written.
+        let (_, lock) = Sandbox::create(&data, &name()).unwrap();
+        Record::new(name(), "/p".into(), std::time::SystemTime::UNIX_EPOCH).write(sandbox.folder()).unwrap();
+        drop(lock);
+        assert!(matches!(Sandbox::create(&data, &name()), Err(StateError::Taken(_))));
+    }
+
+    #[test]
+    fn one_damaged_sandbox_does_not_hide_the_others() {
+        let temp = TempDir::new();
+        let data = data(&temp);
+        for (name, content) in [("a", "{"), ("b", r#"{"version": 99}"#)] {
+            let (sandbox, _lock) = Sandbox::create(&data, &name.parse().unwrap()).unwrap();
+            fs::write(sandbox.folder().join(record::RECORD_FILE), content).unwrap();
+        }
+        let (sandbox, _lock) = Sandbox::create(&data, &name()).unwrap();
+        Record::new(name(), "/p".into(), std::time::SystemTime::UNIX_EPOCH).write(sandbox.folder()).unwrap();
+        drop(Sandbox::create(&data, &"empty".parse().unwrap()).unwrap());
+        let views = observe_all(&Sandbox::all(&data).unwrap());
+        let states: Vec<_> = views.iter().map(|view| (view.name.as_str(), view.state)).collect();
+        let error = State::Error;
+        assert_eq!(states, [("a", error), ("b", error), ("empty", error), ("web", State::Created)]);
+        assert!(views[1].reason.as_ref().unwrap().contains("version 99"));
+    }
+
+    #[test]
+    fn removal_leaves_nothing_and_needs_no_record() {
+        let temp = TempDir::new();
+        let data = data(&temp);
+        let (sandbox, _lock) = Sandbox::create(&data, &name()).unwrap();
+        fs::create_dir_all(sandbox.folder().join("home/a/b")).unwrap();
+        sandbox.remove().unwrap();
+        assert!(matches!(Sandbox::find(&data, &name()), Err(StateError::NotFound(_))));
+    }
+}

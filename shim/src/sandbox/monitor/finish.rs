@@ -1,0 +1,145 @@
+//! The end: what is left of a sandbox is cleaned up, and how it ended is written down.
+
+use std::{
+    fs, io, thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use serde_json::json;
+
+use super::watch::{Watch, finish_child};
+use crate::{
+    isolation::Process,
+    sandbox::{
+        channel::{self, SOCKET_FILE},
+        lock::{ChangeLock, MonitorLock},
+        process,
+        run::{Ended, Stage},
+        start::{Failure, Report},
+    },
+};
+
+/// How long the layer's process may outlive init.
+const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the kernel may take to end what is killed, and to let go of its cgroup.
+const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a command may keep us from removing a sandbox that was to be removed at its end.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Watch<'_> {
+    /// Init is gone: everything that it said is read, then how it ended is written down.
+    pub(super) fn finish(&mut self) {
+        self.drain();
+        let child_code = self.end_layer();
+        let reported = self.reported_code();
+        let code = self.seen.ended.map(i32::from).or(reported).or(child_code);
+        let reason = match (self.seen.ended, self.seen.stopping) {
+            (Some(_), true) => "it was stopped",
+            (Some(_), false) => "the agent ended",
+            (None, _) if code == Some(137) => "init was killed from outside",
+            (None, _) => "init ended without a word",
+        };
+        self.write_end(Stage::Ended, code, reason.to_owned());
+    }
+
+    /// Nobody watched the end.
+    pub(super) fn finish_unseen(&mut self, reason: &str) {
+        self.end_layer();
+        let code = self.reported_code();
+        let stage = if self.run.stage == Stage::Starting { Stage::Failed } else { Stage::Ended };
+        self.write_end(stage, code, reason.to_owned());
+    }
+
+    /// The start failed: nothing of it stays.
+    pub(super) fn undo(&mut self, failure: &Failure) {
+        if let Some(init) = &self.init {
+            process::kill(init.id());
+        } else if let Some(init) = self.init_from_report() {
+            process::kill(init);
+        }
+        if let Some(layer) = self.supervisor.as_ref().map(Process::id) {
+            process::kill(layer);
+        }
+        let end = Instant::now() + KERNEL_PATIENCE;
+        while channel::is_alive(self.sandbox.folder()) && Instant::now() < end {
+            // A layer that was in the middle of making init may have come so far meanwhile.
+            if let Some(init) = self.init_from_report() {
+                process::kill(init);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.drain();
+        self.end_layer();
+        self.write_end(Stage::Failed, None, failure.messages.join(": "));
+    }
+
+    /// The last steps of a monitor. Removes the sandbox where that was asked for.
+    pub(super) fn leave(&mut self, lock: MonitorLock) {
+        let report = self
+            .run
+            .ended
+            .as_ref()
+            .map(|ended| Report::Ended { code: ended.code, reason: ended.reason.clone() });
+        // Whoever stops the sandbox waits for this lock while it holds the other one.
+        drop(lock);
+        if self.record.remove
+            && let Ok(_change) = ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE)
+            && !channel::is_alive(self.sandbox.folder())
+        {
+            // What cannot be removed stays to be seen, and for `destroy`.
+            drop(self.sandbox.remove());
+        }
+        if let Some(report) = report {
+            self.tell(&report);
+        }
+    }
+
+    fn init_from_report(&self) -> Option<crate::isolation::ProcessId> {
+        if !channel::is_alive(self.sandbox.folder()) {
+            return None;
+        }
+        let report = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?;
+        process::identify(report.init_pid?)
+    }
+
+    fn reported_code(&self) -> Option<i32> {
+        self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.exit_code
+    }
+
+    /// The layer's process ends with init, unless it is stopped or stuck.
+    fn end_layer(&mut self) -> Option<i32> {
+        let layer = self.supervisor.take()?;
+        if !layer.exited_within(LAYER_PATIENCE).unwrap_or(true) {
+            process::kill(layer.id());
+            drop(layer.exited_within(KERNEL_PATIENCE));
+        }
+        finish_child(&layer)
+    }
+
+    fn write_end(&mut self, stage: Stage, code: Option<i32>, reason: String) {
+        self.clean_remains();
+        let socket = self.sandbox.folder().join(SOCKET_FILE);
+        if !channel::is_alive(self.sandbox.folder()) {
+            drop(fs::remove_file(socket));
+        }
+        self.note(
+            if stage == Stage::Failed { "sandbox-failed" } else { "sandbox-stopped" },
+            json!({ "code": code, "reason": reason }),
+        );
+        self.run.agent = Some(self.agent.clone().gone());
+        self.run.stage = stage;
+        let at = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        self.run.ended = Some(Ended { at, code, reason });
+        self.write_run();
+    }
+
+    fn clean_remains(&self) {
+        let end = Instant::now() + KERNEL_PATIENCE;
+        while let Err(error) = self.run.remains.clean() {
+            if error.kind() != io::ErrorKind::ResourceBusy || Instant::now() >= end {
+                return;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! Watching: init's events into the journal, its units' output into logs, until init is gone.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{
+    Request, ServerMessage,
+    message::{Event, EventsRequest, LogFrom, LogRequest, What},
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{
+    agent::{self, AGENT},
+    me,
+};
+use crate::{
+    isolation::{Layer, Process},
+    sandbox::{
+        Sandbox, StateError,
+        channel::{self, Channel, Flow, Received},
+        journal::Journal,
+        launch,
+        probe::{self, Answer},
+        process,
+        record::Record,
+        run::{Run, Stage},
+        unit_log::{UnitLog, is_fit_for_a_file},
+        view::{AgentState, AgentView},
+    },
+};
+
+/// Units whose output is recorded: the agent, 64 steps and 64 services, as a spec can have.
+const MAX_TAPS: usize = 129;
+
+/// Before a connection that init closed is opened again.
+const REOPEN: Duration = Duration::from_millis(100);
+
+/// Bytes of one unit's output that are written before the others get their turn.
+const TURN_READS: usize = 8;
+
+/// A monitor at work.
+pub(super) struct Watch<'a> {
+    pub(super) sandbox: &'a Sandbox,
+    pub(super) record: Record,
+    pub(super) run: Run,
+    pub(super) layer: Option<Box<dyn Layer>>,
+    pub(super) journal: Journal,
+    pub(super) agent: AgentView,
+    /// The layer's process, until it ended.
+    pub(super) supervisor: Option<Process>,
+    pub(super) init: Option<Process>,
+    /// The command that started the sandbox, as long as it listens.
+    pub(super) line: Option<UnixStream>,
+    pub(super) seen: Seen,
+    events: Option<Channel>,
+    taps: BTreeMap<String, Tap>,
+    reopen_at: Option<Instant>,
+    /// Whether logs begin anew or go on.
+    pub(super) is_fresh: bool,
+}
+
+/// What init has said that matters to the end.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) welcome: bool,
+    pub(super) agent_started: bool,
+    /// Why the agent could not be executed.
+    pub(super) agent_failed: Option<String>,
+    pub(super) setup_failed: Option<String>,
+    pub(super) stopping: bool,
+    /// The code of init's last event.
+    pub(super) ended: Option<u8>,
+}
+
+/// One unit's output.
+struct Tap {
+    log: UnitLog,
+    channel: Option<Channel>,
+    /// Init knows no such unit: asking again is of no use.
+    refused: bool,
+}
+
+impl<'a> Watch<'a> {
+    /// A monitor for a start.
+    pub(super) fn new(
+        sandbox: &'a Sandbox,
+        record: Record,
+        run: Run,
+        layer: Option<Box<dyn Layer>>,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            sandbox,
+            record,
+            run,
+            layer,
+            journal,
+            agent: AgentView::in_state(AgentState::Setup),
+            supervisor: None,
+            init: None,
+            line: None,
+            seen: Seen::default(),
+            events: None,
+            taps: BTreeMap::new(),
+            reopen_at: None,
+            is_fresh: true,
+        }
+    }
+
+    /// A monitor for what another one left behind; `None` where there is nothing to watch or to write down.
+    pub(super) fn resume(sandbox: &'a Sandbox) -> Result<Option<Self>, StateError> {
+        let Some(run) = Run::read(sandbox.folder()).filter(|run| !run.is_over()) else { return Ok(None) };
+        let record = sandbox.record()?;
+        let journal = Journal::open(sandbox.folder()).map_err(StateError::io("opening the journal"))?;
+        let layer = launch::layer_for(&record).ok();
+        let mut watch = Self::new(sandbox, record, run, layer, journal);
+        watch.is_fresh = false;
+        let processes = watch.run.processes();
+        watch.supervisor = processes.supervisor.and_then(process::hold);
+        watch.init = processes.init.and_then(process::hold);
+        if let Some(agent) = watch.run.agent.clone() {
+            watch.agent = agent;
+        }
+        Ok(Some(watch))
+    }
+
+    /// Goes on with a sandbox that lives.
+    pub(super) fn take_over(&mut self) {
+        self.seen.agent_started = true;
+        self.run.monitor = me();
+        self.run.stage = Stage::Running;
+        self.find_init();
+        self.write_run();
+        self.note("monitor-adopted", serde_json::json!({}));
+        if let Answer::Status(status) = probe::ask(self.sandbox.folder()) {
+            for unit in &status.units {
+                self.tap(&unit.name);
+            }
+            if let Some(agent) = status.units.iter().find(|unit| unit.name == AGENT) {
+                self.agent = AgentView::from(agent);
+            }
+        }
+        self.tap(AGENT);
+        self.open_events();
+    }
+
+    /// Watches until init is gone, and writes down how that was.
+    pub(super) fn until_the_end(&mut self) {
+        while self.turn(None) {}
+        self.finish();
+    }
+
+    /// Waits for something to happen and takes note of it. Returns false once init is gone.
+    pub(super) fn turn(&mut self, deadline: Option<Instant>) -> bool {
+        let until = [deadline, self.reopen_at].into_iter().flatten().min();
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        if self.wait(timeout).is_err() {
+            // The kernel is out of memory; a busy loop would not help it.
+            thread::sleep(REOPEN);
+            return true;
+        }
+        let mut suspicion = self.reap_supervisor();
+        suspicion |= self.init.as_ref().is_some_and(|init| !init.alive().unwrap_or(true));
+        suspicion |= self.read_events();
+        suspicion |= self.read_taps();
+        if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
+            self.reopen();
+        }
+        !(suspicion && !channel::is_alive(self.sandbox.folder()))
+    }
+
+    fn wait(&self, timeout: PollTimeout) -> nix::Result<()> {
+        let channels = self.taps.values().filter_map(|tap| tap.channel.as_ref()).chain(&self.events);
+        let mut watched: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
+        watched.extend(self.supervisor.iter().chain(&self.init).map(AsFd::as_fd));
+        let mut fds: Vec<PollFd<'_>> =
+            watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        if !self.seen.agent_started
+            && let Some(line) = &self.line
+        {
+            fds.push(PollFd::new(line.as_fd(), PollFlags::POLLIN));
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens the stream of events behind those that are in the journal.
+    pub(super) fn open_events(&mut self) {
+        let request = Request::Events(EventsRequest { after: self.journal.last_of_init(), follow: true });
+        match Channel::open(self.sandbox.folder(), &request) {
+            Ok(channel) => self.events = Some(channel),
+            Err(_) => self.reopen_at = Some(Instant::now() + REOPEN),
+        }
+    }
+
+    /// Opens the stream of a unit's output behind what is in its log.
+    fn tap(&mut self, unit: &str) {
+        if !is_fit_for_a_file(unit) || self.taps.len() >= MAX_TAPS || self.taps.contains_key(unit) {
+            return;
+        }
+        let folder = self.sandbox.folder();
+        let log = if self.is_fresh { UnitLog::begin(folder, unit) } else { UnitLog::resume(folder, unit) };
+        let Ok(log) = log else { return };
+        self.taps.insert(unit.to_owned(), Tap { log, channel: None, refused: false });
+        self.open_tap(unit);
+    }
+
+    fn open_tap(&mut self, unit: &str) {
+        let Some(tap) = self.taps.get_mut(unit) else { return };
+        let from = LogFrom::Offset(tap.log.next_offset());
+        let request = Request::Log(LogRequest { unit: unit.to_owned(), from, follow: true });
+        match Channel::open(self.sandbox.folder(), &request) {
+            Ok(channel) => tap.channel = Some(channel),
+            Err(_) => self.reopen_at = Some(Instant::now() + REOPEN),
+        }
+    }
+
+    fn reopen(&mut self) {
+        self.reopen_at = None;
+        if self.events.is_none() {
+            self.open_events();
+        }
+        let closed = |tap: &Tap| tap.channel.is_none() && !tap.refused;
+        let closed: Vec<String> =
+            self.taps.iter().filter(|(_, tap)| closed(tap)).map(|(unit, _)| unit.clone()).collect();
+        for unit in closed {
+            self.open_tap(&unit);
+        }
+    }
+
+    /// Returns whether the stream ended.
+    fn read_events(&mut self) -> bool {
+        let Some(channel) = &mut self.events else { return false };
+        let (mut events, mut welcome) = (Vec::new(), false);
+        let flow = channel.pump(|received| match received {
+            Received::Welcome => welcome = true,
+            Received::Message(ServerMessage::Event(event)) => events.push(*event),
+            Received::Message(_) | Received::Data(..) => {}
+        });
+        self.seen.welcome |= welcome;
+        if welcome && self.init.is_none() {
+            self.find_init();
+            self.write_run();
+        }
+        for event in &events {
+            self.take_note(event);
+        }
+        let ended = !matches!(flow, Ok(Flow::More | Flow::Blocked));
+        if ended {
+            self.events = None;
+            self.reopen_at.get_or_insert_with(|| Instant::now() + REOPEN);
+        }
+        ended
+    }
+
+    fn take_note(&mut self, event: &Event) {
+        // A full disk loses events; the journal says so with the next one that it can take.
+        drop(self.journal.note_event(event));
+        agent::follow(&mut self.agent, event);
+        match &event.what {
+            What::UnitStarted { unit, .. } => {
+                self.seen.agent_started |= unit == AGENT;
+                self.tap(unit);
+            }
+            What::UnitFailed { unit, reason } if unit == AGENT => {
+                self.seen.agent_failed = Some(reason.clone());
+            }
+            What::SetupFailed { reason } => self.seen.setup_failed = Some(reason.clone()),
+            What::Stopping { .. } => self.seen.stopping = true,
+            What::Ended { code } => self.seen.ended = Some(*code),
+            _ => {}
+        }
+    }
+
+    /// Returns whether a stream ended.
+    fn read_taps(&mut self) -> bool {
+        let mut ended = false;
+        for tap in self.taps.values_mut() {
+            let Tap { log, channel, refused } = tap;
+            let Some(open) = channel else { continue };
+            for _ in 0..TURN_READS {
+                let flow = open.pump(|received| match received {
+                    // What a full disk does not take is marked as a gap later.
+                    Received::Data(offset, bytes) => drop(log.append(offset, bytes)),
+                    Received::Message(ServerMessage::Failed(_)) => *refused = true,
+                    Received::Welcome | Received::Message(_) => {}
+                });
+                match flow {
+                    Ok(Flow::More) => {}
+                    Ok(Flow::Blocked) => break,
+                    Ok(Flow::Closed) | Err(_) => {
+                        *channel = None;
+                        ended = true;
+                        break;
+                    }
+                }
+            }
+        }
+        if ended {
+            self.reopen_at.get_or_insert_with(|| Instant::now() + REOPEN);
+        }
+        ended
+    }
+
+    /// Reads what init said before it ended: all of it has arrived.
+    pub(super) fn drain(&mut self) {
+        while self.events.is_some() && !self.read_events() && self.has_input() {}
+        while self.taps.values().any(|tap| tap.channel.is_some()) && !self.read_taps() && self.has_input() {}
+        self.events = None;
+        self.taps.clear();
+        self.reopen_at = None;
+    }
+
+    fn has_input(&self) -> bool {
+        let channels = self.taps.values().filter_map(|tap| tap.channel.as_ref()).chain(&self.events);
+        let mut fds: Vec<PollFd<'_>> =
+            channels.map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN)).collect();
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(ready) if ready > 0)
+    }
+
+    /// Collects the layer's process if it ended. Init may live on without it.
+    fn reap_supervisor(&mut self) -> bool {
+        let ended = self.supervisor.as_ref().is_some_and(|one| !one.alive().unwrap_or(true));
+        if ended && let Some(process) = self.supervisor.take() {
+            finish_child(&process);
+        }
+        ended
+    }
+
+    fn find_init(&mut self) {
+        if self.init.is_some() {
+            return;
+        }
+        let Some(layer) = &self.layer else { return };
+        let Ok(report) = layer.report(self.sandbox.folder()) else { return };
+        self.init = report.init_pid.and_then(|pid| Process::now(pid).ok().flatten());
+        self.run.init = self.init.as_ref().map(Process::id);
+    }
+
+    /// Best effort: whatever is not in the file is found out from the kernel.
+    pub(super) fn write_run(&mut self) {
+        drop(self.run.write(self.sandbox.folder()));
+    }
+
+    pub(super) fn note(&mut self, event: &str, details: serde_json::Value) {
+        // A full disk loses this event and no other thing.
+        drop(self.journal.note(super::now_ms(), event, details));
+    }
+}
+
+/// Collects the status of a process that ended, if it is our child.
+pub(super) fn finish_child(process: &Process) -> Option<i32> {
+    let pid = rustix::process::Pid::from_raw(process.id().pid)?;
+    let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).ok()??;
+    status.1.exit_status()
+}
+
+/// Whether the command at the other end of the line is gone.
+pub(super) fn is_hung_up(line: &mut UnixStream) -> bool {
+    use io::Read;
+    match line.read(&mut [0; 16]) {
+        Ok(0) => true,
+        Ok(_) => false,
+        Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+    }
+}

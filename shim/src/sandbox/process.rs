@@ -1,0 +1,120 @@
+//! What recorded processes are doing, asked of the kernel without touching them.
+
+use std::{fs, sync::OnceLock};
+
+use rustix::process::Signal;
+
+use crate::isolation::{Process, ProcessId};
+
+/// What a process is doing, as far as it matters to somebody who waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It can run.
+    Alive,
+    /// A signal or a debugger stopped it.
+    Stopped,
+    /// It ended, or this number means another process by now.
+    Gone,
+}
+
+/// What the recorded process is doing.
+pub(crate) fn condition(id: ProcessId) -> Condition {
+    let Ok(stat) = fs::read(format!("/proc/{}/stat", id.pid)) else { return Condition::Gone };
+    match parse_stat(&stat) {
+        Some((state, start)) if start == id.start_ticks => match state {
+            b'Z' | b'X' | b'x' => Condition::Gone,
+            b'T' | b't' => Condition::Stopped,
+            _ => Condition::Alive,
+        },
+        _ => Condition::Gone,
+    }
+}
+
+/// The recorded process, held, so that its number cannot change its meaning; `None` where it is gone.
+pub(crate) fn hold(id: ProcessId) -> Option<Process> {
+    Process::find(id).ok().flatten().filter(|process| process.alive().unwrap_or(false))
+}
+
+/// Ends the recorded process; fine if it is gone.
+pub(crate) fn kill(id: ProcessId) {
+    if let Some(process) = hold(id) {
+        // It may have ended since; a refusal of the kernel shows in the wait that follows.
+        drop(process.signal(Signal::KILL));
+    }
+}
+
+/// What to record about the process that has this number now; `None` where there is none.
+pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
+    Process::now(pid).ok().flatten().map(|process| process.id())
+}
+
+/// Identifies this boot: process numbers and start times mean nothing in another one.
+pub(crate) fn boot_id() -> &'static str {
+    static BOOT: OnceLock<String> = OnceLock::new();
+    BOOT.get_or_init(|| {
+        fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    })
+}
+
+/// The child of `init` that has the number `inside` in the sandbox.
+///
+/// Looks at the first few children only: the agent is one of the oldest.
+pub(crate) fn child_of_init(init: ProcessId, inside: u32) -> Option<ProcessId> {
+    const MOST: usize = 64;
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", init.pid)).ok()?;
+    children
+        .split_ascii_whitespace()
+        .take(MOST)
+        .filter_map(|pid| pid.parse().ok())
+        .find(|pid| innermost_number(*pid) == Some(inside))
+        .and_then(identify)
+}
+
+fn innermost_number(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpid:"))?.split_ascii_whitespace().last()?.parse().ok()
+}
+
+/// State and start time. The command name before them may hold anything, parentheses and spaces included.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+    const FROM_STATE_TO_START: usize = 19;
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    Some((state, fields.nth(FROM_STATE_TO_START - 1)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn me() -> ProcessId {
+        identify(std::process::id().cast_signed()).unwrap()
+    }
+
+    #[test]
+    fn this_process_is_alive_and_an_earlier_one_with_its_number_is_not() {
+        assert_eq!(condition(me()), Condition::Alive);
+        assert!(hold(me()).is_some());
+        let earlier = ProcessId { start_ticks: me().start_ticks - 1, ..me() };
+        assert_eq!(condition(earlier), Condition::Gone);
+        assert!(hold(earlier).is_none());
+    }
+
+    #[test]
+    fn a_hostile_command_name_does_not_move_the_fields() {
+        let stat = b"7 (a) R 1 2) T 1 7 7 0 -1 4194560 91 0 0 0 1 2 0 0 20 0 1 0 12345 2928640 237 99";
+        assert_eq!(parse_stat(stat), Some((b'T', 12345)));
+        assert_eq!(parse_stat(b"7 (a"), None);
+    }
+
+    #[test]
+    fn a_killed_process_is_gone_before_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let id = identify(child.id().cast_signed()).unwrap();
+        kill(id);
+        child.wait().unwrap();
+        assert_eq!(condition(id), Condition::Gone);
+        kill(id);
+    }
+}

@@ -1,0 +1,111 @@
+//! What init is told: the record of a sandbox as an [`InitSpec`]. No I/O.
+
+use std::collections::BTreeMap;
+
+use agent_protocol::{
+    message::TerminalSize,
+    spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal},
+};
+
+use super::record::Record;
+use crate::isolation::plan::WORKSPACE;
+
+/// The descriptor under which init finds its listening socket.
+pub(crate) const CONTROL_FD: i32 = 3;
+
+/// The spec for one start.
+///
+/// `variables` come from the environment the tools come from; nothing of the caller's own environment is in
+/// them, and only what was asked for by `-e` and `--env-file` is added. Secrets are mounts and never here.
+pub(crate) fn spec_for(
+    record: &Record,
+    variables: &[(String, String)],
+    size: Option<TerminalSize>,
+    max_processes: Option<u64>,
+) -> InitSpec {
+    let mut env: BTreeMap<String, String> = variables.iter().cloned().collect();
+    env.extend(record.env.clone());
+    let mut terminal = Terminal::default();
+    if let Some(term) = record.env.get("TERM") {
+        terminal.term.clone_from(term);
+    }
+    if let Some(size) = size {
+        terminal.cols = size.columns.max(1);
+        terminal.rows = size.rows.max(1);
+    }
+    InitSpec {
+        name: record.name.to_string(),
+        control: Some(Control { listen: Listen::Fd(CONTROL_FD), token: None }),
+        env,
+        workdir: Some(WORKSPACE.to_owned()),
+        agent: Some(Agent {
+            argv: record.command.clone(),
+            restart: Restart { policy: record.restart, ..Restart::default() },
+            terminal: Some(terminal),
+            ..Agent::default()
+        }),
+        on_agent_exit: record.on_agent_exit,
+        // Events are in the journal; what init prints goes into a file that nothing bounds but this.
+        log_level: LogLevel::Warn,
+        // Memory and processor time are the isolation layer's to bound, outside.
+        limits: Limits { pids: max_processes, ..Limits::default() },
+        ..InitSpec::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sandbox::record::SecretRecord;
+    use agent_protocol::spec::{OnAgentExit, RestartPolicy};
+    use std::time::SystemTime;
+
+    fn record() -> Record {
+        let mut record = Record::new("web".parse().unwrap(), "/src/web".into(), SystemTime::UNIX_EPOCH);
+        record.command = vec!["my-agent".to_owned(), "--flag".to_owned()];
+        record.secrets = vec![SecretRecord { name: "API_KEY".to_owned(), file: "/keys/api".into() }];
+        record
+    }
+
+    fn variables() -> Vec<(String, String)> {
+        [("HOME", "/home/sandbox"), ("PATH", "/usr/bin:/bin")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .into()
+    }
+
+    #[test]
+    fn the_spec_of_a_plain_sandbox() {
+        let spec = spec_for(&record(), &variables(), None, None);
+        spec.validate().unwrap();
+        let json: serde_json::Value = serde_json::from_str(&spec.to_json()).unwrap();
+        assert_eq!(json["name"], "web");
+        assert_eq!(json["control"]["listen"]["fd"], 3);
+        assert_eq!(json["workdir"], "/workspace");
+        assert_eq!(json["agent"]["argv"], serde_json::json!(["my-agent", "--flag"]));
+        assert_eq!(json["agent"]["terminal"]["term"], "xterm-256color");
+        assert_eq!(json["env"], serde_json::json!({ "HOME": "/home/sandbox", "PATH": "/usr/bin:/bin" }));
+    }
+
+    #[test]
+    fn secrets_are_nowhere_in_it() {
+        let json = spec_for(&record(), &variables(), None, None).to_json();
+        assert!(!json.contains("API_KEY") && !json.contains("/keys/api"), "{json}");
+    }
+
+    #[test]
+    fn what_was_asked_for_is_passed_on() {
+        let mut record = record();
+        record.env = [("PATH", "/opt/bin"), ("TERM", "vt100")].map(|(k, v)| (k.into(), v.into())).into();
+        record.restart = RestartPolicy::Always;
+        record.on_agent_exit = OnAgentExit::End;
+        let spec = spec_for(&record, &variables(), Some(TerminalSize { columns: 0, rows: 50 }), Some(99));
+        spec.validate().unwrap();
+        let agent = spec.agent.unwrap();
+        let terminal = agent.terminal.unwrap();
+        assert_eq!((terminal.cols, terminal.rows, terminal.term.as_str()), (1, 50, "vt100"));
+        assert_eq!(agent.restart.policy, RestartPolicy::Always);
+        assert_eq!(spec.on_agent_exit, OnAgentExit::End);
+        assert_eq!(spec.env["PATH"], "/opt/bin");
+        assert_eq!(spec.limits.pids, Some(99));
+    }
+}

@@ -1,0 +1,376 @@
+//! Starting a sandbox, from the side of the command that asks for it.
+//!
+//! The monitor does the work and reports over a socket pair. When the command goes away before the start came to its
+//! end, the monitor sees the pair close, and undoes it.
+
+use std::{
+    io::{self, Read},
+    net::Shutdown,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::message::TerminalSize;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, SigmaskHow, Signal, sigprocmask},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Sandbox, StateError, channel, launch,
+    lock::{ChangeLock, MonitorLock},
+    paths::{DATA_VARIABLE, DataDir},
+    record::Record,
+    stop,
+};
+
+/// How long the monitor of the start before may take to write down how that ended.
+const OLD_MONITOR_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long an undone start may take to say so.
+const UNDO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest report read.
+const MAX_REPORT_BYTES: usize = 64 * 1024;
+
+/// What the monitor tells the command that started it, one JSON object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "kebab-case")]
+pub(crate) enum Report {
+    /// The agent was executed and init answers.
+    Ready,
+    /// It was not, and everything was undone.
+    Failed(Failure),
+    /// The sandbox ended.
+    Ended {
+        /// The code init ended with, where it is known.
+        code: Option<i32>,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// Why a start failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{}", .messages.first().map_or("no reason given", String::as_str))]
+pub struct Failure {
+    /// For programs.
+    pub cause: Cause,
+    /// What failed, and why, each because of the next.
+    pub messages: Vec<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// What kind of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// The machine lacks something.
+    Requirement,
+    /// The agent's program does not exist.
+    AgentNotFound,
+    /// The agent's program cannot be executed.
+    AgentNotExecutable,
+    /// It was called off.
+    Cancelled,
+    /// What was asked for cannot be.
+    Request,
+    /// Anything else.
+    Other,
+}
+
+/// Why there is no running sandbox now.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It runs already.
+    #[error("it is running already")]
+    Running,
+    /// The state on disk is of no use, or the disk is full.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// It was tried.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// A start that the monitor is carrying out.
+#[derive(Debug)]
+pub struct Starting {
+    reports: Reports,
+    monitor: Child,
+    /// Made by this start, so that its failure leaves nothing.
+    is_new: bool,
+}
+
+/// A sandbox that runs, and a line to its monitor.
+#[derive(Debug)]
+pub struct Started {
+    reports: Reports,
+}
+
+/// Begins the start of a sandbox whose record is written and which is locked.
+pub fn begin(
+    data: &DataDir,
+    sandbox: &Sandbox,
+    _lock: &ChangeLock,
+    is_new: bool,
+    size: Option<TerminalSize>,
+) -> Result<Starting, StartError> {
+    if !is_new {
+        if channel::is_alive(sandbox.folder()) {
+            return Err(StartError::Running);
+        }
+        settle_previous(sandbox);
+    }
+    let spawned = UnixStream::pair().and_then(|(ours, theirs)| {
+        ours.set_nonblocking(true)?;
+        Ok((ours, spawn(data, sandbox, is_new, size, theirs)?))
+    });
+    let (ours, monitor) = spawned.map_err(StateError::io("starting the monitor"))?;
+    Ok(Starting { reports: Reports { stream: ours, bytes: Vec::new() }, monitor, is_new })
+}
+
+/// What a start would do, as text: the exact command, or the whole plan as JSON.
+pub fn show(data: &DataDir, sandbox: &Sandbox, record: &Record, json: bool) -> Result<String, Failure> {
+    let prepared = launch::prepare(data, sandbox, record, None).map_err(|error| error.to_failure())?;
+    if !json {
+        return Ok(prepared.layer.to_shell(&prepared.plan));
+    }
+    let whole = serde_json::json!({
+        "record": record,
+        "plan": serde_json::from_str::<serde_json::Value>(&prepared.plan.to_json()).unwrap_or_default(),
+        "spec": prepared.spec,
+    });
+    Ok(format!("{whole:#}"))
+}
+
+/// Waits until nobody is busy with the start before, and has its end written down.
+fn settle_previous(sandbox: &Sandbox) {
+    let end = Instant::now() + OLD_MONITOR_PATIENCE;
+    while MonitorLock::is_held(sandbox.folder()) {
+        if Instant::now() >= end {
+            stop::kill_monitor(sandbox);
+            break;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    stop::settle(sandbox, "it ended while nobody watched");
+}
+
+fn spawn(
+    data: &DataDir,
+    sandbox: &Sandbox,
+    is_new: bool,
+    size: Option<TerminalSize>,
+    reports: UnixStream,
+) -> io::Result<Child> {
+    let mut command = monitor_command(data, sandbox)?;
+    command.arg("--start");
+    if is_new {
+        command.arg("--new");
+    }
+    if let Some(size) = size {
+        command.arg(format!("--size={}x{}", size.columns, size.rows));
+    }
+    command.stdout(OwnedFd::from(reports)).spawn()
+}
+
+/// The command line of a monitor: a name that can be recognised in `ps`, and nothing of the caller's environment but
+/// what finds programs.
+pub(super) fn monitor_command(data: &DataDir, sandbox: &Sandbox) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["monitor", sandbox.name().as_str()]).env_clear().env(DATA_VARIABLE, data.path());
+    for name in ["PATH", super::init_binary::INIT_VARIABLE] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    Ok(command)
+}
+
+impl Starting {
+    /// Waits until the agent runs. `SIGINT`, `SIGTERM` and `SIGHUP` call the start off.
+    ///
+    /// The wait has no deadline of its own: init's arrival and each step of a setup have theirs, in the monitor.
+    pub fn wait(mut self, sandbox: &Sandbox) -> Result<Started, StartError> {
+        let signals = Signals::catch().map_err(StateError::io("catching signals"))?;
+        let mut called_off = None;
+        loop {
+            if signals.file.read_signal().is_ok_and(|one| one.is_some()) {
+                called_off.get_or_insert_with(Instant::now);
+                // A failure means that the monitor is gone, which the next read tells.
+                drop(self.reports.stream.shutdown(Shutdown::Write));
+            }
+            match self.reports.next() {
+                Next::Report(Report::Ready) => return Ok(Started { reports: self.reports }),
+                Next::Report(Report::Failed(failure)) => {
+                    // Reaped here, so that a failed start leaves no zombie to the caller.
+                    drop(self.monitor.wait());
+                    return Err(failure.into());
+                }
+                Next::Report(Report::Ended { reason, .. }) => return Err(self.undo(sandbox, Cause::Other, &reason)),
+                // A signal from a terminal reaches the monitor too, before it has left our process group.
+                Next::End if called_off.is_some() => {
+                    return Err(self.undo(sandbox, Cause::Cancelled, "it was called off"));
+                }
+                Next::End => return Err(self.undo(sandbox, Cause::Other, "the monitor was killed")),
+                Next::Nothing => {}
+            }
+            let timeout = match called_off {
+                None => PollTimeout::NONE,
+                Some(since) if Instant::now() < since + UNDO_PATIENCE => PollTimeout::from(100u8),
+                Some(_) => return Err(self.undo(sandbox, Cause::Cancelled, "it was called off")),
+            };
+            let mut fds = [
+                PollFd::new(self.reports.stream.as_fd(), PollFlags::POLLIN),
+                PollFd::new(signals.file.as_fd(), PollFlags::POLLIN),
+            ];
+            // An interrupted wait is taken up again above.
+            let _ = poll(&mut fds, timeout);
+        }
+    }
+
+    /// Undoes what a monitor that is no more had begun.
+    fn undo(mut self, sandbox: &Sandbox, cause: Cause, reason: &str) -> StartError {
+        drop(self.monitor.kill());
+        drop(self.monitor.wait());
+        let stopped = stop::force(sandbox).and_then(|_| {
+            if self.is_new { sandbox.remove().map_err(StateError::io("removing it")) } else { Ok(()) }
+        });
+        let mut messages = vec![reason.to_owned()];
+        messages.extend(stopped.err().map(|error| format!("undoing the start: {error}")));
+        StartError::Failed(Failure { cause, messages, hint: None })
+    }
+}
+
+impl Started {
+    /// Waits for the end of the sandbox, which is under way. `None` where the monitor is gone or takes too long.
+    pub fn wait_end(mut self, patience: Duration) -> Option<Option<i32>> {
+        let end = Instant::now() + patience;
+        loop {
+            match self.reports.next() {
+                Next::Report(Report::Ended { code, .. }) => return Some(code),
+                Next::Report(_) => {}
+                Next::End => return None,
+                Next::Nothing => {
+                    let left = end.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        return None;
+                    }
+                    let mut fds = [PollFd::new(self.reports.stream.as_fd(), PollFlags::POLLIN)];
+                    // An interrupted wait is taken up again above.
+                    let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Reports {
+    stream: UnixStream,
+    bytes: Vec<u8>,
+}
+
+enum Next {
+    Report(Report),
+    Nothing,
+    End,
+}
+
+impl Reports {
+    fn next(&mut self) -> Next {
+        loop {
+            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.bytes.drain(..=end).collect();
+                match serde_json::from_slice(&line) {
+                    Ok(report) => return Next::Report(report),
+                    Err(_) => continue,
+                }
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Next::End,
+                Ok(count) if self.bytes.len() + count <= MAX_REPORT_BYTES => {
+                    self.bytes.extend_from_slice(&chunk[..count]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Nothing,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => return Next::End,
+            }
+        }
+    }
+}
+
+/// Signals that call a start off, as a descriptor; as before once dropped.
+struct Signals {
+    file: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        let set: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
+        let file = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
+        Ok(Self { file, before })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // It worked the other way round, so it works this way.
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn reports_come_line_by_line_however_they_are_cut() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut reports = Reports { stream: ours, bytes: Vec::new() };
+        assert!(matches!(reports.next(), Next::Nothing));
+        let failure =
+            Failure { cause: Cause::Requirement, messages: vec!["no bwrap".to_owned()], hint: None };
+        let mut text = serde_json::to_vec(&Report::Ready).unwrap();
+        text.push(b'\n');
+        text.extend(serde_json::to_vec(&Report::Failed(failure.clone())).unwrap());
+        text.push(b'\n');
+        theirs.write_all(&text[..10]).unwrap();
+        assert!(matches!(reports.next(), Next::Nothing));
+        theirs.write_all(&text[10..]).unwrap();
+        drop(theirs);
+        assert!(matches!(reports.next(), Next::Report(Report::Ready)));
+        assert!(matches!(reports.next(), Next::Report(Report::Failed(found)) if found == failure));
+        assert!(matches!(reports.next(), Next::End));
+    }
+
+    #[test]
+    fn a_flood_without_a_line_is_the_end() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        let mut reports = Reports { stream: ours, bytes: Vec::new() };
+        while !matches!(reports.next(), Next::End) {
+            drop(theirs.write(&[b'x'; 4096]));
+        }
+        assert!(reports.bytes.len() <= MAX_REPORT_BYTES);
+    }
+}

@@ -1,0 +1,230 @@
+//! Ending a sandbox, within a deadline whatever state it is in.
+//!
+//! Init does it in order when asked. Where it cannot answer, the host kills it, and the kernel ends all that is inside with it.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    thread,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{Request, ServerMessage, spec::Shutdown};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{
+    Sandbox, StateError,
+    channel::{self, Channel, Flow, OpenError, Received},
+    launch,
+    lock::MonitorLock,
+    monitor, process,
+    run::{Processes, Run},
+};
+
+/// How long init may take to say that it heard us.
+const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
+/// How long init may take to kill everything and end, when it is told to.
+const FORCE_PATIENCE: Duration = Duration::from_millis(300);
+/// How long the kernel may take to end a killed init and all that is inside.
+const KILL_PATIENCE: Duration = Duration::from_millis(300);
+/// How long the monitor may take to write down how it ended.
+const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
+/// What a graceful end may take beyond the deadline init has for it.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// It was not running.
+    Already,
+    /// Init ended in order.
+    InOrder,
+    /// The host killed it.
+    Killed,
+}
+
+/// Why it did not end.
+#[derive(Debug, thiserror::Error)]
+pub enum StopError {
+    /// Init lives and does not answer.
+    #[error("init does not answer")]
+    Stuck,
+    /// Init says no.
+    #[error("init refuses: {0}")]
+    Refused(String),
+    /// The state on disk is of no use.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Asks init for the end, and waits for it. What takes longer than init's own deadline is killed.
+pub fn gracefully(sandbox: &Sandbox) -> Result<Stopped, StopError> {
+    let folder = sandbox.folder();
+    let mut channel = match Channel::open(folder, &Request::Stop { force: false }) {
+        Ok(channel) => channel,
+        Err(OpenError::Dead) => {
+            settle_end(sandbox, "it ended while nobody watched");
+            return Ok(Stopped::Already);
+        }
+        Err(OpenError::Full) => return Err(StopError::Stuck),
+        Err(OpenError::Io(source)) => {
+            return Err(StateError::Io { doing: "connecting to init".to_owned(), source }.into());
+        }
+    };
+    match hear(&mut channel, Instant::now() + ANSWER_PATIENCE) {
+        Heard::Done | Heard::End => {}
+        Heard::Nothing => return Err(StopError::Stuck),
+        Heard::Refused(why) => return Err(StopError::Refused(why)),
+    }
+    let patience = Duration::from_millis(Shutdown::default().total_ms) + MARGIN;
+    if wait_dead(sandbox, Some(&mut channel), patience) {
+        settle_end(sandbox, "it was stopped");
+        return Ok(Stopped::InOrder);
+    }
+    Ok(force(sandbox)?)
+}
+
+/// Ends it now. Takes a second at most, whatever is stuck.
+pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
+    let folder = sandbox.folder();
+    let asked = match Channel::open(folder, &Request::Stop { force: true }) {
+        Err(OpenError::Dead) => {
+            kill_layer(sandbox);
+            settle_end(sandbox, "it ended while nobody watched");
+            return Ok(Stopped::Already);
+        }
+        Ok(channel) => Some(channel),
+        Err(_) => None,
+    };
+    let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
+    if !in_order {
+        kill_init(sandbox);
+        if !wait_dead(sandbox, None, KILL_PATIENCE) {
+            let source = io::Error::new(io::ErrorKind::TimedOut, "the kernel has not ended init yet");
+            return Err(StateError::Io { doing: format!("killing `{}`", sandbox.name()), source });
+        }
+    }
+    kill_layer(sandbox);
+    settle_end(sandbox, if in_order { "it was stopped by force" } else { "it was killed by force" });
+    Ok(if in_order { Stopped::InOrder } else { Stopped::Killed })
+}
+
+/// Has the end written down, by the monitor if it can.
+fn settle_end(sandbox: &Sandbox, reason: &str) {
+    let end = Instant::now() + MONITOR_PATIENCE;
+    let over = || Run::read(sandbox.folder()).is_none_or(|run| run.is_over());
+    while !over() && MonitorLock::is_held(sandbox.folder()) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    // It goes on for a moment behind its last record: with removing what is left, with ending itself.
+    while MonitorLock::is_held(sandbox.folder()) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+    if MonitorLock::is_held(sandbox.folder()) {
+        kill_monitor(sandbox);
+    }
+    settle(sandbox, reason);
+}
+
+/// Writes down the end of a start that has no monitor, where that is still to be done. Fine where a new monitor does it.
+pub(super) fn settle(sandbox: &Sandbox, reason: &str) {
+    if Run::read(sandbox.folder()).is_some_and(|run| !run.is_over()) {
+        // What cannot be written is found out again by the next command.
+        drop(monitor::settle(sandbox, reason));
+    }
+}
+
+/// Ends a monitor that is stuck; another one goes on where it was.
+pub(super) fn kill_monitor(sandbox: &Sandbox) {
+    let Some(monitor) = recorded(sandbox).monitor else { return };
+    process::kill(monitor);
+    let end = Instant::now() + KILL_PATIENCE;
+    while MonitorLock::is_held(sandbox.folder()) && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn kill_init(sandbox: &Sandbox) {
+    let recorded = recorded(sandbox).init;
+    // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init
+    // lives: we were not refused, so it does.
+    let init = recorded.or_else(|| {
+        let report = launch::layer_for(&sandbox.record().ok()?).ok()?.report(sandbox.folder()).ok()?;
+        process::identify(report.init_pid?)
+    });
+    if let Some(init) = init {
+        process::kill(init);
+    }
+}
+
+/// The layer's process ends with init, unless it is stopped.
+fn kill_layer(sandbox: &Sandbox) {
+    let Some(supervisor) = recorded(sandbox).supervisor.and_then(process::hold) else { return };
+    if !supervisor.exited_within(Duration::from_millis(100)).unwrap_or(true) {
+        process::kill(supervisor.id());
+    }
+}
+
+fn recorded(sandbox: &Sandbox) -> Processes {
+    Run::read(sandbox.folder()).map_or(Processes::default(), |run| run.processes())
+}
+
+/// Waits until init is gone. With a channel it is woken by its end.
+fn wait_dead(sandbox: &Sandbox, mut channel: Option<&mut Channel>, patience: Duration) -> bool {
+    let end = Instant::now() + patience;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(open) = channel.as_deref_mut() {
+            match hear(open, end) {
+                Heard::Done | Heard::Refused(_) => {}
+                Heard::End => channel = None,
+                Heard::Nothing => return !channel::is_alive(sandbox.folder()),
+            }
+            continue;
+        }
+        // Descriptors are closed one by one: the listener may outlive the connection by an instant.
+        if !channel::is_alive(sandbox.folder()) {
+            return true;
+        }
+        if Instant::now() >= end {
+            return false;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(10));
+    }
+}
+
+enum Heard {
+    Done,
+    Refused(String),
+    End,
+    Nothing,
+}
+
+/// Waits for the next thing init says about a stop.
+fn hear(channel: &mut Channel, end: Instant) -> Heard {
+    loop {
+        let mut heard = None;
+        let flow = channel.pump(|received| match received {
+            Received::Message(ServerMessage::Done) => heard = Some(Heard::Done),
+            Received::Message(ServerMessage::Failed(failure)) => {
+                heard = Some(Heard::Refused(failure.message));
+            }
+            _ => {}
+        });
+        match (heard, flow) {
+            (Some(heard), _) => return heard,
+            (None, Ok(Flow::Closed) | Err(_)) => return Heard::End,
+            (None, Ok(Flow::More)) => {}
+            (None, Ok(Flow::Blocked)) => {
+                let left = end.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Heard::Nothing;
+                }
+                let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                // An interrupted wait is taken up again above.
+                let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! A person with a machine of their own: home, data folder, user id, and nothing else in the environment.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    io::{Read, Write},
+    os::unix::fs::{PermissionsExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+
+use crate::{DEADLINE, Output, agent_shim};
+
+/// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
+const ORDINARY: u32 = 61_234;
+
+/// As whom the shim runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// As the tests themselves.
+    Myself,
+    /// As an ordinary user. The tests' own user, unless that is root.
+    Ordinary,
+}
+
+/// A person's folders. Removed on drop, unless `KEEP_LOGS` is set.
+pub struct Home {
+    dir: Option<TempDir>,
+    path: PathBuf,
+    user: Option<u32>,
+}
+
+impl Home {
+    /// A new person.
+    pub fn new(who: Who) -> anyhow::Result<Self> {
+        // Short: a path to a socket may have 107 bytes, and tests must not depend on where they run.
+        let dir = tempfile::Builder::new().prefix("as-").tempdir_in("/tmp")?;
+        let path = dir.path().to_owned();
+        let user = (who == Who::Ordinary && nix::unistd::geteuid().is_root()).then_some(ORDINARY);
+        let home = Self { dir: Some(dir), path, user };
+        home.give(&home.path, 0o755)?;
+        for folder in ["home", "data", "tmp", "run"] {
+            home.folder(folder, 0o700)?;
+        }
+        Ok(home)
+    }
+
+    /// Both kinds of person that the tests can be here: an ordinary one, and root where the tests are root.
+    pub fn everyone() -> &'static [Who] {
+        if nix::unistd::geteuid().is_root() { &[Who::Ordinary, Who::Myself] } else { &[Who::Ordinary] }
+    }
+
+    /// The folder that holds everything of this person.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The data folder, where the shim keeps its state.
+    pub fn data(&self) -> PathBuf {
+        self.path.join("data/agent-shim")
+    }
+
+    /// The person's user id.
+    pub fn uid(&self) -> u32 {
+        self.user.unwrap_or_else(|| nix::unistd::geteuid().as_raw())
+    }
+
+    /// A new project folder of this name, owned by the person.
+    pub fn project(&self, name: &str) -> anyhow::Result<PathBuf> {
+        self.folder(name, 0o700)
+    }
+
+    /// A file of the person's with this content.
+    pub fn file(&self, name: &str, content: &[u8]) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::write(&path, content)?;
+        self.give(&path, 0o600)?;
+        Ok(path)
+    }
+
+    /// A program of the person's.
+    pub fn program(&self, name: &str, script: &str) -> anyhow::Result<PathBuf> {
+        let path = self.file(name, script.as_bytes())?;
+        self.give(&path, 0o755)?;
+        Ok(path)
+    }
+
+    /// The shim, run by this person in an environment that holds only what it must.
+    pub fn shim<I>(&self, args: I) -> Command
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        self.command(agent_shim(), args)
+    }
+
+    /// Any program, run by this person in the same environment.
+    pub fn command<I>(&self, program: impl AsRef<OsStr>, args: I) -> Command
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let mut command = match self.user {
+            Some(uid) => {
+                let mut command = Command::new("setpriv");
+                let id = uid.to_string();
+                command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--"]);
+                command.arg(program.as_ref());
+                command
+            }
+            None => Command::new(program.as_ref()),
+        };
+        command.args(args).env_clear().current_dir(&self.path);
+        for (name, folder) in
+            [("HOME", "home"), ("XDG_DATA_HOME", "data"), ("XDG_RUNTIME_DIR", "run"), ("TMPDIR", "tmp")]
+        {
+            command.env(name, self.path.join(folder));
+        }
+        command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8");
+        command
+    }
+
+    /// Runs the shim to its end, with nothing on standard input.
+    pub fn run<I>(&self, args: I) -> anyhow::Result<Output>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        finish(self.shim(args), b"")
+    }
+
+    /// Runs the shim to its end, with these bytes on standard input.
+    pub fn run_with_input<I>(&self, args: I, input: &[u8]) -> anyhow::Result<Output>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        finish(self.shim(args), input)
+    }
+
+    fn folder(&self, name: &str, mode: u32) -> anyhow::Result<PathBuf> {
+        let path = self.path.join(name);
+        fs::create_dir_all(&path)?;
+        self.give(&path, mode)?;
+        Ok(path)
+    }
+
+    fn give(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+        if let Some(uid) = self.user {
+            chown(path, Some(uid), Some(uid)).with_context(|| format!("giving away {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if std::env::var_os("KEEP_LOGS").is_some()
+            && let Some(dir) = self.dir.take()
+        {
+            eprintln!("kept {}", dir.keep().display());
+        }
+    }
+}
+
+/// Runs a command to its end, or kills it at the deadline.
+pub fn finish(mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
+    let shown = shown(&command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting `{shown}`"))?;
+    let stdout = collect(child.stdout.take());
+    let stderr = collect(child.stderr.take());
+    let stdin = child.stdin.take();
+    let input = input.to_owned();
+    let feed = thread::spawn(move || {
+        // A command that does not read its input has a reason that shows elsewhere.
+        stdin.map(|mut stdin| stdin.write_all(&input))
+    });
+    let status = wait(&mut child, &shown)?;
+    drop(feed);
+    let stdout = stdout.join().unwrap_or_default();
+    let stderr = stderr.join().unwrap_or_default();
+    Ok(Output { command: shown, status, stdout, stderr })
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read up to an error is what the test sees.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        bytes
+    })
+}
+
+fn wait(child: &mut Child, shown: &str) -> anyhow::Result<std::process::ExitStatus> {
+    let end = Instant::now() + DEADLINE * 2;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            child.wait()?;
+            bail!("`{shown}` did not end");
+        }
+        thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
+
+fn shown(command: &Command) -> String {
+    let mut words: Vec<OsString> = vec![command.get_program().to_owned()];
+    words.extend(command.get_args().map(OsStr::to_owned));
+    words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}

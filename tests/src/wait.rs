@@ -1,0 +1,28 @@
+//! Waiting for something that a test names, with a deadline.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+
+/// How long anything may take on a busy machine before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Asks `look` until it has an answer. `what` completes the sentence "gave up waiting for ...".
+///
+/// For what announces itself by an event, wait for the event; this is for what only shows from outside, such
+/// as a process that is gone.
+pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() > end {
+            bail!("gave up waiting for {what}");
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
