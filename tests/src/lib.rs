@@ -5,13 +5,16 @@
 //! failure shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
 
 mod binaries;
+mod cells;
 mod home;
 mod output;
 mod sandbox;
+mod tmux;
 mod wait;
 
 pub use binaries::{agent_init, agent_shim};
 pub use home::{Home, Who, finish};
 pub use output::Output;
 pub use sandbox::{Builder, Sandbox};
+pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use wait::{DEADLINE, until};
