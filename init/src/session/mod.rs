@@ -1,15 +1,5 @@
 //! A session: what an agent's terminal said, and what it shows.
 
-mod grid;
-mod model;
-mod modes;
 pub(crate) mod ring;
 pub(crate) mod screen;
-mod snapshot;
-
-#[cfg(test)]
-mod corpus;
-#[cfg(test)]
-mod oracle;
-#[cfg(test)]
-mod screen_tests;
+mod terminal;
