@@ -2,7 +2,9 @@
 //!
 //! It follows xterm where terminals differ. Nothing in here does I/O or knows a viewer.
 
-use super::cell::{Cell, Color, Part, Style};
+#[cfg(test)]
+use super::cell::Part;
+use super::cell::{Cell, Color, Style};
 use super::clusters::Clusters;
 use super::cursor::Cursor;
 use super::grid::Grid;
