@@ -74,7 +74,8 @@ impl Style {
 /// The first sixteen of the 256 colours have names of their own; a picture uses those.
 fn sixteen(item: &str) -> Option<String> {
     let (layer, number) = item.split_once(":5:")?;
-    let (layer, number) = (layer.parse::<u16>().ok().filter(|layer| *layer < 58)?, number.parse::<u16>().ok()?);
+    let (layer, number) =
+        (layer.parse::<u16>().ok().filter(|layer| *layer < 58)?, number.parse::<u16>().ok()?);
     match number {
         0..=7 => Some((layer - 8 + number).to_string()),
         8..=15 => Some((layer + 44 + number).to_string()),

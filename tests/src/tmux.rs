@@ -261,7 +261,8 @@ impl Shown {
 impl fmt::Display for Shown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cursor {:?} title {:?} {}", self.cursor, self.title, self.modes)?;
-        let filled = |rows: &[String]| rows.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1);
+        let filled =
+            |rows: &[String]| rows.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1);
         self.rows[..filled(&self.rows)].iter().try_for_each(|row| writeln!(f, "  |{row}"))?;
         self.under[..filled(&self.under)].iter().try_for_each(|row| writeln!(f, " _|{row}"))
     }
