@@ -84,13 +84,16 @@ fn an_exit_comes_behind_the_last_byte_and_before_the_next_run() {
 
 #[test]
 fn who_comes_behind_an_exit_reads_why_and_a_new_program_begins_below() {
-    let mut terminal = Terminal::new(TerminalSize { columns: 60, rows: 4 });
+    let mut terminal = Terminal::new(TerminalSize { columns: 60, rows: 5 });
     started(&mut terminal);
     terminal.output(b"\x1b[?1049h\x1b[2;3r\x1b[?25lfull screen");
     terminal.ended(exit(3), Next::Restart { delay_ms: 5 });
     terminal.output(b"again\r\nfull\r\nthe end");
     terminal.ended(exit(4), Next::Parked { reason: "th\x1bree".into() });
-    assert_eq!(terminal.text(), ["again", "full", "the end", "[agent exited with code 4; parked: three]"]);
+    assert_eq!(
+        terminal.text(),
+        ["again", "full", "the end", "[agent exited with code 4; parked: three]", ""]
+    );
 }
 
 #[test]
