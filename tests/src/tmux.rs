@@ -191,6 +191,8 @@ impl Pane<'_> {
         if !modes.contains("alternate=1") {
             under.clear();
         }
+        // tmux gives it the new size only when it is shown again.
+        under.truncate(under.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1));
         Ok(Shown {
             rows,
             under,

@@ -149,8 +149,9 @@ fn twenty_viewers_see_the_same() -> anyhow::Result<()> {
 fn a_viewer_with_a_larger_terminal_sees_the_same() -> anyhow::Result<()> {
     let Some(tmux) = Tmux::start()? else { return Ok(()) };
     let wide = "printf 'abcdefghij%.0s' 1 2 3 4 5 6 7 8 9; echo; ";
-    let stage =
-        Stage::start(&format!("stty -echo; {wide} echo ready; read line; {wide} echo more; read line"))?;
+    let stage = Stage::start(&format!(
+        "stty -echo; {wide} echo ready; read line; {wide} echo more; read line; echo over; read line"
+    ))?;
     let first = stage.attach(&tmux, (60, 20))?;
     first.see("ready")?;
     let second = stage.attach(&tmux, (100, 30))?;
@@ -160,6 +161,19 @@ fn a_viewer_with_a_larger_terminal_sees_the_same() -> anyhow::Result<()> {
     first.see("more")?;
     second.wait("the same as on the first", |text| {
         first.text().is_ok_and(|first| first.trim_end() == text.trim_end())
+    })?;
+    // A smaller one shows as much as it has room for, the cursor's row among it.
+    let third = stage.attach(&tmux, (20, 3))?;
+    third.wait("its part", |text| {
+        let rows: Vec<_> = text.trim_end().lines().collect();
+        rows == ["abcdefghijabcdefghij", "more"]
+    })?;
+    // Taking over, it is the others that get pictures.
+    third.keys("\x1dt")?;
+    second.wait("the smaller size", |text| text.trim_end().lines().count() <= 3)?;
+    third.line("")?;
+    second.wait("the same as on the third", |text| {
+        third.text().is_ok_and(|third| third.contains("over") && third.trim_end() == text.trim_end())
     })?;
     Ok(())
 }

@@ -189,7 +189,7 @@ impl<'a> Viewing<'a> {
         let screen = if interactive {
             let raw = RawMode::enter(streams.input)
                 .map_err(|error| AttachError::Io("making the terminal raw", error.into()))?;
-            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE).rows)
+            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE))
         } else {
             Screen::plain(outlet)
         };
@@ -380,7 +380,7 @@ impl<'a> Viewing<'a> {
                 Signal::SIGWINCH => {
                     self.size = terminal::size(self.streams.output);
                     if let Some(size) = self.size {
-                        self.screen.resized(size.rows);
+                        self.screen.resized(size);
                     }
                     // Without the lease it changes nothing for others, but what is shown is painted anew.
                     self.say_size()?;
