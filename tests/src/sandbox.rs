@@ -45,6 +45,11 @@ impl Sandbox {
         &self.project
     }
 
+    /// The folder in which the shim keeps it.
+    pub fn folder(&self) -> PathBuf {
+        self.home.data().join("agents").join(&self.name)
+    }
+
     /// Runs a shell command inside to its end.
     pub fn sh(&self, script: &str) -> anyhow::Result<Output> {
         self.home.run(["exec", &self.name, "--", "sh", "-c", script])
