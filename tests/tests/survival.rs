@@ -84,7 +84,7 @@ fn monitors_are_killed_one_after_the_other() -> anyhow::Result<()> {
     logs_go_on(&sandbox)?;
     let names: Vec<Value> = sandbox.events()?.into_iter().map(|event| event["event"].clone()).collect();
     let count = |name: &str| names.iter().filter(|event| *event == name).count();
-    ensure!(count("exec-started") == 5 && count("exec-exited") == 5, "{names:?}");
+    ensure!(count("exec-started") == 6 && count("exec-exited") == 6, "{names:?}");
     ensure!(count("monitor-adopted") == 5 && count("events-lost") == 0, "{names:?}");
     Ok(())
 }
