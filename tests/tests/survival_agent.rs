@@ -75,9 +75,13 @@ fn the_agent_is_killed_from_outside() -> anyhow::Result<()> {
 fn what_the_agent_left_behind_ends_with_its_session() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder()
         .flags(["--restart", "always"])
-        .agent(&once("sleep 1000 & echo $! > ~/child; exit 3"))
+        .agent(&once("sleep 1000 & exit 3"))
         .start()?;
     runs_again(&sandbox, 1)?;
+    until("the first session's processes to be gone", || {
+        let names = sandbox.sh("cat /proc/[0-9]*/comm")?.text();
+        Ok((!names.lines().any(|name| name == "sleep")).then_some(()))
+    })?;
     let sessions = sandbox.events()?.iter().filter(|event| event["event"] == "session-started").count();
     ensure!(sessions == 2, "{sessions} sessions");
     Ok(())
