@@ -122,7 +122,8 @@ fn a_viewer_of_bytes_that_comes_late_still_learns_of_the_exit() {
 #[test]
 fn one_types_and_the_lease_is_taken_over_and_handed_on() {
     let mut terminal = Terminal::new(SIZE);
-    let wants = |terminal: &mut Terminal, wish| terminal.attach(&request(wish, AttachFrom::Screen)).unwrap().1;
+    let wants =
+        |terminal: &mut Terminal, wish| terminal.attach(&request(wish, AttachFrom::Screen)).unwrap().1;
     let first = wants(&mut terminal, LeaseWish::IfFree);
     let second = wants(&mut terminal, LeaseWish::IfFree);
     let watcher = wants(&mut terminal, LeaseWish::Watch);
@@ -160,6 +161,16 @@ fn the_size_is_that_of_who_may_type() {
     assert_eq!(terminal.size(), TerminalSize { columns: 70, rows: 1 });
     terminal.viewer_resized(second.viewer, TerminalSize { columns: u16::MAX, rows: u16::MAX });
     assert!(terminal.size().columns <= 1000 && terminal.size().rows <= 500);
+}
+
+#[test]
+fn a_viewer_that_says_its_size_again_is_painted_anew() {
+    let mut terminal = Terminal::new(SIZE);
+    let (mut cursor, attached) = terminal.attach(&request(LeaseWish::Watch, AttachFrom::Screen)).unwrap();
+    all(&mut terminal, &mut cursor);
+    terminal.viewer_resized(attached.viewer, SIZE);
+    assert_eq!(all(&mut terminal, &mut cursor), ["picture at 0"]);
+    assert!(all(&mut terminal, &mut cursor).is_empty());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(crate) struct AttachArgs {
     keys: KeyArgs,
 }
 
-/// The keys that mean us.
+// The keys that mean us. A doc comment would become the help of the subcommand.
 #[derive(clap::Args, Debug)]
 pub(crate) struct KeyArgs {
     /// Keys that detach, two or more, such as ctrl-p,ctrl-q

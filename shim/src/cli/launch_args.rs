@@ -22,7 +22,7 @@ use crate::sandbox::{
     start::{Cause, Failure, StartError, Started},
 };
 
-/// What `run` and `start` have in common.
+// What `run` and `start` have in common. A doc comment would become the help of both.
 #[derive(clap::Args, Clone, Debug, Default)]
 #[allow(clippy::struct_excessive_bools)] // Flags are independent of each other.
 pub(crate) struct LaunchArgs {
@@ -174,28 +174,22 @@ impl LaunchArgs {
                 .hint("write it behind two dashes: `agent-shim run . -- bash`"));
         }
         let is_given = name.is_some();
-        let mut name = match name {
+        let name = match name {
             Some(name) => name,
             None => Name::for_project(project, |name| ctx.data.sandbox(name).exists()),
         };
         // Everything that can be wrong with the flags is found before anything is made.
-        let mut record = Record::new(name.clone(), project.to_owned(), SystemTime::now());
+        let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.apply(&mut record, stay)?;
         let (sandbox, lock) = loop {
-            match Sandbox::create(&ctx.data, &name) {
+            match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
                 Err(StateError::Taken(_) | StateError::Locked { .. }) if !is_given => {
-                    name = Name::for_project(project, |name| ctx.data.sandbox(name).exists());
-                    record.name = name.clone();
+                    record.name = Name::for_project(project, |name| ctx.data.sandbox(name).exists());
                 }
                 made => break made?,
             }
         };
-        if let Err(error) = record.write(sandbox.folder()) {
-            // Nothing half-made stays; the error that matters is the first.
-            drop(sandbox.remove());
-            return Err(error.into());
-        }
         Ok(Ready { sandbox, record, is_new: true, lock })
     }
 
