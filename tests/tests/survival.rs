@@ -74,11 +74,14 @@ fn nothing_dies_with(parts: &[Part]) -> anyhow::Result<()> {
 fn monitors_are_killed_one_after_the_other() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().agent(COUNTING).start()?;
     let before = sandbox.events()?;
-    for _ in 0..5 {
-        let monitor = sandbox.pid(Part::Monitor)?;
+    for round in 1..=5 {
         sandbox.kill(Part::Monitor)?;
         sandbox.sh("true")?.success()?;
-        until("a new monitor's record", || Ok((sandbox.pid(Part::Monitor)? != monitor).then_some(())))?;
+        until("a new monitor", || {
+            let events = sandbox.events()?;
+            let adopted = events.iter().filter(|event| event["event"] == "monitor-adopted").count();
+            Ok((adopted == round).then_some(()))
+        })?;
     }
     events_go_on(&sandbox, &before)?;
     logs_go_on(&sandbox)?;

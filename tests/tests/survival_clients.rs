@@ -186,11 +186,17 @@ fn a_start_is_killed() -> anyhow::Result<()> {
         // A start that was called off may show as stopped or failed until it is undone.
         let state = until("the start to be undone or done", || {
             let list = home.run(["list", "--json"])?.success()?.json()?;
-            let state = list[0]["state"].as_str().unwrap_or("none").to_owned();
-            // Killed before there was a monitor, it was never started.
-            Ok(["none", "running", "created"].contains(&&*state).then_some(state))
+            let is_unfinished = list[0]["reason"].as_str().is_some_and(|reason| reason.contains("not complete"));
+            Ok(match list[0]["state"].as_str() {
+                None => Some("none"),
+                Some("running") => Some("running"),
+                // Killed before there was a monitor, it was never started; a new one takes its place.
+                Some("created") => Some("created"),
+                Some("error") if is_unfinished => Some("unfinished"),
+                _ => None,
+            })
         })?;
-        if state != "none" {
+        if ["running", "created"].contains(&state) {
             home.run(["destroy", "--force", "box"])?.success()?;
         }
         // The name is free again in every case.
