@@ -25,6 +25,7 @@ pub struct Sandbox {
 /// A sandbox to be.
 pub struct Builder {
     who: Who,
+    home: Option<Home>,
     flags: Vec<OsString>,
     agent: Vec<OsString>,
 }
@@ -32,7 +33,7 @@ pub struct Builder {
 impl Sandbox {
     /// A sandbox of the tests' own user, with an agent that waits to be told what to do.
     pub fn builder() -> Builder {
-        Builder { who: Who::Myself, flags: Vec::new(), agent: vec!["cat".into()] }
+        Builder { who: Who::Myself, home: None, flags: Vec::new(), agent: vec!["cat".into()] }
     }
 
     /// Its name.
@@ -140,6 +141,12 @@ impl Builder {
         self
     }
 
+    /// In this person's folders, rather than in those of a new one.
+    pub fn home(mut self, home: Home) -> Self {
+        self.home = Some(home);
+        self
+    }
+
     /// More flags for `start`.
     pub fn flags<I>(mut self, flags: I) -> Self
     where
@@ -174,7 +181,7 @@ impl Builder {
 
     /// Starts it; the output is that of `start`, whatever came of it.
     pub fn try_start(self) -> anyhow::Result<(Sandbox, Output)> {
-        let home = Home::new(self.who)?;
+        let home = self.home.map_or_else(|| Home::new(self.who), Ok)?;
         let project = home.project("project")?;
         let sandbox = Sandbox { home, name: "box".to_owned(), project };
         let mut args: Vec<OsString> = ["start", "--name", "box", "--env", "host"].map(Into::into).into();

@@ -42,7 +42,7 @@ impl Traces {
         for place in ["/tmp", "/run", "/var/tmp", "/dev/shm"] {
             for entry in fs::read_dir(place).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if ["agent-shim", "agent-init", "bwrap", "sandbox"].iter().any(|ours| name.contains(ours)) {
+                if ["agent-shim", "agent-init", "bwrap"].iter().any(|ours| name.contains(ours)) {
                     traces.files.insert(format!("{place}/{name}"));
                 }
             }
