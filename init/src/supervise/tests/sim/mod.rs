@@ -77,6 +77,7 @@ const EVERYTHING: [&str; 18] = [
     "killed by limit",
     "killed by oom",
     "killed by stop",
+    "killed by restart",
     "killed by timeout",
     "killed by unknown",
     "killed by watchdog",
