@@ -15,3 +15,5 @@ mod corpus;
 mod oracle;
 #[cfg(test)]
 mod screen_tests;
+#[cfg(test)]
+mod terminal_tests;

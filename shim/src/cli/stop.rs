@@ -73,7 +73,7 @@ fn gracefully(sandbox: &Sandbox) -> Result<Stopped, CliError> {
         let mut error =
             CliError::from(error).while_doing(format!("cannot stop sandbox `{}`", sandbox.name()));
         if stuck {
-            if let Some(place) = sandbox.observe().stuck {
+            if let Some(place) = sandbox.diagnose().stuck {
                 error = error.because(&std::io::Error::other(place));
             }
             error = error.hint(format!("`agent-shim stop --force {}` kills it", sandbox.name()));

@@ -163,7 +163,9 @@ impl KeyMatcher {
             let (bytes, rest) = input.split_at(key.bytes);
             *input = rest;
             let pasted = self.paste.inside;
-            bytes.iter().for_each(|byte| self.paste.sees(*byte));
+            for byte in bytes {
+                self.paste.sees(*byte);
+            }
             if pasted || self.paste.inside {
                 self.give_up(out);
                 out.extend_from_slice(bytes);

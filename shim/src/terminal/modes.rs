@@ -21,13 +21,19 @@ pub struct ModeTracker {
     state: State,
     parameters: Vec<u8>,
     alternate: bool,
-    /// The kitty keyboard protocol was used. Its flags are kept for each screen apart.
-    keyboard: bool,
-    /// xterm's modifyOtherKeys was used.
-    other_keys: bool,
-    cursor_shape: bool,
-    /// A hyperlink, a palette or another string command was sent.
-    strings: bool,
+    used: [bool; 4],
+}
+
+/// What not every terminal ignores, so that it is undone only where it was used.
+#[derive(Clone, Copy, Debug)]
+enum Used {
+    /// The kitty keyboard protocol. Its flags are kept for each screen apart.
+    Keyboard,
+    /// xterm's modifyOtherKeys.
+    OtherKeys,
+    CursorShape,
+    /// A hyperlink, a palette or another string command.
+    Strings,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,24 +81,24 @@ impl ModeTracker {
             // CAN and a string terminator end whatever was begun.
             out.extend_from_slice(b"\x18\x1b\\");
         }
-        if self.strings {
+        if self.has_used(Used::Strings) {
             // No hyperlink; palette, foreground, background and cursor colour as configured.
             out.extend_from_slice(b"\x1b]8;;\x1b\\\x1b]104\x1b\\\x1b]110\x1b\\\x1b]111\x1b\\\x1b]112\x1b\\");
         }
         let keyboard = |out: &mut Vec<u8>| out.extend_from_slice(b"\x1b[=0;1u");
-        if self.keyboard {
+        if self.has_used(Used::Keyboard) {
             keyboard(&mut out);
         }
-        if self.other_keys {
+        if self.has_used(Used::OtherKeys) {
             out.extend_from_slice(b"\x1b[>4m");
         }
-        if self.cursor_shape {
+        if self.has_used(Used::CursorShape) {
             out.extend_from_slice(b"\x1b[0 q");
         }
         out.extend_from_slice(PLAIN);
         if self.alternate {
             out.extend_from_slice(b"\x1b[?1049l");
-            if self.keyboard {
+            if self.has_used(Used::Keyboard) {
                 keyboard(&mut out);
             }
         } else {
@@ -102,19 +108,22 @@ impl ModeTracker {
         out
     }
 
+    fn has_used(&self, what: Used) -> bool {
+        self.used[what as usize]
+    }
+
     fn step(&mut self, byte: u8) {
         self.state = match (self.state, byte) {
             // CAN and SUB abort everything; another ESC begins anew, except that it may end a text.
-            (_, 0x18 | 0x1a) => State::Ground,
+            (_, 0x18 | 0x1a) | (State::Text, 0x07) => State::Ground,
             (State::Text, 0x1b) => State::TextEscape,
             (_, 0x1b) => State::Escape,
-            (State::Ground | State::Designation, _) => State::Ground,
             (State::Escape | State::TextEscape, b'[') => {
                 self.parameters.clear();
                 State::Sequence
             }
             (State::Escape | State::TextEscape, b']' | b'P' | b'X' | b'^' | b'_') => {
-                self.strings = true;
+                self.used[Used::Strings as usize] = true;
                 State::Text
             }
             (State::Escape | State::TextEscape, b'c') => {
@@ -123,7 +132,6 @@ impl ModeTracker {
                 State::Ground
             }
             (State::Escape | State::TextEscape, 0x20..=0x2f) => State::Designation,
-            (State::Escape | State::TextEscape, _) => State::Ground,
             (State::Sequence, 0x40..=0x7e) => {
                 self.sequence(byte);
                 State::Ground
@@ -134,8 +142,8 @@ impl ModeTracker {
                 }
                 State::Sequence
             }
-            (State::Text, 0x07) => State::Ground,
             (State::Text, _) => State::Text,
+            (State::Ground | State::Designation | State::Escape | State::TextEscape, _) => State::Ground,
         };
     }
 
@@ -146,9 +154,11 @@ impl ModeTracker {
             {
                 self.alternate = last == b'h';
             }
-            (Some((b'>' | b'=', _)), b'u') => self.keyboard = true,
-            (Some((b'>', [b'4', ..])), b'm') => self.other_keys = true,
-            (Some(_), b'q') if self.parameters.ends_with(b" ") => self.cursor_shape = true,
+            (Some((b'>' | b'=', _)), b'u') => self.used[Used::Keyboard as usize] = true,
+            (Some((b'>', [b'4', ..])), b'm') => self.used[Used::OtherKeys as usize] = true,
+            (Some(_), b'q') if self.parameters.ends_with(b" ") => {
+                self.used[Used::CursorShape as usize] = true;
+            }
             _ => {}
         }
     }
@@ -162,7 +172,9 @@ mod tests {
 
     fn after(pieces: &[&[u8]]) -> ModeTracker {
         let mut tracker = ModeTracker::default();
-        pieces.iter().for_each(|piece| tracker.feed(piece));
+        for piece in pieces {
+            tracker.feed(piece);
+        }
         tracker
     }
 

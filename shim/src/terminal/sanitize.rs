@@ -17,7 +17,7 @@ const MAX_COLOUR_BYTES: usize = 64;
 pub struct Sanitized<'a>(&'a [u8]);
 
 /// Shows a text or bytes safely on one line.
-pub fn sanitized<'a>(bytes: &'a (impl AsRef<[u8]> + ?Sized)) -> Sanitized<'a> {
+pub fn sanitized(bytes: &(impl AsRef<[u8]> + ?Sized)) -> Sanitized<'_> {
     Sanitized(bytes.as_ref())
 }
 
@@ -166,19 +166,21 @@ fn next(bytes: &[u8], last: bool) -> (Step<'_>, usize) {
 
 /// Whether a character could harm when it is shown.
 fn is_harmful(c: char) -> bool {
-    match c {
-        // C0, DEL and C1: `char::is_control` covers all three.
-        c if c.is_control() => true,
-        // Line ends that are no `\n`.
-        '\u{2028}' | '\u{2029}' => true,
-        // Direction marks, embeddings, overrides and isolates turn texts around.
-        '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => true,
-        // Invisible ones that make two texts look equal; joiners stay, scripts and emoji need them.
-        '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' => true,
-        // Tags spell text that nobody sees.
-        '\u{e0000}'..='\u{e007f}' => true,
-        _ => false,
-    }
+    const LINE_ENDS: [char; 2] = ['\u{2028}', '\u{2029}'];
+    // C0, DEL and C1: `char::is_control` covers all three.
+    c.is_control() || LINE_ENDS.contains(&c) || turns_text(c) || hides(c)
+}
+
+/// Direction marks, embeddings, overrides and isolates make a text read as another one.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
+}
+
+/// Invisible characters make two texts look equal, and tags spell text that nobody sees. Joiners stay:
+/// scripts and emoji need them.
+fn hides(c: char) -> bool {
+    matches!(c, '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+        || matches!(c, '\u{e0000}'..='\u{e007f}')
 }
 
 fn escape_char(c: char, out: &mut impl fmt::Write) -> fmt::Result {

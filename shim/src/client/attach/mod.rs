@@ -10,9 +10,7 @@ use agent_protocol::{
     ClientMessage, Request, ServerMessage,
     exit::ExitRecord,
     frame::Kind,
-    message::{
-        AttachFrom, AttachRequest, Attached, Lease, LeaseAction, LeaseWish, Next, SessionEnded, TerminalSize,
-    },
+    message::{AttachFrom, AttachRequest, Lease, LeaseAction, LeaseWish, Next, SessionEnded, TerminalSize},
 };
 use nix::sys::signal::Signal;
 use rustix::{
@@ -104,7 +102,7 @@ pub fn run(mut connection: Connection, options: AttachOptions<'_>) -> Result<Att
         ServerMessage::Attached(attached) => attached,
         other => return Err(unexpected(&other, "attaching").into()),
     };
-    let mut viewing = Viewing::begin(connection, attached, options, interactive, size)?;
+    let mut viewing = Viewing::begin(connection, attached.lease, options, interactive, size)?;
     match viewing.view() {
         Ok(outcome) => Ok(outcome),
         Err(Stop::Lost(error)) => Ok(AttachOutcome::Lost(error)),
@@ -154,7 +152,7 @@ struct Viewing<'a> {
 impl<'a> Viewing<'a> {
     fn begin(
         connection: Connection,
-        attached: Attached,
+        lease: Lease,
         options: AttachOptions<'a>,
         interactive: bool,
         size: Option<TerminalSize>,
@@ -190,7 +188,7 @@ impl<'a> Viewing<'a> {
             matcher: KeyMatcher::new(keys),
             typing: Typing::default(),
             buffer: Vec::new(),
-            lease: attached.lease,
+            lease,
             size,
             helping: false,
             signals,
@@ -245,22 +243,23 @@ impl<'a> Viewing<'a> {
         drop(interests);
 
         let mut answers = answers.into_iter();
-        let mut ready = |asked: bool| asked && answers.next().is_some_and(|flags| !flags.is_empty());
-        let signalled = ready(true);
-        let (talks, typed, drained) = (ready(reads || writes), ready(types), ready(blocked));
+        let mut answered = |asked: bool| asked && answers.next().is_some_and(|flags| !flags.is_empty());
+        let signalled = answered(true);
+        let (connected, input_came, drained) =
+            (answered(reads || writes), answered(types), answered(blocked));
         if drained {
             self.screen.flush();
         }
         if signalled {
             self.handle_signals()?;
         }
-        if typed {
+        if input_came {
             self.read_input()?;
         }
-        if talks {
+        if connected {
             self.connection.flush()?;
         }
-        if talks && reads {
+        if connected && reads {
             if self.connection.fill()? == Filled::End {
                 return Err(ConnectionError::Closed(DURING).into());
             }

@@ -10,7 +10,7 @@ use std::{
 use agent_protocol::{
     failure::{Failure, FailureKind},
     handshake::Features,
-    message::{SessionId, SessionStarted, ViewerId},
+    message::{Attached, SessionId, SessionStarted, ViewerId},
 };
 use nix::sys::pthread::{pthread_kill, pthread_self};
 use rustix::{
@@ -278,7 +278,7 @@ fn pipes_get_every_byte_and_the_exit() {
     let (outcome, heard, output) = pass(b"date\n\x1dd", |peer| {
         peer.say(&attached(true));
         let heard = [peer.hear(), peer.hear()];
-        peer.data(Kind::Terminal, 0, &[b'x'; 200_000]);
+        peer.data(Kind::Terminal, 0, &vec![b'x'; 200_000]);
         peer.say(&ServerMessage::Skipped { offset: 300_000 });
         peer.data(Kind::Terminal, 300_000, b"\x1b[31mraw");
         peer.say(&ended(2, Next::Restart { delay_ms: 1 }));
