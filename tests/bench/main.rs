@@ -4,6 +4,9 @@
 //!
 //! Times are printed and never asserted: see `tests/budgets.rs` for what does not depend on the machine.
 
+// Without a test harness nobody calls the unit tests here; `tests.rs` does.
+#![cfg_attr(test, allow(dead_code, unused_imports))]
+
 use std::{
     env, fs,
     os::unix::process::CommandExt,
@@ -61,7 +64,9 @@ fn parse(mut args: impl Iterator<Item = String>) -> anyhow::Result<Option<Option
             "-h" | "--help" => {
                 println!("--only ROW      one row, may be repeated: {}", names().join(", "));
                 println!("--rounds N      instead of each row's own number");
-                println!("--quantile Q    stands for many samples: 0.5, the median; lower where others use the machine");
+                println!(
+                    "--quantile Q    stands for many samples: 0.5, the median; lower where others use the machine"
+                );
                 println!("--json          for programs");
                 return Ok(None);
             }

@@ -22,8 +22,10 @@ use serde_json::Value;
 
 use super::tools::{Workshop, millis, timed};
 
+const RESTARTING: &str = "waiting for a restart";
+
 /// How long init may take for anything.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Where things of the person's are, and which sandboxes were started.
 pub(crate) struct Ours {
@@ -134,7 +136,7 @@ impl Caller {
         Ok(agent_shim::client::ping(&mut connection, Instant::now() + PATIENCE)?)
     }
 
-    /// Runs a command to its end. Its output, if it comes in frames, is counted and thrown away.
+    /// Runs a command to its end, or, detached, to its start. Its output, if it comes in frames, is counted and thrown away.
     pub(crate) fn exec(&self, argv: &[&str], stdio: Streams) -> anyhow::Result<u64> {
         let mut connection = self.connect()?;
         if stdio == Streams::Descriptors {
@@ -153,6 +155,9 @@ impl Caller {
         loop {
             match connection.recv("running a command", Some(Instant::now() + PATIENCE))? {
                 Incoming::Data { bytes, .. } => bytes_seen += bytes.len() as u64,
+                Incoming::Message(ServerMessage::ExecStarted(_)) if stdio == Streams::Detached => {
+                    return Ok(0);
+                }
                 Incoming::Message(ServerMessage::ExecStarted(_)) => {}
                 Incoming::Message(ServerMessage::ExecExited(exited)) => {
                     ensure!(exited.exit.how == How::Code(0), "{argv:?}: {:?}", exited.exit);
@@ -171,16 +176,13 @@ impl Caller {
             size: Some(TerminalSize { columns: 80, rows: 24 }),
             from: AttachFrom::Screen,
         }))?;
-        const DURING: &str = "waiting for a restart";
         let deadline = || Some(Instant::now() + PATIENCE);
-        while !matches!(
-            viewer.recv(DURING, deadline())?,
-            Incoming::Message(ServerMessage::Attached(_))
-        ) {}
+        while !matches!(viewer.recv(RESTARTING, deadline())?, Incoming::Message(ServerMessage::Attached(_))) {
+        }
         viewer.send_data(agent_protocol::frame::Kind::Terminal, 0, key)?;
         let mut ended = None;
         loop {
-            match viewer.recv(DURING, deadline())? {
+            match viewer.recv(RESTARTING, deadline())? {
                 Incoming::Message(ServerMessage::SessionEnded(end)) => {
                     let Next::Restart { delay_ms } = end.next else { bail!("the agent is {:?}", end.next) };
                     ended = Some((Instant::now(), Duration::from_millis(delay_ms)));

@@ -36,8 +36,8 @@ impl<'a> Contender<'a> {
     }
 
     /// One that cannot take part.
-    pub(crate) fn absent(who: &'static str, why: impl ToString) -> Self {
-        Self { who, turn: Turn::Absent(why.to_string()) }
+    pub(crate) fn absent(who: &'static str, why: impl Into<String>) -> Self {
+        Self { who, turn: Turn::Absent(why.into()) }
     }
 
     /// One that takes part if what it needs is there.
@@ -121,7 +121,8 @@ mod tests {
     #[test]
     fn the_first_round_does_not_count() {
         let mut first = true;
-        let turn = Contender::repeated("a", 1, move || Ok(if std::mem::take(&mut first) { 9.0 } else { 1.0 }));
+        let turn =
+            Contender::repeated("a", 1, move || Ok(if std::mem::take(&mut first) { 9.0 } else { 1.0 }));
         let series = in_turn(3, vec![turn]).unwrap();
         let Outcome::Measured(samples) = &series[0].outcome else { panic!() };
         assert_eq!(samples.quantile(Quantile(1.0)), Some(1.0));

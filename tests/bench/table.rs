@@ -134,29 +134,33 @@ impl Row {
     /// The row as text.
     pub(crate) fn to_text(&self, typical: Quantile) -> String {
         let wide = self.series.iter().map(|series| series.who.len()).max().unwrap_or(0);
-        let mut text = format!("{}: {}\n", self.name, self.what);
-        for Series { who, outcome } in &self.series {
-            text.push_str(&match outcome {
-                Outcome::Missing(why) => format!("  {who:<wide$}  {:>12}  {why}\n", "missing"),
-                Outcome::Measured(samples) => {
-                    let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| self.unit.show(value));
-                    let typically = show(samples.quantile(typical));
-                    if samples.count() < 2 {
-                        format!("  {who:<wide$}  {typically:>12}\n")
-                    } else {
-                        let (low, high) = (show(samples.lowest()), show(samples.highest()));
-                        let p99 = show(samples.quantile(Quantile::P99));
-                        let count = samples.count();
-                        format!("  {who:<wide$}  {typically:>12}  lowest {low}, p99 {p99}, highest {high}, n {count}\n")
-                    }
-                }
-            });
-        }
-        for target in &self.targets {
+        let mut lines = vec![format!("{}: {}", self.name, self.what)];
+        lines.extend(
+            self.series
+                .iter()
+                .map(|series| format!("  {:<wide$}  {}", series.who, self.numbers(series, typical))),
+        );
+        lines.extend(self.targets.iter().map(|target| {
             let verdict = self.verdict(target, typical);
-            text.push_str(&format!("  {}\n", self.describe(target, &verdict)));
+            format!("  {}", self.describe(target, &verdict))
+        }));
+        lines.push(String::new());
+        lines.join("\n")
+    }
+
+    fn numbers(&self, series: &Series, typical: Quantile) -> String {
+        let samples = match &series.outcome {
+            Outcome::Missing(why) => return format!("{:>12}  {why}", "missing"),
+            Outcome::Measured(samples) => samples,
+        };
+        let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| self.unit.show(value));
+        let typically = show(samples.quantile(typical));
+        if samples.count() < 2 {
+            return format!("{typically:>12}");
         }
-        text
+        let (low, high) = (show(samples.lowest()), show(samples.highest()));
+        let (p99, count) = (show(samples.quantile(Quantile::P99)), samples.count());
+        format!("{typically:>12}  lowest {low}, p99 {p99}, highest {high}, n {count}")
     }
 
     /// The row for programs.
@@ -226,7 +230,8 @@ mod tests {
 
     #[test]
     fn a_missing_peer_leaves_its_target_open_and_no_other() {
-        let missing = Series { who: "them".to_owned(), outcome: Outcome::Missing("not installed".to_owned()) };
+        let missing =
+            Series { who: "them".to_owned(), outcome: Outcome::Missing("not installed".to_owned()) };
         let targets = vec![at_most(0.5, Against::Peer("them")), at_most(3.0, Against::Nobody)];
         let row = row(Unit::Milliseconds, vec![series("us", &[2.0]), missing], targets);
         assert_eq!(met(&row), [None, Some(true)]);
@@ -241,7 +246,9 @@ mod tests {
         let targets = vec![at_most(0.05, against.clone()), at_most(0.01, against)];
         let row = row(Unit::Milliseconds, all, targets);
         assert_eq!(met(&row), [Some(true), Some(false)]);
-        assert!(row.to_text(Quantile::MEDIAN).contains("2.0 % of whole, more than bare (target: at most 5.0 %)"));
+        assert!(
+            row.to_text(Quantile::MEDIAN).contains("2.0 % of whole, more than bare (target: at most 5.0 %)")
+        );
     }
 
     #[test]

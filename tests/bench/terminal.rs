@@ -4,7 +4,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{Read, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::AsFd,
         unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     },
     path::Path,
@@ -29,19 +29,23 @@ pub(crate) struct Terminal {
 impl Terminal {
     /// Starts a program on a new terminal.
     pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
-        let master = pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY | pty::OpenptFlags::CLOEXEC)?;
+        let master =
+            pty::openpt(pty::OpenptFlags::RDWR | pty::OpenptFlags::NOCTTY | pty::OpenptFlags::CLOEXEC)?;
         pty::grantpt(&master)?;
         pty::unlockpt(&master)?;
         let name = pty::ptsname(&master, Vec::new())?;
         let flags = nix::libc::O_NOCTTY;
         let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes()));
         let slave = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
-        termios::tcsetwinsize(&master, termios::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 })?;
+        termios::tcsetwinsize(
+            &master,
+            termios::Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 },
+        )?;
         command.env("TERM", "xterm").stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
         let child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         // The command keeps the slave's descriptors; as long as it lives, reading would never end.
         drop(command);
-        Ok(Self { master: File::from(OwnedFd::from(master)), child, seen: Vec::new() })
+        Ok(Self { master: File::from(master), child, seen: Vec::new() })
     }
 
     /// Types.
@@ -52,7 +56,7 @@ impl Terminal {
     /// Reads until this was shown; returns the number of bytes that it took.
     pub(crate) fn wait_for(&mut self, what: &[u8]) -> anyhow::Result<usize> {
         let end = Instant::now() + PATIENCE;
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         let mut total = 0;
         self.seen.clear();
         loop {
@@ -78,7 +82,7 @@ impl Terminal {
     /// Reads until nothing comes for a while.
     pub(crate) fn settle(&mut self, quiet: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         while self.is_readable(quiet)? {
             ensure!(Instant::now() < end, "the terminal does not come to rest");
             if self.master.read(&mut chunk)? == 0 {

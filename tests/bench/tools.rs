@@ -99,28 +99,25 @@ impl Workshop {
         wait_until("the floor's server", || path.exists())?;
         Ok((server, path))
     }
-
-    /// A pipe with a name, for whoever wants to say that it runs.
-    pub(crate) fn fifo(&self, folder: &Path) -> anyhow::Result<Fifo> {
-        let path = folder.join("ready");
-        if !path.exists() {
-            nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
-        }
-        // Open for both, so that neither side ever waits for the other to open it.
-        let file = fs::OpenOptions::new().read(true).write(true).open(&path)?;
-        Ok(Fifo { file })
-    }
 }
 
-/// The reading end of a pipe with a name.
+/// The reading end of a pipe with a name, for whoever wants to say that it runs.
 pub(crate) struct Fifo {
     file: fs::File,
 }
 
 impl Fifo {
+    /// A new one, `ready` in this folder.
+    pub(crate) fn new(folder: &Path) -> anyhow::Result<Self> {
+        let path = folder.join("ready");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+        // Open for both, so that neither side ever waits for the other to open it.
+        Ok(Self { file: fs::OpenOptions::new().read(true).write(true).open(&path)? })
+    }
+
     /// Waits until somebody says that it runs.
     pub(crate) fn wait(&self) -> anyhow::Result<()> {
-        ensure!(self.is_told(Duration::from_secs(60))?, "nobody says that it runs");
+        ensure!(self.is_told(Duration::from_mins(1))?, "nobody says that it runs");
         Ok(())
     }
 
@@ -171,13 +168,17 @@ pub(crate) struct Container {
 
 impl Container {
     /// Starts one: the host's /usr, a folder mounted at /workspace, and this program.
-    pub(crate) fn start(workshop: &Workshop, id: &str, project: &Path, args: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn start(
+        workshop: &Workshop,
+        id: &str,
+        project: &Path,
+        args: &[&str],
+    ) -> anyhow::Result<Self> {
         let crun = find("crun")?;
         ensure!(nix::unistd::geteuid().is_root(), "crun needs root here");
         let bundle = workshop.path(&format!("bundle-{id}"));
         prepare_bundle(&crun, &bundle, project, args)?;
-        let container =
-            Self { crun, bundle, id: format!("agent-shim-bench-{}-{id}", std::process::id()) };
+        let container = Self { crun, bundle, id: format!("agent-shim-bench-{}-{id}", std::process::id()) };
         container.run()?;
         Ok(container)
     }
@@ -266,7 +267,7 @@ pub(crate) fn as_pid_1(init: &Path, args: &[&OsStr]) -> anyhow::Result<Guard> {
 
 /// The host's processes, as far as a benchmark needs them.
 pub(crate) mod processes {
-    use super::*;
+    use super::{Context, HashMap, Pid, Signal, fs, kill};
 
     /// The children of a process.
     pub(crate) fn children(pid: i32) -> Vec<i32> {

@@ -13,7 +13,7 @@ use crate::{
     ours::Ours,
     rounds::single,
     table::{Row, Unit},
-    tools::{Guard, find, millis, plain_bwrap, processes},
+    tools::{Fifo, Guard, find, millis, plain_bwrap, processes},
 };
 
 const CROWD: usize = 100;
@@ -24,7 +24,7 @@ const AT_A_TIME: usize = 8;
 /// Memory of everything on the host, for each of a hundred.
 pub(super) fn hundred(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let ours = Ours::new(setting.workshop)?;
-    let ready = setting.workshop.fifo(ours.project())?;
+    let ready = Fifo::new(ours.project())?;
     let hello = ["/workspace/floor", "hello", "/workspace/ready"];
     let began = Instant::now();
     in_parallel(|number| ours.start(&name(number), &[], &hello).map(drop))?;
@@ -53,7 +53,8 @@ pub(super) fn hundred(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         Row {
             name: "hundred",
-            what: "PSS of everything on the host for each of 100 sandboxes at rest, agent included".to_owned(),
+            what: "PSS of everything on the host for each of 100 sandboxes at rest, agent included"
+                .to_owned(),
             unit: Unit::Kilobytes,
             series: vec![single("ours", mine)?, single("bwrap + tini", theirs)?],
             targets: vec![absolute("ours", 2000.0)],

@@ -35,7 +35,7 @@ struct Storm {
 pub(super) fn orphans(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let workshop = setting.workshop;
     let ours = Ours::new(workshop)?;
-    let ready = workshop.fifo(ours.project())?;
+    let ready = Fifo::new(ours.project())?;
     ours.start("box", &[], &["sleep", "100000"])?;
     let (init, _) = ours.pids("box")?;
     let caller = ours.caller("box");
@@ -97,7 +97,9 @@ pub(super) fn orphans(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
             exec_times.borrow_mut().extend(times);
             told("sandbox, execs meanwhile", storm)
         }),
-        Contender::new("agent-init --", || told("agent-init --", storm_under(agent_tests::agent_init(), &["--"])?)),
+        Contender::new("agent-init --", || {
+            told("agent-init --", storm_under(agent_tests::agent_init(), &["--"])?)
+        }),
     ];
     for (name, found) in &peers {
         contenders.push(Contender::if_there(name, found, |path| {
@@ -115,7 +117,9 @@ pub(super) fn orphans(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
         name: "orphans-unreaped",
         what: "most of them that waited to be reaped, looked at every 2 ms".to_owned(),
         unit: Unit::Count,
-        series: gathered(most.into_iter().map(|(who, count)| (who, f64::from(u32::try_from(count).unwrap_or(u32::MAX))))),
+        series: gathered(
+            most.into_iter().map(|(who, count)| (who, f64::from(u32::try_from(count).unwrap_or(u32::MAX)))),
+        ),
         targets: vec![absolute("sandbox", 10.0), absolute("sandbox, execs meanwhile", 10.0)],
     };
     let lags = Row {

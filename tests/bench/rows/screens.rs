@@ -148,8 +148,10 @@ pub(super) fn echo(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let mut bare = Command::new(&agent[0]);
     bare.args(&agent[1..]);
     let mut bare = open(bare)?;
-    let dtach_view = dtach.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|it| open(it.attach()));
-    let tmux_view = tmux.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|it| open(it.attach()));
+    let dtach_view =
+        dtach.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|it| open(it.attach()));
+    let tmux_view =
+        tmux.as_ref().map_err(|error| anyhow::anyhow!("{error:#}")).and_then(|it| open(it.attach()));
     let mut contenders = vec![Contender::new("agent-shim attach", || keys(&mut mine))];
     let views = [("dtach", dtach_view), ("tmux", tmux_view)];
     for (who, view) in views {

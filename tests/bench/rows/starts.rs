@@ -20,7 +20,7 @@ const HELLO: [&str; 3] = ["/workspace/floor", "hello", "/workspace/ready"];
 pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let ours = Ours::new(setting.workshop)?;
     let project = ours.project();
-    let ready = setting.workshop.fifo(project)?;
+    let ready = Fifo::new(project)?;
     ours.start("again", &[], &HELLO)?;
     ready.wait()?;
     ours.stop("again")?;
@@ -87,7 +87,7 @@ fn until_hello(command: &mut Command, ready: &Fifo) -> anyhow::Result<f64> {
 /// What init itself adds between bubblewrap and the program.
 pub(super) fn init_share(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let ours = Ours::new(setting.workshop)?;
-    let ready = setting.workshop.fifo(ours.project())?;
+    let ready = Fifo::new(ours.project())?;
     let fifo = ours.project().join("ready");
     let floor = setting.workshop.floor();
     let tini = find("tini-static").or_else(|_| find("tini"));
@@ -102,9 +102,7 @@ pub(super) fn init_share(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let contenders = vec![
         Contender::repeated("agent-init", BATCH, || direct(Some(agent_tests::agent_init()))),
         Contender::repeated("no init", BATCH, || direct(None)),
-        Contender::if_there("tini", &tini, |tini| {
-            Contender::repeated("tini", BATCH, || direct(Some(tini)))
-        }),
+        Contender::if_there("tini", &tini, |tini| Contender::repeated("tini", BATCH, || direct(Some(tini)))),
         Contender::repeated("bwrap", BATCH, || {
             let mut command = plain_bwrap(ours.project())?;
             command.args(HELLO);
