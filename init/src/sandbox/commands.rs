@@ -80,7 +80,7 @@ impl Defaults {
 }
 
 /// Counts processes of the user within its user namespace (getrlimit(2), and user namespaces since Linux 5.14).
-const NPROC: i32 = libc::RLIMIT_NPROC as i32;
+const NPROC: i32 = libc::RLIMIT_NPROC.cast_signed();
 
 fn credentials(user: &User) -> Credentials {
     Credentials { uid: user.uid, gid: user.gid, groups: user.groups.clone() }

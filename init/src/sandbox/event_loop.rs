@@ -493,8 +493,6 @@ impl Loop {
     fn unit_news(&mut self, id: UnitId, change: Change) -> Option<What> {
         let unit = self.units.name(&self.spec, id);
         Some(match change {
-            // Told when it was executed, with the pid.
-            Change::Starting { .. } | Change::Started { .. } => return None,
             Change::Ready => What::UnitReady { unit },
             Change::Status { text } => What::UnitStatusText { unit, text },
             Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
@@ -510,7 +508,12 @@ impl Loop {
             Change::Stuck => {
                 What::Warning { message: format!("`{unit}` is still there seconds after SIGKILL") }
             }
-            Change::Leaving | Change::Stopping { .. } | Change::Done => return None,
+            // A start is told when it was executed, with the pid; the others show in what follows.
+            Change::Starting { .. }
+            | Change::Started { .. }
+            | Change::Leaving
+            | Change::Stopping { .. }
+            | Change::Done => return None,
         })
     }
 
@@ -536,6 +539,10 @@ impl Loop {
             supervised.units.iter().map(|unit| wire::unit(unit, pid_of(unit.child), &self.clock)).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
         let terminal = self.shared.terminal.borrow();
+        let mut warnings = self.warnings.clone();
+        if terminal.pictures_lost() > 0 {
+            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
+        }
         Status {
             init_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: wire::millis(self.clock.now().0),
@@ -554,7 +561,7 @@ impl Loop {
                 orphans_reaped: self.children.orphans_reaped(),
             },
             usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
-            warnings: self.warnings.clone(),
+            warnings,
         }
     }
 

@@ -111,7 +111,7 @@ async fn flush(shared: &Shared) {
     let all_closed = async {
         loop {
             let closed = shared.connection_closed.notified();
-            if shared.connections.get() == 0 {
+            if shared.connections.get() <= shared.wait_for_the_end.get() {
                 return;
             }
             closed.await;

@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) ending: watch::Sender<bool>,
     /// Connections open now.
     pub(crate) connections: Cell<u32>,
+    /// Those of them that stay open until init is gone.
+    pub(crate) wait_for_the_end: Cell<u32>,
     /// Notified when one of them is closed.
     pub(crate) connection_closed: Notify,
     /// Commands whose client has gone. At most one entry for each command that runs.
@@ -44,6 +46,7 @@ impl Shared {
             outputs: RefCell::new(outputs),
             ending: watch::Sender::new(false),
             connections: Cell::new(0),
+            wait_for_the_end: Cell::new(0),
             connection_closed: Notify::new(),
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),

@@ -81,6 +81,17 @@ impl Incoming {
         }
     }
 
+    /// Waits for a client that has nothing more to say to go.
+    pub(crate) async fn until_gone(&mut self) -> Result<(), Failure> {
+        match self.next().await {
+            Err(Broken::Gone) => Ok(()),
+            Err(Broken::Nonsense(failure)) => Err(failure),
+            Ok(_) => {
+                Err(Failure::new(FailureKind::BadRequest, "nothing more was expected on this connection"))
+            }
+        }
+    }
+
     /// Waits until the client has closed its side, without reading: for a task that waits on something else.
     pub(crate) async fn closed(&self) {
         self.socket.closed().await;
@@ -103,6 +114,7 @@ fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Broken> {
 }
 
 impl Broken {
+    #[allow(clippy::needless_pass_by_value, reason = "called as a function value by `map_err`")]
     fn nonsense(why: impl ToString) -> Self {
         Self::Nonsense(Failure::new(FailureKind::BadRequest, why.to_string()))
     }

@@ -125,7 +125,7 @@ async fn watched(
         loop {
             match incoming.next().await {
                 Ok(Received::Message(ClientMessage::Signal(signal))) => {
-                    pass_signal(server, exec, signal).await
+                    pass_signal(server, exec, signal).await;
                 }
                 Ok(Received::Message(_)) => {}
                 Ok(Received::Data { .. }) => return Err(out_of_place()),

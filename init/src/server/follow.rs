@@ -9,7 +9,7 @@ use agent_protocol::{
 
 use super::{
     Server,
-    connection::{Broken, Incoming, Outgoing},
+    connection::{Incoming, Outgoing},
 };
 use crate::sandbox::Shared;
 
@@ -47,11 +47,7 @@ async fn until_gone(
     tokio::select! {
         // Where the reader is gone there is nobody left to tell.
         _ = stream => Ok(()),
-        said = incoming.next() => match said {
-            Err(Broken::Gone) => Ok(()),
-            Err(Broken::Nonsense(failure)) => Err(failure),
-            Ok(_) => Err(Failure::new(FailureKind::BadRequest, "a reader of events or logs says nothing")),
-        },
+        gone = incoming.until_gone() => gone,
     }
 }
 

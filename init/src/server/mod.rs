@@ -197,7 +197,15 @@ async fn dispatch(
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await
         }
-        Request::Stop { force } => server.done(outgoing, |reply| Ask::Stop { force, reply }).await,
+        Request::Stop { force } => {
+            server.done(outgoing, |reply| Ask::Stop { force, reply }).await?;
+            // Kept open to the end: its end is the news that init is gone.
+            let waiting = &server.shared.wait_for_the_end;
+            waiting.set(waiting.get() + 1);
+            let gone = incoming.until_gone().await;
+            waiting.set(waiting.get() - 1);
+            gone
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) enum Notice {
 /// How far a viewer has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cursor {
+    viewer: ViewerId,
     offset: u64,
     notice: u64,
     style: Style,
@@ -89,6 +90,8 @@ pub(crate) enum Step {
 struct Viewer {
     wants_to_type: bool,
     size: Option<TerminalSize>,
+    /// It said its size again: whatever was on its own terminal may be gone.
+    repaint: bool,
 }
 
 /// The agent's terminal.
@@ -150,6 +153,11 @@ impl Terminal {
         self.ring.end()
     }
 
+    /// How often the picture was lost to a fault in the screen model and began anew.
+    pub(crate) fn pictures_lost(&self) -> u64 {
+        self.screen.panics()
+    }
+
     /// The kept output, for readers that are no viewers.
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
@@ -199,7 +207,8 @@ impl Terminal {
         let viewer = ViewerId(self.next_viewer);
         self.next_viewer += 1;
         let wants_to_type = request.lease != LeaseWish::Watch;
-        self.viewers.insert(viewer, Viewer { wants_to_type, size: request.size.map(within_bounds) });
+        self.viewers
+            .insert(viewer, Viewer { wants_to_type, size: request.size.map(within_bounds), repaint: false });
         if request.lease == LeaseWish::TakeOver || (wants_to_type && self.lease.is_none()) {
             self.give_lease(Some(viewer));
         }
@@ -211,7 +220,7 @@ impl Terminal {
             Style::Screen => self.first_notice + self.notices.len() as u64,
             Style::Bytes => self.first_notice,
         };
-        let cursor = Cursor { offset, notice, style, repaint: style == Style::Screen };
+        let cursor = Cursor { viewer, offset, notice, style, repaint: style == Style::Screen };
         Some((
             cursor,
             Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size },
@@ -244,20 +253,23 @@ impl Terminal {
                 self.give_lease(heir);
             }
             LeaseAction::HandTo(heir) if holds && self.viewers.contains_key(&heir) => {
-                self.give_lease(Some(heir))
+                self.give_lease(Some(heir));
             }
             LeaseAction::HandOn | LeaseAction::HandTo(_) => {}
         }
     }
 
-    /// A viewer's own terminal has this size now; it counts while that viewer may type.
+    /// A viewer's own terminal has this size now; it counts while that viewer may type. The viewer is painted anew
+    /// in every case: it says an unchanged size to ask for that.
     pub(crate) fn viewer_resized(&mut self, viewer: ViewerId, size: TerminalSize) {
         if let Some(this) = self.viewers.get_mut(&viewer) {
             this.size = Some(within_bounds(size));
+            this.repaint = true;
         }
         if self.lease == Some(viewer) {
             self.follow_holder();
         }
+        self.changed.notify_waiters();
     }
 
     /// Who may type, as told to this viewer.
@@ -267,7 +279,9 @@ impl Terminal {
 
     /// What comes next for the viewer at `cursor`; bytes are appended to `out`, at most `most` of them.
     pub(crate) fn step(&mut self, cursor: &mut Cursor, most: usize, out: &mut Vec<u8>) -> Step {
-        if cursor.repaint {
+        let asked =
+            self.viewers.get_mut(&cursor.viewer).is_some_and(|viewer| std::mem::take(&mut viewer.repaint));
+        if cursor.repaint || (asked && cursor.style == Style::Screen) {
             return self.picture(cursor);
         }
         let behind = self.ring.end() - cursor.offset;

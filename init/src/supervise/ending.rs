@@ -17,6 +17,7 @@ impl Supervisor {
         self.out.announce(Announcement::ShutdownBegan { cause, force, deadline: shutdown.deadline });
         let order = if force { shutdown.force(self.now) } else { None };
         self.state = State::Ending(shutdown);
+        self.tell_all(&Input::Last);
         if let Some(order) = order {
             self.obey(order);
         }
@@ -24,14 +25,8 @@ impl Supervisor {
 
     /// Stops whom nothing depends on any more, and goes on to the sweeps when it is time.
     pub(super) fn advance_end(&mut self) {
-        // One that is down without having to be told (it was in backoff, say) frees those before it, so this goes
-        // on until nobody is freed any more.
-        let mut down = None;
-        while down != Some(self.count_down()) {
-            down = Some(self.count_down());
-            self.halt_the_free();
-        }
-        let units_down = down == Some(self.units.len());
+        self.halt_the_free();
+        let units_down = self.units.iter().all(Unit::is_down);
         if let State::Ending(shutdown) = &mut self.state
             && let Some(order) = shutdown.advance(self.now, units_down)
         {
@@ -52,10 +47,6 @@ impl Supervisor {
                 services[i].handle(self.now, Input::Halt, &mut self.out);
             }
         }
-    }
-
-    fn count_down(&self) -> usize {
-        self.units.iter().filter(|unit| unit.is_down()).count()
     }
 
     pub(super) fn obey(&mut self, order: Order) {

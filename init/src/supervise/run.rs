@@ -42,7 +42,8 @@ impl Plan {
             name: step.name.clone(),
             once: true,
             restart: Restart { policy: RestartPolicy::Never, ..Restart::default() },
-            readiness: Readiness::None,
+            // A step is done, never ready, unless it says so itself.
+            readiness: Readiness::Notify,
             ready_timeout: None,
             timeout: Some(Duration::from_millis(step.timeout_ms)),
             health: None,
@@ -102,7 +103,7 @@ pub(super) struct Run {
     pub(super) started_at: Instant,
     pub(super) sent: Sent,
     pub(super) ready: bool,
-    /// It said `STOPPING=1`: health commands would only fail.
+    /// It said `STOPPING=1`, or the end has begun: health commands would only fail.
     pub(super) leaving: bool,
     /// Failed health commands in a row.
     pub(super) unhealthy: u32,

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// A Linux signal, written `SIGTERM` in JSON; `TERM` and `15` are understood too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct Signal(u8);
 
@@ -53,6 +53,12 @@ impl fmt::Display for Signal {
             n if n >= RTMIN => write!(f, "SIGRTMIN+{}", n - RTMIN),
             n => write!(f, "{n}"),
         }
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -1,10 +1,126 @@
-use super::{context::Context, error::CliError};
-use std::process::ExitCode;
-/// Attach
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use agent_protocol::message::LeaseWish;
+
+use super::{
+    context::Context,
+    error::{CliError, Kind},
+    output::print_line,
+    resolve,
+};
+use crate::{
+    client::{
+        ConnectionError,
+        attach::{self, AttachError, AttachOptions, AttachOutcome},
+        exec::Streams,
+    },
+    sandbox::Sandbox,
+    terminal::keys::DetachKeys,
+};
+
+/// How long init may take to accept the connection, and then to let the viewer in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// See and drive the agent's terminal
+///
+/// The screen is painted at once. Ctrl-] and then d leaves the agent running; Ctrl-] and then ? shows all keys. Any number
+/// of terminals can be attached; one of them types.
 #[derive(clap::Args, Debug)]
 pub(crate) struct AttachArgs {
+    /// The sandbox; the project's if left out
     name: Option<String>,
+    /// Watch only
+    #[arg(long, conflicts_with = "take_over")]
+    watch: bool,
+    /// Type even if another terminal does
+    #[arg(long)]
+    take_over: bool,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
-pub(crate) fn run(_ctx: &Context, _args: &AttachArgs) -> Result<ExitCode, CliError> {
-    Ok(ExitCode::SUCCESS)
+
+// The keys that mean us. A doc comment would become the help of the subcommand.
+#[derive(clap::Args, Debug)]
+pub(crate) struct KeyArgs {
+    /// Keys that detach, two or more, such as ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS")]
+    detach_keys: Option<DetachKeys>,
+}
+
+impl KeyArgs {
+    pub(super) fn keys(&self) -> DetachKeys {
+        self.detach_keys.clone().unwrap_or_default()
+    }
+}
+
+pub(crate) fn run(ctx: &Context, args: &AttachArgs) -> Result<ExitCode, CliError> {
+    let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
+    if ctx.global.dry_run {
+        print_line(&format!("would attach to `{}`", sandbox.name()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    sandbox.ensure_monitored();
+    let lease = match (args.watch, args.take_over) {
+        (true, _) => LeaseWish::Watch,
+        (_, true) => LeaseWish::TakeOver,
+        _ => LeaseWish::IfFree,
+    };
+    match view(&sandbox, lease, args.keys.keys(), false).map_err(|error| cannot(&sandbox, &error))? {
+        AttachOutcome::Detached => Ok(ExitCode::SUCCESS),
+        AttachOutcome::Ended(exit) => Ok(ExitCode::from(exit.how.shell_code())),
+        AttachOutcome::Interrupted(signal) => Err(interrupted(signal as i32)),
+        AttachOutcome::Lost(_) if !sandbox.is_alive() => {
+            Err(CliError::new(Kind::Failed, format!("sandbox `{}` has ended", sandbox.name())))
+        }
+        AttachOutcome::Lost(error) => {
+            Err(CliError::new(Kind::Failed, format!("the connection to `{}` was lost", sandbox.name()))
+                .because(&error)
+                .hint(format!("`agent-shim attach {}` goes on where it was", sandbox.name())))
+        }
+    }
+}
+
+/// Shows the agent's terminal until the person leaves or it ends.
+pub(super) fn view(
+    sandbox: &Sandbox,
+    lease: LeaseWish,
+    keys: DetachKeys,
+    forward_interrupts: bool,
+) -> Result<AttachOutcome, AttachError> {
+    let connection = sandbox.connect(Instant::now() + PATIENCE)?;
+    let options = AttachOptions {
+        lease,
+        keys,
+        forward_interrupts,
+        streams: Streams::inherited(),
+        start_patience: PATIENCE,
+    };
+    attach::run(connection, options)
+}
+
+/// We end as programs do that a signal ends; there is nothing to add to it.
+pub(super) fn interrupted(signal: i32) -> CliError {
+    let code = 128u8.saturating_add(u8::try_from(signal).unwrap_or(0));
+    CliError::new(Kind::Interrupted(code), "a signal ended the viewer; the agent runs on")
+}
+
+pub(super) fn cannot(sandbox: &Sandbox, error: &AttachError) -> CliError {
+    let kind = match error {
+        AttachError::Connection(ConnectionError::NotRunning) => Kind::WrongState,
+        _ => Kind::Failed,
+    };
+    let made = CliError::new(kind, format!("cannot attach to `{}`", sandbox.name())).because(error);
+    match error {
+        AttachError::Connection(ConnectionError::NotRunning) => {
+            made.hint(format!("`agent-shim start {}` starts it", sandbox.name()))
+        }
+        AttachError::Connection(error) if error.is_stuck() => match sandbox.diagnose().stuck {
+            Some(place) => made.because(&std::io::Error::other(place)),
+            None => made,
+        },
+        _ => made,
+    }
 }

@@ -5,7 +5,7 @@ use std::{env, path::PathBuf};
 use super::error::CliError;
 use crate::sandbox::{StateError, paths::DataDir};
 
-/// Flags that every subcommand takes.
+// Flags that every subcommand takes. A doc comment would become the help of the subcommand.
 #[derive(clap::Args, Clone, Debug)]
 pub(crate) struct Global {
     /// Say more; twice for everything

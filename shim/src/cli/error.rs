@@ -127,12 +127,12 @@ impl CliError {
         let mut last = self.message.as_str();
         for cause in &self.causes {
             if !last.contains(cause.as_str()) {
-                text.push_str(&format!("  caused by: {}\n", clean(cause)));
+                text.extend(["  caused by: ", &clean(cause), "\n"]);
                 last = cause;
             }
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("{yellow}hint:{plain} {}\n", clean(hint)));
+            text.extend([yellow, "hint:", plain, " ", &clean(hint), "\n"]);
         }
         text
     }

@@ -92,9 +92,9 @@ fn for_people(event: &Value) -> String {
             Value::Object(exit) if name == "exit" => exit_words(exit),
             other => other.to_string(),
         };
-        line.push_str(&format!("  {name}={value}"));
+        line.extend(["  ", name, "=", &value]);
     }
-    clean(&line).into_owned()
+    clean(&line)
 }
 
 fn exit_words(exit: &serde_json::Map<String, Value>) -> String {
@@ -115,6 +115,6 @@ mod tests {
         });
         let line = for_people(&event);
         assert!(line.starts_with("T  unit-exited  "), "{line}");
-        assert!(line.contains("exit=exited with 1") && line.contains("unit=ag\\u{1b}ent"), "{line}");
+        assert!(line.contains("exit=exited with 1") && line.contains("unit=ag\\x1bent"), "{line}");
     }
 }

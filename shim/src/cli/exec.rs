@@ -132,7 +132,7 @@ fn cannot(sandbox: &Sandbox, error: &ExecError) -> CliError {
         ExecError::Connection(ConnectionError::NotRunning) => {
             made.hint(format!("`agent-shim start {}` starts it", sandbox.name()))
         }
-        ExecError::Connection(error) if error.is_stuck() => match sandbox.observe().stuck {
+        ExecError::Connection(error) if error.is_stuck() => match sandbox.diagnose().stuck {
             Some(place) => made.because(&std::io::Error::other(place)),
             None => made,
         },

@@ -1,6 +1,9 @@
 //! Flags that describe a sandbox, for `run` and `start`.
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 
@@ -19,8 +22,9 @@ use crate::sandbox::{
     start::{Cause, Failure, StartError, Started},
 };
 
-/// What `run` and `start` have in common.
+// What `run` and `start` have in common. A doc comment would become the help of both.
 #[derive(clap::Args, Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // Flags are independent of each other.
 pub(crate) struct LaunchArgs {
     /// The project folder, or the name of a sandbox that is there; the current folder if left out
     #[arg(value_name = "PATH|NAME")]
@@ -117,7 +121,7 @@ impl LaunchArgs {
         let (place, name) = self.what(ctx)?;
         match place {
             Place::Sandbox(sandbox) => self.prepare_existing(sandbox, stay),
-            Place::Project(project) => self.prepare_new(ctx, project, name, stay),
+            Place::Project(project) => self.prepare_new(ctx, &project, name, stay),
         }
     }
 
@@ -161,7 +165,7 @@ impl LaunchArgs {
     fn prepare_new(
         &self,
         ctx: &Context,
-        project: PathBuf,
+        project: &Path,
         name: Option<Name>,
         stay: Stay,
     ) -> Result<Ready, CliError> {
@@ -170,28 +174,22 @@ impl LaunchArgs {
                 .hint("write it behind two dashes: `agent-shim run . -- bash`"));
         }
         let is_given = name.is_some();
-        let mut name = match name {
+        let name = match name {
             Some(name) => name,
-            None => Name::for_project(&project, |name| ctx.data.sandbox(name).exists()),
+            None => Name::for_project(project, |name| ctx.data.sandbox(name).exists()),
         };
         // Everything that can be wrong with the flags is found before anything is made.
-        let mut record = Record::new(name.clone(), project.clone(), SystemTime::now());
+        let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.apply(&mut record, stay)?;
         let (sandbox, lock) = loop {
-            match Sandbox::create(&ctx.data, &name) {
+            match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
                 Err(StateError::Taken(_) | StateError::Locked { .. }) if !is_given => {
-                    name = Name::for_project(&project, |name| ctx.data.sandbox(name).exists());
-                    record.name = name.clone();
+                    record.name = Name::for_project(project, |name| ctx.data.sandbox(name).exists());
                 }
                 made => break made?,
             }
         };
-        if let Err(error) = record.write(sandbox.folder()) {
-            // Nothing half-made stays; the error that matters is the first.
-            drop(sandbox.remove());
-            return Err(error.into());
-        }
         Ok(Ready { sandbox, record, is_new: true, lock })
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::sandbox::{
     Sandbox, observe_all,
-    view::{AgentView, SandboxView},
+    view::{AgentView, SandboxView, State},
 };
 
 /// List all sandboxes
@@ -35,7 +35,8 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<ExitCode, CliError> 
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(views.iter().map(row)).collect();
     print_table(&rows)?;
     for view in &views {
-        if let Some(note) = view.stuck.as_ref().or(view.reason.as_ref()) {
+        let reason = view.reason.as_ref().filter(|_| view.state == State::Error);
+        if let Some(note) = view.stuck.as_ref().or(reason) {
             eprintln!("{}: {}", view.name, clean(note));
         }
     }
@@ -50,7 +51,7 @@ fn row(view: &SandboxView) -> Vec<String> {
         format!("{}{stuck}", word(&view.state)),
         agent_words(&view.agent),
         view.started_at.clone().unwrap_or_else(|| "-".to_owned()),
-        clean(&project).into_owned(),
+        clean(&project),
     ]
 }
 
@@ -61,7 +62,7 @@ pub(super) fn agent_words(agent: &AgentView) -> String {
         (Some(exit), None) => format!("{state}, {}", exit.describe()),
         _ => state,
     };
-    clean(&text).into_owned()
+    clean(&text)
 }
 
 /// A word of ours as it stands in JSON.

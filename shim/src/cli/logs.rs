@@ -10,7 +10,10 @@ use super::{
     output::LogCleaner,
     resolve,
 };
-use crate::sandbox::{StateError, log_paths};
+use crate::{
+    sandbox::{StateError, log_paths},
+    terminal::sanitize::SanitizingWriter,
+};
 
 /// Show what the agent wrote
 ///
@@ -45,26 +48,24 @@ pub(crate) fn run(ctx: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> 
     let reading = || StateError::io("reading the log");
     // The watch comes before the first look, so that nothing falls in between.
     let wake = args.follow.then(|| Wake::on(&logs)).transpose().map_err(reading())?;
-    let mut out = Output { cleaner: (!args.raw).then(LogCleaner::default) };
-    let mut piece = Vec::new();
-    let mut growing = match args.tail {
-        Some(lines) => {
-            let mut text = std::fs::read(&old).unwrap_or_default();
-            let mut growing = Growing::open(new, None).map_err(reading())?;
-            read_all(&mut growing, &mut piece, |bytes| {
-                text.extend_from_slice(bytes);
-                Ok(())
-            })?;
-            out.write(last_lines(&text, lines))?;
-            growing
-        }
-        None => {
-            read_all(&mut Growing::open(old, None).map_err(reading())?, &mut piece, |bytes| {
-                out.write(bytes)
-            })?;
-            Growing::open(new, None).map_err(reading())?
-        }
+    let mut out = if args.raw {
+        Output::Raw(io::stdout())
+    } else {
+        Output::Safe(LogCleaner::default(), SanitizingWriter::new(io::stdout()))
     };
+    let mut piece = Vec::new();
+    let mut growing = Growing::open(new, None).map_err(reading())?;
+    if let Some(lines) = args.tail {
+        let mut text = std::fs::read(&old).unwrap_or_default();
+        read_all(&mut growing, &mut piece, |bytes| {
+            text.extend_from_slice(bytes);
+            Ok(())
+        })?;
+        out.write(last_lines(&text, lines))?;
+    } else {
+        let mut old = Growing::open(old, None).map_err(reading())?;
+        read_all(&mut old, &mut piece, |bytes| out.write(bytes))?;
+    }
     loop {
         read_all(&mut growing, &mut piece, |bytes| out.write(bytes))?;
         match &wake {
@@ -101,18 +102,24 @@ fn last_lines(text: &[u8], lines: usize) -> &[u8] {
     }
 }
 
-struct Output {
-    cleaner: Option<LogCleaner>,
+/// Standard output, with or without protection for the terminal.
+enum Output {
+    Raw(io::Stdout),
+    Safe(LogCleaner, SanitizingWriter<io::Stdout>),
 }
 
 impl Output {
     fn write(&mut self, bytes: &[u8]) -> Result<(), CliError> {
-        let mut out = io::stdout().lock();
-        match &mut self.cleaner {
-            Some(cleaner) => out.write_all(&cleaner.clean(bytes))?,
-            None => out.write_all(bytes)?,
+        match self {
+            Self::Raw(out) => {
+                out.write_all(bytes)?;
+                Ok(out.flush()?)
+            }
+            Self::Safe(cleaner, out) => {
+                out.write_all(&cleaner.clean(bytes))?;
+                Ok(out.flush()?)
+            }
         }
-        Ok(out.flush()?)
     }
 }
 

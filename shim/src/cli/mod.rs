@@ -179,7 +179,9 @@ mod tests {
                 continue;
             }
             let error = parsed(&format!("agent-shim {name} --help")).unwrap_err();
-            assert!(error.to_string().contains(&format!("Usage: agent-shim {name}")), "{error}");
+            let (help, about) = (error.to_string(), command.get_about().unwrap().to_string());
+            assert!(help.contains(&format!("Usage: agent-shim {name}")), "{help}");
+            assert!(help.starts_with(&about), "{help}");
         }
     }
 

@@ -1,11 +1,81 @@
-use super::{context::Context, error::CliError, launch_args::LaunchArgs};
-use std::process::ExitCode;
-/// Run
+use std::{io::IsTerminal, os::fd::AsFd, process::ExitCode, time::Duration};
+
+use agent_protocol::message::{LeaseWish, TerminalSize};
+
+use super::{
+    attach::{self, KeyArgs},
+    context::Context,
+    error::{CliError, Kind},
+    launch_args::{LaunchArgs, Stay},
+};
+use crate::{
+    client::attach::AttachOutcome,
+    sandbox::{Sandbox, start::Started},
+    terminal,
+};
+
+/// How long the sandbox may take to end after its agent: init's deadline for that, and time to remove it.
+const END_PATIENCE: Duration = Duration::from_mins(1);
+
+/// Start a sandbox, attach to its agent, and end with it
+///
+/// The exit code is the agent's, 128 + N for signal N; 125 if agent-shim failed, 126 if the agent cannot be executed, 127
+/// if it does not exist. Detaching leaves everything running.
 #[derive(clap::Args, Debug)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) launch: LaunchArgs,
+    #[command(flatten)]
+    keys: KeyArgs,
 }
-pub(crate) fn run(_ctx: &Context, _args: &RunArgs) -> Result<ExitCode, CliError> {
-    Ok(ExitCode::SUCCESS)
+
+pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
+    let ready = args.launch.prepare(ctx, Stay::UntilAgentEnds)?;
+    if ctx.global.dry_run {
+        ready.show(ctx)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (sandbox, started) = ready.start(ctx, terminal_size())?;
+    // An agent that ends at once may take the sandbox with it before we are attached.
+    let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), true) {
+        Err(error) if sandbox.is_alive() => return Err(attach::cannot(&sandbox, &error)),
+        outcome => outcome,
+    };
+    match outcome {
+        Ok(AttachOutcome::Detached) => {
+            eprintln!("detached; `agent-shim attach {}` comes back", sandbox.name());
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(AttachOutcome::Ended(exit)) => {
+            // What it leaves behind is gone when we are.
+            started.wait_end(END_PATIENCE);
+            Ok(ExitCode::from(exit.how.shell_code()))
+        }
+        Ok(AttachOutcome::Interrupted(signal)) => Err(attach::interrupted(signal as i32)),
+        Ok(AttachOutcome::Lost(_)) | Err(_) => lost(&sandbox, started),
+    }
+}
+
+/// The agent's terminal size, where we have a terminal to show it on.
+fn terminal_size() -> Option<TerminalSize> {
+    let stdout = std::io::stdout();
+    let is_terminal = std::io::stdin().is_terminal() && stdout.is_terminal();
+    terminal::size(stdout.as_fd()).filter(|_| is_terminal)
+}
+
+/// The connection ended without the agent's exit: the monitor may know how.
+fn lost(sandbox: &Sandbox, started: Started) -> Result<ExitCode, CliError> {
+    let cannot = |message: &str| {
+        CliError::new(Kind::Failed, format!("lost sandbox `{}`", sandbox.name()))
+            .because(&std::io::Error::other(message.to_owned()))
+    };
+    if sandbox.is_alive() {
+        return Err(cannot("the connection broke; it runs on")
+            .hint(format!("`agent-shim attach {}` goes on where it was", sandbox.name())));
+    }
+    match started.wait_end(END_PATIENCE) {
+        Some(Some(code)) => Ok(ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX))),
+        Some(None) => Err(cannot("it ended, and nobody knows how")),
+        None => Err(cannot("it ended, and its monitor with it")),
+    }
 }

@@ -34,7 +34,7 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: Option<String>| {
         if let Some(value) = value {
-            rows.push(vec![name.to_owned(), clean(&value).into_owned()]);
+            rows.push(vec![name.to_owned(), clean(&value)]);
         }
     };
     row("name", Some(view.name.to_string()));

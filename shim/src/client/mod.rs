@@ -3,6 +3,8 @@
 //! Blocking calls over `poll(2)`, one thread, a deadline on every wait for the peer. Whatever comes from
 //! inside is hostile: it ends the operation it belongs to with a typed error and costs one frame of memory.
 
+/// Viewing the agent's terminal.
+pub mod attach;
 /// Running a command inside.
 pub mod exec;
 

@@ -65,11 +65,22 @@ pub(crate) struct Pump<'a> {
     /// Bytes still to be taken from the source, once that is known.
     left: Option<u64>,
     enlarged: bool,
+    /// Whether the sink is the command's end, and not the source.
+    inwards: bool,
 }
 
 impl<'a> Pump<'a> {
-    /// A pump that begins by waiting for its source.
-    pub(crate) fn new(source: Endpoint<'a>, sink: Endpoint<'a>) -> Self {
+    /// From the caller into the command.
+    pub(crate) fn into_command(source: Endpoint<'a>, pipe: Endpoint<'a>) -> Self {
+        Self::new(source, pipe, true)
+    }
+
+    /// From the command out to the caller.
+    pub(crate) fn out_of_command(pipe: Endpoint<'a>, sink: Endpoint<'a>) -> Self {
+        Self::new(pipe, sink, false)
+    }
+
+    fn new(source: Endpoint<'a>, sink: Endpoint<'a>, inwards: bool) -> Self {
         // Never the pages of the caller's files: the command could hold on to them and see later changes.
         let source_fits = source.nature() == Nature::Pipe;
         let sink_fits = matches!(sink.nature(), Nature::Pipe | Nature::File | Nature::Other);
@@ -83,6 +94,7 @@ impl<'a> Pump<'a> {
             waits_for: Wait::Source,
             left: None,
             enlarged: false,
+            inwards,
         }
     }
 
@@ -218,12 +230,10 @@ impl<'a> Pump<'a> {
         }
         if count >= BULK_BYTES && !self.enlarged {
             self.enlarged = true;
-            for end in [&self.source, &self.sink] {
-                if end.nature() == Nature::Pipe {
-                    // Refused where the user has too many large pipes already; it only makes us slower.
-                    let _stays_small = rustix::pipe::fcntl_setpipe_size(end, LARGE_PIPE_BYTES);
-                }
-            }
+            // The command's pipe alone: the caller's keep the size that the caller gave them.
+            let own = if self.inwards { &self.sink } else { &self.source };
+            // Refused where the user has too many large pipes already; it only makes us slower.
+            let _stays_small = rustix::pipe::fcntl_setpipe_size(own, LARGE_PIPE_BYTES);
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Signals of ours as one more descriptor to poll.
 
 use std::{
+    fs::File,
+    io::Read,
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -22,6 +24,10 @@ const INSISTENCE_COUNT: usize = 3;
 
 /// A person who presses Ctrl-C to the beat of a program that answers each time does not mean us.
 const INSISTENCE_WINDOW: Duration = Duration::from_secs(1);
+
+/// Where the line with the ignored signals ends at the latest in /proc/PID/status: before it come some forty
+/// short lines and the groups.
+const STATUS_BYTES: usize = 4096;
 
 /// Signals held back from this thread and read from a descriptor, until it is dropped.
 ///
@@ -88,7 +94,10 @@ impl Insistence {
 
 /// One bit for each ignored signal. Where /proc does not tell, none is taken for ignored.
 fn ignored_signals() -> u64 {
-    std::fs::read_to_string("/proc/thread-self/status").ok().as_deref().and_then(parse_ignored).unwrap_or(0)
+    // One read of a fixed size: reading to the end costs ten, and the line comes early.
+    let mut status = [0; STATUS_BYTES];
+    let read = File::open("/proc/thread-self/status").and_then(|mut file| file.read(&mut status));
+    read.ok().and_then(|count| parse_ignored(&String::from_utf8_lossy(&status[..count]))).unwrap_or(0)
 }
 
 fn parse_ignored(status: &str) -> Option<u64> {

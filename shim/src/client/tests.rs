@@ -91,7 +91,7 @@ fn a_socket_is_reached_through_its_folder_however_long_the_path() {
 }
 
 #[test]
-fn a_dead_listener_and_a_missing_socket_are_not_running() {
+fn a_deadlistener_and_a_missing_socket_are_not_running() {
     let folder = Folder::new("dead");
     let path = folder.0.join("control.sock");
     let address = Address::Unix(path.clone());
@@ -105,11 +105,11 @@ fn a_dead_listener_and_a_missing_socket_are_not_running() {
 }
 
 #[test]
-fn a_listener_that_nobody_serves_is_stuck_and_no_wait() {
+fn alistener_that_nobody_serves_is_stuck_and_no_wait() {
     let folder = Folder::new("stuck");
     let path = folder.0.join("control.sock");
-    let _listener = UnixListener::bind(&path).unwrap();
-    rustix::net::listen(&_listener, 0).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
     let address = Address::Unix(path);
     let call = || Connection::open(Target::Address(&address), &Token::default(), Instant::now()).unwrap_err();
     // The first one waits in the queue for its handshake, later ones find the queue full.
@@ -303,8 +303,8 @@ fn a_flood_costs_one_frame_of_memory() {
 
 #[test]
 fn a_peer_that_reads_nothing_ends_the_sending() {
-    let (hold, held) = std::sync::mpsc::channel::<()>();
-    let (mut connection, peer) = connected(NONE, move |_peer| held.recv().ok());
+    let (release, waits) = std::sync::mpsc::channel::<()>();
+    let (mut connection, peer) = connected(NONE, move |_peer| waits.recv().ok());
     connection.set_write_patience(Duration::ZERO);
     let error = connection.send_data(Kind::Stdin, 0, &vec![0; 4 << 20]).unwrap_err();
     assert!(matches!(error, ConnectionError::Stuck("it reads nothing")));
@@ -314,7 +314,7 @@ fn a_peer_that_reads_nothing_ends_the_sending() {
         }
     };
     assert!(matches!(error, ConnectionError::Stuck("it reads nothing")));
-    drop(hold);
+    drop(release);
     peer.join().unwrap();
 }
 

@@ -117,10 +117,9 @@ impl Channel {
         let read = rustix::io::read(&self.socket, &mut self.buffer[old..]);
         self.buffer.truncate(old + *read.as_ref().unwrap_or(&0));
         let flow = match read {
-            Ok(0) => Flow::Closed,
+            Ok(0) | Err(Errno::CONNRESET) => Flow::Closed,
             Ok(_) => Flow::More,
             Err(Errno::AGAIN | Errno::INTR) => Flow::Blocked,
-            Err(Errno::CONNRESET) => Flow::Closed,
             Err(error) => return Err(io::Error::from(error).into()),
         };
         let used = self.hand_on(&mut on)?;

@@ -45,7 +45,10 @@ use std::{
 };
 
 use agent_protocol::{handshake::Token, message::UnitKind};
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{CWD, Mode, OFlags, RenameFlags, renameat_with},
+    io::Errno,
+};
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
 pub(crate) use launch::chain;
@@ -70,6 +73,12 @@ use crate::{
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
 /// milliseconds, or for as long as somebody may have to wait for a graceful end; that is told then.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What the folder of a sandbox is called while it is made.
+const DRAFT: &str = ".new-";
+
+/// A draft this old belongs to nobody: one is made in milliseconds.
+const DRAFT_AGE: Duration = Duration::from_mins(1);
 
 /// Folders of a sandbox that hold what the agent wrote; `--fresh` empties them.
 const AGENTS_FOLDERS: [&str; 3] = ["home", "tmp", "work"];
@@ -159,28 +168,60 @@ impl Sandbox {
         Ok(data.names()?.into_iter().map(folder).collect())
     }
 
-    /// Makes the folder of a new sandbox and locks it. One that another command left unfinished is taken over.
-    pub fn create(data: &DataDir, name: &Name) -> Result<(Self, ChangeLock), StateError> {
+    /// Makes a new sandbox and locks it.
+    ///
+    /// It is made under another name and moved to its place once it is whole, so that no kill leaves a half of it to be seen.
+    pub fn create(data: &DataDir, record: &Record) -> Result<(Self, ChangeLock), StateError> {
+        let name = &record.name;
         let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
         let making = || format!("making {}", sandbox.folder.display());
         data.ensure().map_err(StateError::io(making()))?;
-        match DirBuilder::new().mode(0o700).create(&sandbox.folder) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                if !matches!(Record::read(&sandbox.folder), Err(StateError::Unfinished { .. })) {
-                    return Err(StateError::Taken(name.clone()));
-                }
+        sandbox.clear_place()?;
+        sweep_unfinished(data);
+        let draft = Self { name: name.clone(), folder: draft_folder(data, name) };
+        DirBuilder::new().mode(0o700).create(&draft.folder).map_err(StateError::io(making()))?;
+        let made = draft.fill(record).and_then(|lock| {
+            match renameat_with(CWD, &draft.folder, CWD, &sandbox.folder, RenameFlags::NOREPLACE) {
+                Ok(()) => Ok(lock),
+                Err(Errno::EXIST) => Err(StateError::Taken(name.clone())),
+                Err(error) => Err(StateError::Io { doing: making(), source: error.into() }),
             }
-            Err(source) => return Err(StateError::Io { doing: making(), source }),
+        });
+        match made {
+            Ok(lock) => {
+                let agents = fs::File::open(data.agents()).and_then(|agents| agents.sync_all());
+                agents.map_err(StateError::io(making()))?;
+                Ok((sandbox, lock))
+            }
+            Err(error) => {
+                // What matters is the first error; a draft that stays is swept later.
+                drop(draft.remove());
+                Err(error)
+            }
         }
-        let lock = sandbox.lock(Duration::ZERO)?;
-        // Whoever had the lock before may have finished it.
-        match Record::read(&sandbox.folder) {
-            Err(StateError::Unfinished { .. }) => {}
-            _ => return Err(StateError::Taken(name.clone())),
+    }
+
+    fn fill(&self, record: &Record) -> Result<ChangeLock, StateError> {
+        let lock = self.lock(Duration::ZERO)?;
+        self.make_folders().map_err(StateError::io(format!("making the folders of `{}`", self.name)))?;
+        record.write(&self.folder)?;
+        Ok(lock)
+    }
+
+    /// Makes room where a removal did not come to its end.
+    fn clear_place(&self) -> Result<(), StateError> {
+        if !self.folder.exists() {
+            return Ok(());
         }
-        sandbox.make_folders().map_err(StateError::io(making()))?;
-        Ok((sandbox, lock))
+        let is_left_over = || matches!(Record::read(&self.folder), Err(StateError::Unfinished { .. }));
+        if !is_left_over() || self.is_alive() {
+            return Err(StateError::Taken(self.name.clone()));
+        }
+        let _lock = self.lock(Duration::ZERO)?;
+        if !is_left_over() {
+            return Err(StateError::Taken(self.name.clone()));
+        }
+        self.remove().map_err(StateError::io(format!("removing the rest of {}", self.folder.display())))
     }
 
     /// Its name.
@@ -256,6 +297,12 @@ impl Sandbox {
         self.observe_with(answer)
     }
 
+    /// What it is doing, without asking an init that has just given no answer.
+    pub(crate) fn diagnose(&self) -> SandboxView {
+        let answer = if self.is_alive() { Answer::Silent } else { Answer::Dead };
+        self.observe_with(answer)
+    }
+
     /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.
     pub fn ensure_monitored(&self) {
         let unwatched = || Run::read(&self.folder).is_some_and(|run| !run.is_over());
@@ -296,6 +343,28 @@ impl Sandbox {
     }
 }
 
+/// A name that no sandbox can have, so that nobody takes the draft for one.
+fn draft_folder(data: &DataDir, name: &Name) -> PathBuf {
+    data.agents().join(format!("{DRAFT}{name}-{}", std::process::id()))
+}
+
+/// Removes drafts of commands that were killed. Best effort: the next one tries again.
+fn sweep_unfinished(data: &DataDir) {
+    let Ok(entries) = fs::read_dir(data.agents()) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(DRAFT) {
+            continue;
+        }
+        let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        let name: Result<Name, _> = "draft".parse();
+        if let (Some(age), Ok(name)) = (age, name)
+            && age > DRAFT_AGE
+        {
+            drop(Sandbox { name, folder: entry.path() }.remove());
+        }
+    }
+}
+
 /// What all of them are doing now. One that is stuck delays no other.
 pub fn observe_all(sandboxes: &[Sandbox]) -> Vec<SandboxView> {
     let folders: Vec<PathBuf> = sandboxes.iter().map(|sandbox| sandbox.folder.clone()).collect();
@@ -316,19 +385,41 @@ mod tests {
         "web".parse().unwrap()
     }
 
+    fn record(name: &str) -> Record {
+        Record::new(name.parse().unwrap(), "/p".into(), std::time::SystemTime::UNIX_EPOCH)
+    }
+
     #[test]
-    fn a_name_is_taken_once_the_record_is_there() {
+    fn a_name_is_taken_once_it_is_there() {
         let temp = TempDir::new();
         let data = data(&temp);
-        let (sandbox, lock) = Sandbox::create(&data, &name()).unwrap();
-        // Another command is making it.
-        assert!(matches!(Sandbox::create(&data, &name()), Err(StateError::Locked { .. })));
-        drop(lock);
-        // It was killed before the record was written.
-        let (_, lock) = Sandbox::create(&data, &name()).unwrap();
-        Record::new(name(), "/p".into(), std::time::SystemTime::UNIX_EPOCH).write(sandbox.folder()).unwrap();
-        drop(lock);
-        assert!(matches!(Sandbox::create(&data, &name()), Err(StateError::Taken(_))));
+        let (sandbox, _lock) = Sandbox::create(&data, &record("web")).unwrap();
+        assert_eq!(sandbox.record().unwrap(), record("web"));
+        assert!(matches!(Sandbox::create(&data, &record("web")), Err(StateError::Taken(_))));
+        assert_eq!(data.agents().read_dir().unwrap().count(), 1, "no draft stays");
+    }
+
+    #[test]
+    fn a_half_removed_sandbox_makes_room() {
+        let temp = TempDir::new();
+        let data = data(&temp);
+        fs::create_dir_all(data.sandbox(&name()).join("home")).unwrap();
+        Sandbox::create(&data, &record("web")).unwrap();
+    }
+
+    #[test]
+    fn the_draft_of_a_killed_command_is_no_sandbox_and_is_swept() {
+        let temp = TempDir::new();
+        let data = data(&temp);
+        let draft = draft_folder(&data, &name());
+        fs::create_dir_all(&draft).unwrap();
+        assert!(Sandbox::all(&data).unwrap().is_empty());
+        sweep_unfinished(&data);
+        assert!(draft.exists(), "it may be in the making");
+        let old = std::time::SystemTime::now() - 2 * DRAFT_AGE;
+        fs::File::open(&draft).unwrap().set_modified(old).unwrap();
+        sweep_unfinished(&data);
+        assert!(!draft.exists());
     }
 
     #[test]
@@ -336,12 +427,11 @@ mod tests {
         let temp = TempDir::new();
         let data = data(&temp);
         for (name, content) in [("a", "{"), ("b", r#"{"version": 99}"#)] {
-            let (sandbox, _lock) = Sandbox::create(&data, &name.parse().unwrap()).unwrap();
+            let (sandbox, _lock) = Sandbox::create(&data, &record(name)).unwrap();
             fs::write(sandbox.folder().join(record::RECORD_FILE), content).unwrap();
         }
-        let (sandbox, _lock) = Sandbox::create(&data, &name()).unwrap();
-        Record::new(name(), "/p".into(), std::time::SystemTime::UNIX_EPOCH).write(sandbox.folder()).unwrap();
-        drop(Sandbox::create(&data, &"empty".parse().unwrap()).unwrap());
+        Sandbox::create(&data, &record("web")).unwrap();
+        fs::create_dir(data.sandbox(&"empty".parse().unwrap())).unwrap();
         let views = observe_all(&Sandbox::all(&data).unwrap());
         let states: Vec<_> = views.iter().map(|view| (view.name.as_str(), view.state)).collect();
         let error = State::Error;
@@ -353,7 +443,7 @@ mod tests {
     fn removal_leaves_nothing_and_needs_no_record() {
         let temp = TempDir::new();
         let data = data(&temp);
-        let (sandbox, _lock) = Sandbox::create(&data, &name()).unwrap();
+        let (sandbox, _lock) = Sandbox::create(&data, &record("web")).unwrap();
         fs::create_dir_all(sandbox.folder().join("home/a/b")).unwrap();
         sandbox.remove().unwrap();
         assert!(matches!(Sandbox::find(&data, &name()), Err(StateError::NotFound(_))));

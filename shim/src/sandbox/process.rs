@@ -19,8 +19,8 @@ pub(crate) enum Condition {
 
 /// What the recorded process is doing.
 pub(crate) fn condition(id: ProcessId) -> Condition {
-    let Ok(stat) = fs::read(format!("/proc/{}/stat", id.pid)) else { return Condition::Gone };
-    match parse_stat(&stat) {
+    let Ok(text) = fs::read(format!("/proc/{}/stat", id.pid)) else { return Condition::Gone };
+    match parse_stat(&text) {
         Some((state, start)) if start == id.start_ticks => match state {
             b'Z' | b'X' | b'x' => Condition::Gone,
             b'T' | b't' => Condition::Stopped,

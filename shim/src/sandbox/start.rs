@@ -219,7 +219,9 @@ impl Starting {
                     drop(self.monitor.wait());
                     return Err(failure.into());
                 }
-                Next::Report(Report::Ended { reason, .. }) => return Err(self.undo(sandbox, Cause::Other, &reason)),
+                Next::Report(Report::Ended { reason, .. }) => {
+                    return Err(self.undo(sandbox, Cause::Other, &reason));
+                }
                 // A signal from a terminal reaches the monitor too, before it has left our process group.
                 Next::End if called_off.is_some() => {
                     return Err(self.undo(sandbox, Cause::Cancelled, "it was called off"));

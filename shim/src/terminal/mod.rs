@@ -5,6 +5,7 @@ use std::os::fd::BorrowedFd;
 use agent_protocol::message::TerminalSize;
 
 pub mod keys;
+pub mod modes;
 pub mod raw;
 pub mod sanitize;
 

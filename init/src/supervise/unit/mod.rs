@@ -60,7 +60,9 @@ pub(super) enum Input {
     Again,
     /// A person wants it down.
     Hold,
-    /// The sandbox ends.
+    /// The end has begun: whatever runs goes on for now, but nothing is started any more.
+    Last,
+    /// The end has come to this unit.
     Halt,
     /// Every process got this signal, its own among them.
     Swept(Signal),
@@ -81,6 +83,8 @@ pub(super) struct Unit {
     /// The one probe that may exist, from its start until its result.
     probe: Option<Probe>,
     starts: u32,
+    /// Nothing is started any more.
+    last: bool,
     been_ready: bool,
     text: Option<String>,
     text_told_at: Option<Instant>,
@@ -153,6 +157,7 @@ impl Unit {
             ladder: Ladder::default(),
             probe: None,
             starts: 0,
+            last: false,
             been_ready: false,
             text: None,
             text_told_at: None,
@@ -212,6 +217,13 @@ impl Unit {
                     self.start(now, out);
                 }
             }
+            (State::Running(run), Input::Last) => {
+                self.last = true;
+                // Its health is of no interest any more, only its end.
+                run.leaving = true;
+                self.kill_probe(out);
+            }
+            (State::Starting { .. } | State::Stopping(..), Input::Last) => self.last = true,
             (State::Running(_), Input::Again) => self.tell(now, KilledBy::Stop, After::Again, out),
             (State::Running(_), Input::Hold) => self.tell(now, KilledBy::Stop, After::Hold, out),
             (State::Running(_), Input::Halt) => self.tell(now, KilledBy::Stop, After::Halt, out),
@@ -232,7 +244,9 @@ impl Unit {
                 self.start(now, out);
             }
             (State::Backoff { .. }, Input::Hold) => self.park(now, HELD.to_owned(), out),
-            (State::Backoff { .. }, Input::Halt | Input::Swept(_)) => self.become_state(now, State::Exited),
+            (State::Backoff { .. }, Input::Last | Input::Halt | Input::Swept(_)) => {
+                self.become_state(now, State::Exited);
+            }
             (State::Starting { then, .. }, Input::Swept(_)) => *then = After::Halt,
             (State::Running(run), Input::Swept(signal)) => {
                 let mut run = *run;
@@ -265,7 +279,7 @@ impl Unit {
             // Refused before it comes here, or already as asked.
             | (State::Waiting, Input::Again | Input::Hold)
             | (State::Parked { .. } | State::Exited, Input::Hold)
-            | (State::Waiting | State::Parked { .. } | State::Exited, Input::Halt | Input::Swept(_))
+            | (State::Waiting | State::Parked { .. } | State::Exited, Input::Last | Input::Halt | Input::Swept(_))
             // Nobody there to pass it on to.
             | (
                 State::Waiting | State::Starting { .. } | State::Backoff { .. } | State::Parked { .. } | State::Exited,
@@ -285,7 +299,7 @@ impl Unit {
     }
 
     fn started(&mut self, now: Instant, attempt: Attempt, child: ChildId, then: After, out: &mut Outbox) {
-        let run = Run::new(child, attempt, now, &self.plan);
+        let run = Run { leaving: self.last, ..Run::new(child, attempt, now, &self.plan) };
         self.become_state(now, State::Running(run));
         out.changed(self.id, Change::Started { child });
         match then {

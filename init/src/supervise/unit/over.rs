@@ -41,7 +41,7 @@ impl Unit {
     ) {
         out.changed(self.id, Change::Exited(record.clone()));
         self.last_exit = Some(record.clone());
-        match then {
+        match if self.last { After::Halt } else { then } {
             After::Halt => self.become_state(now, State::Exited),
             After::Hold => self.park(now, HELD.to_owned(), out),
             After::Again => {

@@ -1,11 +1,10 @@
 //! A command whose streams are pipes that init made and sent to us.
 
-use std::io;
+use std::{io, os::fd::AsFd};
 
 use agent_protocol::{ClientMessage, ServerMessage, exit::ExitRecord, message::ExecId};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags};
-use std::os::fd::AsFd;
 
 use super::{ExecError, ExecOutcome, Streams, conclude, leave_on};
 use crate::client::{
@@ -55,11 +54,11 @@ pub(super) fn carry(
     let mut running = Running {
         pumps: [
             match stdin {
-                Some(pipe) => Some(Pump::new(ours(streams.input, Direction::Read)?, pipe)),
+                Some(pipe) => Some(Pump::into_command(ours(streams.input, Direction::Read)?, pipe)),
                 None => None,
             },
-            Some(Pump::new(stdout, ours(streams.output, Direction::Write)?)),
-            Some(Pump::new(stderr, ours(streams.error, Direction::Write)?)),
+            Some(Pump::out_of_command(stdout, ours(streams.output, Direction::Write)?)),
+            Some(Pump::out_of_command(stderr, ours(streams.error, Direction::Write)?)),
         ],
         connection,
         exec,

@@ -122,6 +122,7 @@ impl Running<'_> {
 
     /// Waits for something and handles it; `true` means that somebody cut the last of the output short.
     fn step(&mut self) -> Result<bool, ExecError> {
+        self.report_broken_outlets()?;
         let reads = self.end.is_none() && !self.is_blocked();
         let writes = self.end.is_none() && !self.connection.may_queue();
         let types = self.end.is_none() && !writes && self.input.is_some();
@@ -148,28 +149,27 @@ impl Running<'_> {
         drop(interests);
 
         let mut answers = answers.into_iter();
-        let mut ready = |asked: bool| asked && answers.next().is_some_and(|flags| !flags.is_empty());
-        let signalled = ready(true);
-        let (talks, typed) = (ready(reads || writes), ready(types));
-        if ready(outlets[0]) {
+        let mut answered = |asked: bool| asked && answers.next().is_some_and(|flags| !flags.is_empty());
+        let signalled = answered(true);
+        let (connected, input_came) = (answered(reads || writes), answered(types));
+        if answered(outlets[0]) {
             self.output.flush();
         }
-        if ready(outlets[1]) {
+        if answered(outlets[1]) {
             self.error.flush();
         }
         if signalled && self.handle_signals()? {
             return Ok(true);
         }
-        if typed {
+        if input_came {
             self.read_input()?;
         }
-        if talks {
+        if connected {
             self.connection.flush()?;
         }
-        if talks && reads {
+        if connected && reads {
             self.read_connection()?;
         }
-        self.report_broken_outlets()?;
         Ok(false)
     }
 

@@ -35,7 +35,7 @@ fn ended(code: i32) -> ServerMessage {
     ServerMessage::ExecExited(ExecExited { exec: EXEC, exit: exited(code) })
 }
 
-fn options<'a>(streams: Streams<'a>, stdin: bool, terminal: bool) -> ExecOptions<'a> {
+fn options(streams: Streams<'_>, stdin: bool, terminal: bool) -> ExecOptions<'_> {
     let request = ExecRequest {
         argv: vec![b"true".to_vec()],
         env: vec![],
@@ -140,7 +140,7 @@ fn streams_go_through_pipes_both_ways() {
 fn a_descendant_that_keeps_the_pipes_is_not_waited_for_and_nothing_written_before_is_lost() {
     let caller = Caller::new();
     let (result, _inside) = run_with_pipes(&caller, true, |peer, mut inside| {
-        inside.stdout.write_all(&[b'x'; 60_000]).unwrap();
+        inside.stdout.write_all(&vec![b'x'; 60_000]).unwrap();
         peer.say(&ended(0));
         inside
     });

@@ -18,7 +18,7 @@ use std::{
 
 use agent_protocol::message::TerminalSize;
 use nix::sys::signal::SigSet;
-use rustix::{fs::Mode, process::setsid};
+use rustix::process::setsid;
 
 use self::watch::Watch;
 use super::{Sandbox, StateError, channel, lock::MonitorLock, paths::DataDir, process, start, view::unix_ms};
@@ -42,18 +42,17 @@ pub enum Order {
 
 /// The whole life of a monitor.
 pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
-    let line = match detach() {
-        Ok(line) => line,
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let done = match order {
-        Order::Start { is_new, size } => launching::start(data, sandbox, is_new, size, line),
+    let Ok(line) = detach() else { return ExitCode::FAILURE };
+    match order {
+        Order::Start { is_new, size } => {
+            launching::start(data, sandbox, is_new, size, line);
+            ExitCode::SUCCESS
+        }
         Order::Adopt => {
             drop(line);
-            adopt(sandbox)
+            if adopt(sandbox).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-    };
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// Starts a monitor for a sandbox that has none.
@@ -108,10 +107,11 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<MonitorLock>, StateError> {
 
 /// Leaves the terminal, the caller's session, its signal mask and all it left open. Returns the line to
 /// whoever started us, which came as standard output.
+///
+/// The umask stays the caller's: the agent inherits it, and works in the person's project.
 fn detach() -> io::Result<UnixStream> {
     // Fails only for the leader of a process group, which a child is not unless it was made one.
     let _ = setsid();
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     SigSet::empty().thread_set_mask()?;
     close_foreign()?;
     let line = io::stdout().as_fd().try_clone_to_owned()?;

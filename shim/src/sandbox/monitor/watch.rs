@@ -75,6 +75,7 @@ pub(super) struct Seen {
     /// Why the agent could not be executed.
     pub(super) agent_failed: Option<String>,
     pub(super) setup_failed: Option<String>,
+    /// Somebody asked for the end.
     pub(super) stopping: bool,
     /// The code of init's last event.
     pub(super) ended: Option<u8>,
@@ -177,7 +178,7 @@ impl<'a> Watch<'a> {
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.reopen();
         }
-        !(suspicion && !channel::is_alive(self.sandbox.folder()))
+        !suspicion || channel::is_alive(self.sandbox.folder())
     }
 
     fn wait(&self, timeout: PollTimeout) -> nix::Result<()> {
@@ -255,8 +256,14 @@ impl<'a> Watch<'a> {
             self.find_init();
             self.write_run();
         }
+        let before = self.agent.clone();
         for event in &events {
             self.take_note(event);
+        }
+        if self.agent != before {
+            // For the time when init cannot be asked.
+            self.run.agent = Some(self.agent.clone());
+            self.write_run();
         }
         let ended = !matches!(flow, Ok(Flow::More | Flow::Blocked));
         if ended {
@@ -279,7 +286,8 @@ impl<'a> Watch<'a> {
                 self.seen.agent_failed = Some(reason.clone());
             }
             What::SetupFailed { reason } => self.seen.setup_failed = Some(reason.clone()),
-            What::Stopping { .. } => self.seen.stopping = true,
+            // Init ends by itself too, once the agent that it is there for has ended.
+            What::Stopping { .. } => self.seen.stopping = self.agent.state != AgentState::Exited,
             What::Ended { code } => self.seen.ended = Some(*code),
             _ => {}
         }
