@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use agent_tests::{Output, Who, finish, until};
-use anyhow::Context;
 
 use crate::board::{Board, attempts, each_person};
 use crate::world::{PROBE, World};
@@ -17,7 +16,10 @@ fn pid_1_and_the_kernel() {
         let before = world.status("box")?;
         in_plain_bubblewrap(board, world)?;
         judge(board, "a command", &world.inside("box", &["table"])?)?;
-        judge(board, "a command on a terminal", &on_a_terminal(world)?)?;
+        judge(board, "a command on a terminal", &{
+            let shim = agent_tests::agent_shim().display();
+            world.on_a_terminal(&format!("{shim} exec -it box -- {PROBE} table"))?
+        })?;
         let report = project.join("report");
         let told = until("the agent's report", || Ok(report.exists().then(|| fs::read(&report))))?;
         let printed = world.outside(&["landlock"])?;
@@ -34,7 +36,8 @@ fn pid_1_and_the_kernel() {
 fn judge(board: &mut Board, from: &str, output: &Output) -> anyhow::Result<()> {
     for attempt in attempts(output)? {
         let closed = attempt.outcome == "closed";
-        let result = if closed { Ok(()) } else { Err(anyhow::anyhow!("{} {}", attempt.outcome, attempt.detail)) };
+        let result =
+            if closed { Ok(()) } else { Err(anyhow::anyhow!("{} {}", attempt.outcome, attempt.detail)) };
         board.attempt(&format!("{} from {from}", attempt.name), result);
     }
     Ok(())
@@ -43,9 +46,20 @@ fn judge(board: &mut Board, from: &str, output: &Output) -> anyhow::Result<()> {
 /// The same attempts where nobody but bubblewrap stands in the way.
 fn in_plain_bubblewrap(board: &mut Board, world: &World) -> anyhow::Result<()> {
     let probe = world.probe.display().to_string();
-    let mut args = vec!["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--unshare-pid"];
+    let mut args =
+        vec!["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--unshare-pid"];
     args.extend(["--unshare-ipc", "--as-pid-1", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]);
-    args.extend(["--tmpfs", "/tmp", "--ro-bind", &probe, "/tmp/probe", "--", "/tmp/probe", "as-init", "table"]);
+    args.extend([
+        "--tmpfs",
+        "/tmp",
+        "--ro-bind",
+        &probe,
+        "/tmp/probe",
+        "--",
+        "/tmp/probe",
+        "as-init",
+        "table",
+    ]);
     let output = finish(world.home.command("bwrap", args), b"")?;
     for attempt in attempts(&output)? {
         if attempt.plain == "open" && attempt.outcome != "OPEN" {
@@ -56,15 +70,6 @@ fn in_plain_bubblewrap(board: &mut Board, world: &World) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `exec -t`, with a terminal from script(1).
-fn on_a_terminal(world: &World) -> anyhow::Result<Output> {
-    let shim = agent_tests::agent_shim().display();
-    let line = format!("{shim} exec -it box -- {PROBE} table");
-    let output = finish(world.home.command("script", ["-qec", &line, "/dev/null"]), b"")?.success()?;
-    let start = output.stdout.windows(9).position(|window| window == b"attempts ").context("no table")?;
-    Ok(Output { stdout: output.stdout[start..].to_vec(), ..output })
 }
 
 /// Programs that carry more privileges than their caller, made by root where sandboxes can run them.
@@ -85,20 +90,30 @@ fn programs_with_privileges() {
             let output = world.as_person("project-box/setuid privileges", &[])?;
             board.attempt("the control", contains(&output, "euid 0 "));
             let output = world.sh("box", "./setuid privileges")?.success()?;
-            board.attempt("a setuid program of root's in the project", contains(&output, "uid 1000 euid 1000 "));
+            board.attempt(
+                "a setuid program of root's in the project",
+                contains(&output, "uid 1000 euid 1000 "),
+            );
 
             let capable = project.join("capable");
             fs::copy(&world.probe, &capable)?;
             fs::set_permissions(&capable, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             // Version 2 with the effective bit, then CAP_SYS_ADMIN as permitted.
-            let value: Vec<u8> = [0x0200_0001_u32, 1 << 21, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+            let value: Vec<u8> =
+                [0x0200_0001_u32, 1 << 21, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
             set_attribute(&capable, &value)?;
             let output = world.as_person("project-box/capable privileges", &[])?;
             board.attempt("the control", contains(&output, "0000000000200000"));
             let output = world.sh("box", "./capable privileges")?.success()?;
-            board.attempt("a program with file capabilities", contains(&output, "capabilities 0000000000000000"));
+            board.attempt(
+                "a program with file capabilities",
+                contains(&output, "capabilities 0000000000000000"),
+            );
         } else {
-            board.skip("a setuid program of root's in the project", "only root can make one for somebody else");
+            board.skip(
+                "a setuid program of root's in the project",
+                "only root can make one for somebody else",
+            );
         }
         Ok(())
     });

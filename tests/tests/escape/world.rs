@@ -30,9 +30,13 @@ impl World {
         let probe = home.path().join("probe");
         fs::copy(env!("CARGO_BIN_EXE_probe"), &probe)?;
         fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
-        let marker = format!("marker-{}", home.path().file_name().context("a name")?.display()).replace('.', "-");
+        let marker =
+            format!("marker-{}", home.path().file_name().context("a name")?.display()).replace('.', "-");
         let world = Self { who, home, probe, marker: marker.replace("as-", ""), started: RefCell::default() };
-        world.as_person("mkdir -p home/.ssh other data && echo $0 > home/.ssh/id && echo $0 > other/file", &[&world.marker])?;
+        world.as_person(
+            "mkdir -p home/.ssh other data && echo $0 > home/.ssh/id && echo $0 > other/file",
+            &[&world.marker],
+        )?;
         Ok(world)
     }
 
@@ -68,6 +72,14 @@ impl World {
         self.home.run(["exec", name, "--", "sh", "-c", script])
     }
 
+    /// Runs a shell script on the host as the person, on a terminal from script(1).
+    pub(crate) fn on_a_terminal(&self, line: &str) -> anyhow::Result<Output> {
+        let output = finish(self.home.command("script", ["-qec", line, "/dev/null"]), b"")?.success()?;
+        // The end of its own input is typed into the terminal too, which may echo it anywhere.
+        let stdout = output.text().replace("^@", "").replace("^D\u{8}\u{8}", "").into_bytes();
+        Ok(Output { stdout, ..output })
+    }
+
     /// Starts a sandbox in a project of its own with the probe in it.
     pub(crate) fn start(&self, name: &str, flags: &[&str], agent: &[&str]) -> anyhow::Result<PathBuf> {
         let project = self.home.project(&format!("project-{name}"))?;
@@ -76,10 +88,17 @@ impl World {
     }
 
     /// The command that does so.
-    pub(crate) fn start_command(&self, name: &str, project: &Path, flags: &[&str], agent: &[&str]) -> Command {
+    pub(crate) fn start_command(
+        &self,
+        name: &str,
+        project: &Path,
+        flags: &[&str],
+        agent: &[&str],
+    ) -> Command {
         self.started.borrow_mut().push(name.to_owned());
         let mount = format!("{}:{PROBE}:ro", self.probe.display());
-        let mut args: Vec<OsString> = ["start", "--name", name, "--env", "host", "--mount", &mount].map(Into::into).into();
+        let mut args: Vec<OsString> =
+            ["start", "--name", name, "--env", "host", "--mount", &mount].map(Into::into).into();
         args.extend(flags.iter().map(Into::into));
         args.push(project.into());
         args.push("--".into());
@@ -112,4 +131,9 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// A word as the probe takes it when it is to look for it: not itself a place where it is found.
+pub(crate) fn backwards(word: &str) -> String {
+    word.chars().rev().collect()
 }
