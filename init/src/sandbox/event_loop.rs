@@ -552,6 +552,10 @@ impl Loop {
             supervised.units.iter().map(|unit| wire::unit(unit, pid_of(unit.child), &self.clock)).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
         let terminal = self.shared.terminal.borrow();
+        let mut warnings = self.warnings.clone();
+        if terminal.pictures_lost() > 0 {
+            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
+        }
         Status {
             init_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: wire::millis(self.clock.now().0),
@@ -570,7 +574,7 @@ impl Loop {
                 orphans_reaped: self.children.orphans_reaped(),
             },
             usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
-            warnings: self.warnings.clone(),
+            warnings,
         }
     }
 

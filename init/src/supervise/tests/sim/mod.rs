@@ -69,7 +69,7 @@ fn ten_thousand_lives_break_no_law() {
     }
 }
 
-const EVERYTHING: [&str; 18] = [
+const EVERYTHING: [&str; 19] = [
     "backoff",
     "force",
     "killed by health",
