@@ -95,6 +95,8 @@ async fn show(
                 }
             }
             Step::Wait => tokio::select! {
+                // The last words come first: both may be true by the time that this task has its turn.
+                biased;
                 () = woken => {}
                 _ = ending.wait_for(|ending| *ending) => return Ok(()),
             },
