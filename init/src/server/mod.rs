@@ -219,7 +219,11 @@ impl Server {
         };
         match timeout(LOOP_WITHIN, asked).await {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Failure::new(FailureKind::Stopping, "the sandbox has ended")),
+            Ok(None) if self.asks.is_closed() => {
+                Err(Failure::new(FailureKind::Stopping, "the sandbox has ended"))
+            }
+            // The loop goes on, so it was this question that it could not answer.
+            Ok(None) => Err(Failure::new(FailureKind::Internal, "init met a fault of its own")),
             Err(_) => Err(Failure::new(FailureKind::Deadline, "init did not answer itself in time")),
         }
     }
@@ -242,3 +246,6 @@ async fn reply(outgoing: &Outgoing, message: &ServerMessage) {
         tracing::debug!("a client did not take its reply");
     }
 }
+
+#[cfg(test)]
+mod tests;
