@@ -253,6 +253,8 @@ impl Loop {
     }
 
     fn start_unit(&mut self, unit: UnitId, attempt: supervise::Attempt) -> supervise::Event {
+        // Where a restart follows an exit at once, viewers still hear of the end before they hear of the start.
+        self.announce_session_ends();
         let started = self.units.start(&mut self.children, &self.defaults, &self.spec, &self.shared, unit);
         match started {
             Ok(Run { child, session }) => {

@@ -1,9 +1,14 @@
-use agent_protocol::message::TerminalSize;
+use std::time::Duration;
+
+use agent_protocol::message::{AttachFrom, AttachRequest, LeaseWish, TerminalSize};
 use serde_json::json;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::{output::Outputs, session::terminal::Terminal};
+use crate::{
+    output::Outputs,
+    session::terminal::{Notice, Step, Terminal},
+};
 
 /// A loop as it is before its first turn.
 fn idle(spec: serde_json::Value) -> Loop {
@@ -34,5 +39,47 @@ fn a_fault_in_one_answer_is_survived_and_told() {
         init.survive(|this| this.handle(Event::Ask(Ask::Status(reply))));
         let status = answer.await.unwrap();
         assert_eq!(status.warnings, ["init met a fault of its own 1 times"]);
+    });
+}
+
+/// What a collector of the agent's terminal is told about its sessions.
+fn told(shared: &Shared) -> Vec<(&'static str, u64)> {
+    let request = AttachRequest {
+        lease: LeaseWish::Watch,
+        size: None,
+        from: AttachFrom::Offset(shared.terminal.borrow().end()),
+    };
+    let (mut cursor, attached) = shared.terminal.borrow_mut().attach(&request).unwrap();
+    let mut told = Vec::new();
+    loop {
+        match shared.terminal.borrow_mut().step(&mut cursor, 1, &mut Vec::new()) {
+            Step::Notice(Notice::Started(started)) => told.push(("started", started.session.0)),
+            Step::Notice(Notice::Ended(ended)) => told.push(("ended", ended.session.0)),
+            Step::Wait => break,
+            _ => {}
+        }
+    }
+    shared.terminal.borrow_mut().detach(attached.viewer);
+    told
+}
+
+#[test]
+fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
+    inside(async || {
+        let agent = json!({ "argv": ["/bin/sleep", "9"], "terminal": {} });
+        let mut init = idle(
+            json!({ "version": 1, "name": "box", "control": { "listen": { "fd": 3 } }, "agent": agent }),
+        );
+        init.supervise(supervise::Event::Timer);
+        let (reply, answer) = oneshot::channel();
+        init.handle(Event::Ask(Ask::RestartAgent(reply)));
+        answer.await.unwrap().unwrap();
+        let (first, _) = *init.roles.values().next().unwrap();
+        // It is not really waited for: tests that run beside this one have children too.
+        let exit = children::Exit::Signal { signal: Signal::TERM, core_dumped: false };
+        let usage = children::Usage { user: Duration::ZERO, system: Duration::ZERO, max_rss_kib: 0 };
+        init.ended(&Reaped { child: first, exit, usage });
+        assert_eq!(told(&init.shared), [("started", 1), ("ended", 1), ("started", 2)]);
+        init.children.signal_everything(Signal::KILL).unwrap();
     });
 }
