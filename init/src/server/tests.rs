@@ -1,8 +1,23 @@
-use agent_protocol::message::TerminalSize;
-use tokio::task::LocalSet;
+use std::{
+    io::Read,
+    os::{fd::AsFd, unix::net::UnixStream},
+    time::Duration,
+};
+
+use agent_protocol::{
+    codec,
+    exit::{ExitRecord, How, KilledBy},
+    frame::Kind,
+    message::{ExecExited, ExecId, ExecRequest, Stdio, TerminalSize},
+};
+use tokio::{sync::watch, task::LocalSet, time::sleep};
 
 use super::*;
-use crate::{output::Outputs, session::terminal::Terminal};
+use crate::{
+    output::Outputs,
+    sandbox::{Ends, StartedExec},
+    session::terminal::Terminal,
+};
 
 /// A server, and the questions that its tasks ask of a loop that the test plays.
 fn server() -> (Server, mpsc::Receiver<Ask>) {
@@ -13,7 +28,12 @@ fn server() -> (Server, mpsc::Receiver<Ask>) {
 }
 
 fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     LocalSet::new().block_on(&runtime, work())
 }
 
@@ -25,5 +45,28 @@ fn a_question_that_broke_the_loop_is_told_from_a_loop_that_has_ended() {
         assert_eq!(answer.unwrap_err().kind, FailureKind::Internal);
         drop(asked);
         assert_eq!(server.ask(Ask::Status).await.unwrap_err().kind, FailureKind::Stopping);
+    });
+}
+
+fn all_that_came(mut client: UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    client.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn nothing_follows_half_a_frame() {
+    inside(async || {
+        let (socket, client) = Socket::with_client();
+        let (_, outgoing) = split(socket);
+        let large = vec![b'x'; agent_protocol::frame::MAX_DATA];
+        let given_up = timeout(Duration::from_secs(1), async {
+            while outgoing.data(Kind::Stdout, 0, &large).await.is_ok() {}
+        });
+        assert!(given_up.await.is_err(), "nobody reads");
+        let error = timeout(Duration::from_secs(1), outgoing.message(&ServerMessage::Done)).await.unwrap();
+        assert_eq!(error.unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+        drop(outgoing);
+        assert!(all_that_came(client).ends_with(b"xxxx"));
     });
 }
