@@ -202,6 +202,8 @@ async fn dispatch(
             // Kept open to the end: its end is the news that init is gone.
             let waiting = &server.shared.wait_for_the_end;
             waiting.set(waiting.get() + 1);
+            // Whoever waits for the others to close counts them anew.
+            server.shared.connection_closed.notify_waiters();
             let gone = incoming.until_gone().await;
             waiting.set(waiting.get() - 1);
             gone

@@ -70,3 +70,24 @@ fn nothing_follows_half_a_frame() {
         assert!(all_that_came(client).ends_with(b"xxxx"));
     });
 }
+
+#[test]
+fn a_stop_that_was_answered_keeps_nobody_waiting() {
+    inside(async || {
+        let (server, mut asked) = server();
+        let (socket, _client) = Socket::with_client();
+        let (mut incoming, outgoing) = split(socket);
+        let closed = server.shared.connection_closed.notified();
+        let the_loop = async {
+            let Some(Ask::Stop { reply, .. }) = asked.recv().await else { panic!("not a stop") };
+            reply.send(Ok(())).unwrap();
+            closed.await;
+        };
+        tokio::select! {
+            ended = dispatch(&server, Request::Stop { force: true }, Features(0), &mut incoming, &outgoing) => {
+                panic!("the connection ended before init: {ended:?}");
+            }
+            told = timeout(Duration::from_secs(1), the_loop) => told.expect("to be told to count again"),
+        }
+    });
+}
