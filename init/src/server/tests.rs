@@ -91,3 +91,54 @@ fn a_stop_that_was_answered_keeps_nobody_waiting() {
         }
     });
 }
+
+#[test]
+fn the_exit_of_a_command_waits_for_a_client_that_still_reads_its_output() {
+    inside(async || {
+        let (server, mut asked) = server();
+        let (socket, client) = Socket::with_client();
+        let (mut incoming, outgoing) = split(socket);
+        let request = ExecRequest {
+            argv: vec![b"true".to_vec()],
+            env: Vec::new(),
+            directory: None,
+            user: None,
+            stdin: false,
+            stdio: Stdio::Descriptors,
+            timeout_ms: None,
+        };
+        let exit = ExitRecord {
+            how: How::Code(3),
+            core_dumped: false,
+            killed_by: KilledBy::Itself,
+            limit: None,
+            output_truncated: false,
+            ran_ms: 1,
+            at_unix_ms: 1,
+        };
+        let (ends, told) = watch::channel(None);
+        let the_rest = async {
+            let Some(Ask::Exec { reply, .. }) = asked.recv().await else { panic!("not a command") };
+            let end = || client.as_fd().try_clone_to_owned().unwrap();
+            let ends_of_it = Ends::Handed { stdin: None, stdout: end(), stderr: end() };
+            let started = StartedExec { id: ExecId(1), pid: 2, ends: ends_of_it, exit: told };
+            assert!(reply.send(Ok(started)).is_ok());
+            sleep(Duration::from_secs(1)).await;
+            outgoing.fill();
+            ends.send_replace(Some(exit.clone()));
+            sleep(Duration::from_mins(1)).await;
+            let mut there = vec![0; 1 << 20];
+            // First alone what came with descriptors, then what it was filled with.
+            let read = [(); 2].map(|()| (&client).read(&mut there).unwrap());
+            assert!(read[1] > 1024, "{read:?}");
+        };
+        let run = exec::run(&server, request, Features::DESCRIPTORS, &mut incoming, &outgoing);
+        let (ran, ()) = tokio::join!(run, the_rest);
+        ran.unwrap();
+        let mut last = Vec::new();
+        let message = ServerMessage::ExecExited(ExecExited { exec: ExecId(1), exit });
+        codec::encode_frame(Kind::Message, &message, &mut last).unwrap();
+        drop((incoming, outgoing));
+        assert!(all_that_came(client).ends_with(&last));
+    });
+}
