@@ -1,5 +1,5 @@
 use std::{
-    io::Read,
+    io::{Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
     time::Duration,
 };
@@ -7,8 +7,8 @@ use std::{
 use agent_protocol::{
     codec,
     exit::{ExitRecord, How, KilledBy},
-    frame::Kind,
-    message::{ExecExited, ExecId, ExecRequest, Stdio, TerminalSize},
+    frame::{self, Kind},
+    message::{AttachFrom, AttachRequest, ExecExited, ExecId, ExecRequest, LeaseWish, Stdio, TerminalSize},
 };
 use tokio::{sync::watch, task::LocalSet, time::sleep};
 
@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     output::Outputs,
     sandbox::{Ends, StartedExec},
-    session::terminal::Terminal,
+    session::{pty, terminal::Terminal},
 };
 
 /// A server, and the questions that its tasks ask of a loop that the test plays.
@@ -59,7 +59,7 @@ fn nothing_follows_half_a_frame() {
     inside(async || {
         let (socket, client) = Socket::with_client();
         let (_, outgoing) = split(socket);
-        let large = vec![b'x'; agent_protocol::frame::MAX_DATA];
+        let large = vec![b'x'; frame::MAX_DATA];
         let given_up = timeout(Duration::from_secs(1), async {
             while outgoing.data(Kind::Stdout, 0, &large).await.is_ok() {}
         });
@@ -140,5 +140,33 @@ fn the_exit_of_a_command_waits_for_a_client_that_still_reads_its_output() {
         codec::encode_frame(Kind::Message, &message, &mut last).unwrap();
         drop((incoming, outgoing));
         assert!(all_that_came(client).ends_with(&last));
+    });
+}
+
+#[test]
+fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
+    inside(async || {
+        let (server, _asked) = server();
+        let (socket, client) = Socket::with_client();
+        let (mut incoming, outgoing) = split(socket);
+        let (master, _slave) = pty::open(TerminalSize { columns: 80, rows: 24 }).unwrap();
+        let master = Rc::new(master);
+        server.shared.set_master(Some(Rc::clone(&master)));
+        let request = AttachRequest { lease: LeaseWish::TakeOver, size: None, from: AttachFrom::Screen };
+        let typing = async {
+            let lines = b"\n".repeat(100_000);
+            let mut frame = Vec::new();
+            frame::encode_data(Kind::Terminal, 0, &lines, &mut frame);
+            (&client).write_all(&frame).unwrap();
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(Rc::strong_count(&master), 3, "typed at, by a viewer that waits");
+            server.shared.set_master(None);
+            sleep(Duration::from_secs(1)).await;
+            assert_eq!(Rc::strong_count(&master), 1);
+        };
+        tokio::select! {
+            _ = attach::run(&server, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
+            () = typing => {}
+        }
     });
 }
