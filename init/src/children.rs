@@ -233,6 +233,12 @@ impl Children {
         self.living.get(&child.pid).is_some_and(|record| record.generation == child.generation)
     }
 
+    /// As if it had been reaped, for tests that share their process with others' children.
+    #[cfg(test)]
+    pub(crate) fn forget_for_test(&mut self, child: ChildId) {
+        self.living.remove(&child.pid);
+    }
+
     /// How many children there are.
     pub fn len(&self) -> usize {
         self.living.len()

@@ -1,4 +1,7 @@
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use agent_protocol::message::{AttachFrom, AttachRequest, LeaseWish, TerminalSize};
 use serde_json::json;
@@ -42,6 +45,12 @@ fn a_fault_in_one_answer_is_survived_and_told() {
     });
 }
 
+/// Two loops in one process would take each other's children for their own, so those that start some take turns.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// What a collector of the agent's terminal is told about its sessions.
 fn told(shared: &Shared) -> Vec<(&'static str, u64)> {
     let request = AttachRequest {
@@ -65,6 +74,7 @@ fn told(shared: &Shared) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
+    let _turn = turn();
     inside(async || {
         let agent = json!({ "argv": ["/bin/sleep", "9"], "terminal": {} });
         let mut init = idle(
@@ -81,5 +91,44 @@ fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
         init.ended(&Reaped { child: first, exit, usage });
         assert_eq!(told(&init.shared), [("started", 1), ("ended", 1), ("started", 2)]);
         init.children.signal_everything(Signal::KILL).unwrap();
+    });
+}
+
+#[test]
+fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
+    let _turn = turn();
+    inside(async || {
+        let folder = std::env::temp_dir().join(format!("agent-init-left-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let said = folder.join("said");
+        // A daemon as they are made, deaf to SIGTERM; the unit itself stays.
+        let script = format!(
+            "(setsid sh -c 'trap \"\" TERM; echo $$ >{0}.new; mv {0}.new {0}; sleep 20' &); sleep 20",
+            said.display()
+        );
+        let agent = json!({ "argv": ["/bin/sh", "-c", script] });
+        let mut init =
+            idle(json!({ "version": 1, "name": "box", "env": { "PATH": "/usr/bin:/bin" }, "agent": agent }));
+        init.supervise(supervise::Event::Timer);
+        let give_up = std::time::Instant::now() + Duration::from_secs(10);
+        let daemon = loop {
+            match std::fs::read_to_string(&said) {
+                Ok(pid) => break pid.trim().to_owned(),
+                Err(error) => assert!(std::time::Instant::now() < give_up, "no daemon: {error}"),
+            }
+            std::thread::yield_now();
+        };
+        let is_there = || {
+            let stat = std::fs::read_to_string(format!("/proc/{daemon}/stat")).unwrap_or_default();
+            stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.starts_with(" Z"))
+        };
+        let (first, _) = *init.roles.values().next().unwrap();
+        init.children.forget_for_test(first);
+        init.units
+            .start(&mut init.children, &init.defaults, &init.spec, &init.shared, UnitId::Agent)
+            .unwrap();
+        init.children.signal_everything(Signal::KILL).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!is_there(), "the daemon of the first run");
     });
 }
