@@ -122,8 +122,9 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 }
                 let Some(master) = shared.master() else { continue };
                 tokio::select! {
-                    // The program may end while it is typed to; the next one starts with an empty line.
                     _ = master.write_all(&bytes) => {}
+                    // The program ended while it was typed to; the next one starts with an empty line.
+                    () = shared.master_changed.notified() => {}
                     () = incoming.closed() => return Ok(()),
                 }
             }
