@@ -291,7 +291,7 @@ impl Loop {
         let Some((_, role)) = self.roles.remove(&known) else { return };
         match role {
             Role::Unit(unit) => {
-                self.units.ended(&self.shared, unit, &mut self.children, reaped.child);
+                self.units.ended(&self.shared, unit, &mut self.children, reaped);
                 let ended = ended(reaped.exit);
                 self.supervise(supervise::Event::Exited { child: known, ended, oom: false });
             }
