@@ -8,6 +8,7 @@
 mod binaries;
 mod home;
 mod output;
+mod pty;
 mod raw;
 mod sandbox;
 mod standalone;
@@ -16,6 +17,7 @@ mod wait;
 pub use binaries::{agent_init, agent_shim};
 pub use home::{Home, Who, finish};
 pub use output::Output;
+pub use pty::Pty;
 pub use raw::{Heard, Raw};
 pub use sandbox::{Builder, Sandbox};
 pub use standalone::{Done, Init, notify, rss_bytes, shell, speak};
