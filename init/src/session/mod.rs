@@ -1,19 +1,9 @@
-//! A session: what an agent's terminal said, and what it shows.
+//! A session: what an agent's terminal said, what it shows, and who watches.
 
-mod grid;
-mod model;
-mod modes;
+mod emulator;
 pub(crate) mod pty;
 pub(crate) mod ring;
 pub(crate) mod screen;
-mod snapshot;
 pub(crate) mod terminal;
-
-#[cfg(test)]
-mod corpus;
-#[cfg(test)]
-mod oracle;
-#[cfg(test)]
-mod screen_tests;
 #[cfg(test)]
 mod terminal_tests;

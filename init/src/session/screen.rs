@@ -3,9 +3,7 @@
 //! It is fed everything the agent's terminal carries, in any pieces, whether or not somebody
 //! watches. A viewer who attaches gets [`Screen::snapshot`] and then the stream from there on.
 
-use super::grid::{Line, Part};
-use super::model::Model;
-use super::snapshot;
+use super::emulator::{self, Cut, Model};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The largest screen; one that is asked to be larger is cut. What is between these and the
@@ -23,8 +21,8 @@ pub(crate) struct Screen {
     model: Model,
     /// The sequence that the stream is in the middle of, from its escape on.
     open: Vec<u8>,
-    /// The last bytes of the stream: a character may be cut there.
-    tail: [u8; 3],
+    /// The character that the stream is in the middle of.
+    cut: Cut,
     panics: u64,
 }
 
@@ -36,7 +34,7 @@ impl Screen {
             parser: vte::Parser::new(),
             model: Model::new(cols, rows),
             open: Vec::new(),
-            tail: [0; 3],
+            cut: Cut::default(),
             panics: 0,
         }
     }
@@ -52,12 +50,12 @@ impl Screen {
     /// anew, blank, and the programs inside repaint it.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_BYTES) {
-            self.guard(|screen| screen.advance(piece));
+            self.guard(|screen| {
+                let mut cut = std::mem::take(&mut screen.cut);
+                cut.join(piece, |whole| screen.advance(whole));
+                screen.cut = cut;
+            });
         }
-        let keep = bytes.len().min(self.tail.len());
-        self.tail.rotate_left(keep);
-        let from = self.tail.len() - keep;
-        self.tail[from..].copy_from_slice(&bytes[bytes.len() - keep..]);
     }
 
     /// Changes the size, as the agent's terminal did.
@@ -75,27 +73,18 @@ impl Screen {
     /// to this screen and to the point of the stream that was fed last.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let open = self.open_sequence();
-        catch_unwind(AssertUnwindSafe(|| snapshot::snapshot(&self.model, &open)))
-            .unwrap_or_else(|_| snapshot::blank())
+        catch_unwind(AssertUnwindSafe(|| emulator::snapshot(&self.model, &open)))
+            .unwrap_or_else(|_| emulator::blank())
     }
 
     /// The rows shown, without styles and without the blanks at their ends.
+    #[cfg(test)]
     pub(crate) fn text(&self) -> Vec<String> {
-        let row = |line: &Line| {
-            let mut row = String::new();
-            for cell in (0..self.model.cols).map(|x| line.get(x)).filter(|cell| cell.part() != Part::Tail) {
-                match cell.text() {
-                    Ok(c) => row.push(c),
-                    Err(index) => row.extend(self.model.clusters.chars(index)),
-                }
-            }
-            row.truncate(row.trim_end_matches(' ').len());
-            row
-        };
-        self.model.grid.lines().iter().map(row).collect()
+        self.model.text()
     }
 
     /// The title that a program gave its window, without control characters.
+    #[cfg(test)]
     pub(crate) fn title(&self) -> Option<&str> {
         self.model.modes.title.as_deref()
     }
@@ -141,23 +130,24 @@ impl Screen {
 
     /// What a terminal must have seen last so that it understands the bytes that come next.
     fn open_sequence(&self) -> Vec<u8> {
-        if self.open.is_empty() {
-            return cut_character(&self.tail).to_vec();
-        }
-        let kind = self.open.get(1).copied();
-        if self.open.len() < OPEN_BYTES {
-            // Controls inside a control sequence took effect when they came. Inside strings they
-            // mean nothing, but for the ones that would have ended it.
-            return self.open.iter().copied().filter(|byte| *byte == ESCAPE || *byte >= b' ').collect();
-        }
-        // A string too long to keep; with its middle missing it must not be taken for another one,
-        // so its end is given a beginning that means nothing to anybody.
-        match kind {
-            Some(b']') => b"\x1b]9999;".to_vec(),
-            Some(b'P') => b"\x1bP9999z".to_vec(),
-            Some(b'X' | b'^' | b'_') => self.open[..2].to_vec(),
-            _ => Vec::new(),
-        }
+        let long = self.open.len() == OPEN_BYTES;
+        let mut open = match self.open.get(1) {
+            // A string too long to keep. With its middle missing it must not be taken for another
+            // one, so its end is given a beginning that means nothing to anybody.
+            Some(b']') if long => b"\x1b]9999;".to_vec(),
+            Some(b'P') if long => b"\x1bP9999z".to_vec(),
+            Some(b'X' | b'^' | b'_') if long => self.open[..2].to_vec(),
+            Some(b']' | b'P' | b'X' | b'^' | b'_') => self.open.clone(),
+            // Controls inside any other sequence took effect when they came.
+            _ => self
+                .open
+                .iter()
+                .copied()
+                .filter(|byte| *byte == ESCAPE || (b' '..=b'~').contains(byte))
+                .collect(),
+        };
+        open.extend_from_slice(self.cut.bytes());
+        open
     }
 }
 
@@ -171,19 +161,18 @@ fn clamp(cols: u16, rows: u16) -> (u16, u16) {
     (cols.clamp(1, MAX_COLS), rows.clamp(1, MAX_ROWS))
 }
 
-/// The beginning of a UTF-8 character at the end of `bytes`, if its rest is still to come.
-fn cut_character(bytes: &[u8]) -> &[u8] {
-    for (at, byte) in bytes.iter().enumerate().rev() {
-        let length = match byte {
-            0x80..=0xbf => continue,
-            0xc2..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf4 => 4,
-            _ => 1,
-        };
-        let begun = &bytes[at..];
-        let cut = std::str::from_utf8(begun).is_err_and(|error| error.error_len().is_none());
-        return if length > begun.len() && cut { begun } else { &[] };
+#[cfg(test)]
+impl Screen {
+    /// Makes a used screen as good as a terminal somebody attaches with: its title and the modes
+    /// whose default only it knows are its own, and stay when nobody sets them.
+    pub(crate) fn forget_what_no_reset_reaches(&mut self) {
+        self.model.modes.forget_what_no_reset_reaches();
     }
-    &[]
 }
+
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod oracle;
+#[cfg(test)]
+mod tests;

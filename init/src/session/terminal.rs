@@ -153,6 +153,11 @@ impl Terminal {
         self.ring.end()
     }
 
+    /// How often the picture was lost to a fault in the screen model and began anew.
+    pub(crate) fn pictures_lost(&self) -> u64 {
+        self.screen.panics()
+    }
+
     /// The kept output, for readers that are no viewers.
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring

@@ -18,7 +18,7 @@ use std::{
 
 use agent_protocol::message::TerminalSize;
 use nix::sys::signal::SigSet;
-use rustix::{fs::Mode, process::setsid};
+use rustix::process::setsid;
 
 use self::watch::Watch;
 use super::{Sandbox, StateError, channel, lock::MonitorLock, paths::DataDir, process, start, view::unix_ms};
@@ -108,10 +108,11 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<MonitorLock>, StateError> {
 
 /// Leaves the terminal, the caller's session, its signal mask and all it left open. Returns the line to
 /// whoever started us, which came as standard output.
+///
+/// The umask stays the caller's: the agent inherits it, and works in the person's project.
 fn detach() -> io::Result<UnixStream> {
     // Fails only for the leader of a process group, which a child is not unless it was made one.
     let _ = setsid();
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
     SigSet::empty().thread_set_mask()?;
     close_foreign()?;
     let line = io::stdout().as_fd().try_clone_to_owned()?;

@@ -4,8 +4,10 @@
 //! nothing flickers. What is out of sight is painted first: the primary screen, then, if a program
 //! shows the alternate one, that on top of it, by the sequence that program used.
 
-use super::grid::{Cell, Grid, Line, Part, Style};
-use super::model::{Cursor, Model};
+use super::cell::{Cell, Part, Style};
+use super::cursor::Cursor;
+use super::grid::{Grid, Line};
+use super::model::Model;
 use super::modes::{Keyboard, Modes};
 use std::io::Write as _;
 
@@ -73,7 +75,9 @@ impl Paint<'_> {
 
     /// From any state, the middle of a sequence included, to the primary screen with nothing set.
     fn reset(&mut self) {
-        self.raw(b"\x1b\\\x1b[?2026h");
+        // A string that a terminal is in the middle of is abandoned or, where CAN does not do that,
+        // ended.
+        self.raw(b"\x18\x1b\\\x1b[?2026h");
         Keyboard::write_reset(&mut self.out);
         self.raw(b"\x1b[?1049l\x1b[?25l\x1b[r\x1b[?6l\x1b[?69l\x1b[?7h\x1b[4l\x1b[20l");
         Keyboard::write_reset(&mut self.out);
@@ -93,24 +97,32 @@ impl Paint<'_> {
             if !wrapped {
                 self.text(format_args!("\x1b[{};1H", y + 1));
             }
-            wrapped = self.line(line, wrapped) && line.wrapped;
+            // Where one character fills a row, it cannot be told to forget that it goes on: none does.
+            let goes_on = line.wrapped && self.model.cols > 2 && y + 1 < grid.lines().len();
+            wrapped = self.line(line, wrapped, goes_on) && goes_on;
         }
         self.style(Style::default());
     }
 
     /// Paints one row and says whether its last column was printed, so that the next character
     /// wraps: that is how the terminal learns that two rows are one line of text.
-    fn line(&mut self, line: &Line, wrapped: bool) -> bool {
+    fn line(&mut self, line: &Line, wrapped: bool, goes_on: bool) -> bool {
         let cols = usize::from(self.model.cols);
         let (cells, rest) = line.cells();
-        let erasable = Cell::default();
-        let mut end = if line.wrapped || rest != erasable { cols } else { cells.len() };
-        if end == cells.len() && !line.wrapped {
-            end -= cells.iter().rev().take_while(|cell| **cell == erasable).count();
+        let mut end = if goes_on || !rest.is_empty() { cols } else { cells.len() };
+        if end == cells.len() && !goes_on {
+            end -= cells.iter().rev().take_while(|cell| cell.is_empty()).count();
         }
         // The wrap only happens when something is printed.
         end = end.max(usize::from(wrapped));
+        // A row printed to its end keeps what the terminal knew of it: that its text went on below.
+        // Erasing part of it makes it forget.
+        let forget_at = (end == cols && !goes_on).then_some(usize::from(wrapped));
         for x in 0..end {
+            if forget_at == Some(x) {
+                self.style(Style::default());
+                self.raw(b"\x1b[K");
+            }
             self.cell(cells.get(x).copied().unwrap_or(rest));
         }
         if end < cols {
