@@ -3,12 +3,14 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, Weak},
     thread,
+    time::Duration,
 };
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     fs::{Mode, OFlags},
     pty::OpenptFlags,
@@ -19,8 +21,8 @@ use crate::until;
 
 /// A terminal on which one program runs, as the leader of a session of its own.
 pub struct Pty {
-    master: File,
-    /// Closed with the test's end of the terminal: as long as it is open, so is the terminal.
+    master: Option<Arc<File>>,
+    /// For a look at the settings when nothing else has the terminal open.
     slave: Option<OwnedFd>,
     /// What runs there.
     pub child: Child,
@@ -39,7 +41,11 @@ impl Pty {
         tcsetwinsize(&slave, Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 })?;
         // setsid(1) makes standard input the controlling terminal.
         let mut on_terminal = Command::new("setsid");
-        on_terminal.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args()).env_clear();
+        on_terminal
+            .args(["--ctty", "--wait"])
+            .arg(command.get_program())
+            .args(command.get_args())
+            .env_clear();
         on_terminal.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
         if let Some(folder) = command.get_current_dir() {
             on_terminal.current_dir(folder);
@@ -48,17 +54,12 @@ impl Pty {
         let stdio = || slave.try_clone().map(Stdio::from);
         let child = on_terminal.stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn()?;
         let shown = Arc::new(Mutex::new(Vec::new()));
-        let mut screen = File::from(master.try_clone()?);
+        let master = Arc::new(File::from(master));
         thread::spawn({
-            let shown = Arc::clone(&shown);
-            move || {
-                let mut buf = [0; 4096];
-                while let Ok(read @ 1..) = screen.read(&mut buf) {
-                    shown.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buf[..read]);
-                }
-            }
+            let (screen, shown) = (Arc::downgrade(&master), Arc::clone(&shown));
+            move || show(&screen, &shown)
         });
-        Ok(Self { master: master.into(), slave: Some(slave), child, shown })
+        Ok(Self { master: Some(master), slave: Some(slave), child, shown })
     }
 
     /// Everything that was shown.
@@ -68,19 +69,30 @@ impl Pty {
 
     /// Waits until this was shown.
     pub fn wait_for(&self, text: &str) -> anyhow::Result<()> {
-        let found = until(&format!("`{text}` on the terminal"), || Ok(self.shown().contains(text).then_some(())));
+        let found =
+            until(&format!("`{text}` on the terminal"), || Ok(self.shown().contains(text).then_some(())));
         found.map_err(|error| error.context(format!("shown was {:?}", self.shown())))
     }
 
     /// Types something.
-    pub fn type_in(&mut self, text: &str) -> anyhow::Result<()> {
-        Ok(self.master.write_all(text.as_bytes())?)
+    pub fn type_in(&self, text: &str) -> anyhow::Result<()> {
+        Ok((&mut self.master()?).write_all(text.as_bytes())?)
     }
 
     /// Makes the window another size.
     pub fn resize(&self, columns: u16, rows: u16) -> anyhow::Result<()> {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        Ok(tcsetwinsize(&self.master, size)?)
+        Ok(tcsetwinsize(self.master()?, size)?)
+    }
+
+    /// Closes the window: the terminal is gone, what runs there may notice.
+    pub fn close(&mut self) {
+        self.slave = None;
+        self.master = None;
+    }
+
+    fn master(&self) -> anyhow::Result<&File> {
+        self.master.as_deref().ok_or_else(|| anyhow::anyhow!("the window is closed"))
     }
 
     /// The exit code of what runs there, once it has ended.
@@ -99,8 +111,26 @@ impl Pty {
 
 impl Drop for Pty {
     fn drop(&mut self) {
-        self.slave = None;
+        self.close();
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Collects what is shown for as long as the window is open.
+fn show(screen: &Weak<File>, shown: &Mutex<Vec<u8>>) {
+    let mut buf = [0; 4096];
+    while let Some(screen) = screen.upgrade() {
+        let mut fds = [PollFd::new(screen.as_fd(), PollFlags::POLLIN)];
+        if !matches!(poll(&mut fds, PollTimeout::from(10u8)), Ok(1..)) {
+            continue;
+        }
+        match (&*screen).read(&mut buf) {
+            Ok(read @ 1..) => {
+                shown.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buf[..read]);
+            }
+            // Nothing has it open any more, for now.
+            Ok(_) | Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    ask::{Ask, StartedExec},
+    ask::{Ask, Ends, StartedExec},
     clock::Clock,
     commands::{self, Defaults},
     execs::{Due, Execs},
@@ -419,7 +419,8 @@ impl Loop {
         let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
-        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
+        let on_terminal = matches!(ends, Ends::Terminal(_));
+        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout), on_terminal);
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
@@ -434,10 +435,14 @@ impl Loop {
             .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
     }
 
-    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already.
+    /// A command whose client has gone is asked to end. One on a terminal was hung up by the kernel already; SIGTERM on
+    /// top would end what was made to survive that.
     fn abandoned(&mut self, exec: ExecId) {
         let Ok(child) = self.execs.child(exec) else { return };
         self.execs.will_end(exec, KilledBy::Disconnect, None);
+        if self.execs.is_on_terminal(exec) {
+            return;
+        }
         note(self.children.signal_group(child, Signal::TERM), "ending a command without a client");
     }
 

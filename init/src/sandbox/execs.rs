@@ -28,6 +28,7 @@ struct Exec {
     child: ChildId,
     exit: watch::Sender<Option<ExitRecord>>,
     ends: Option<End>,
+    on_terminal: bool,
 }
 
 /// Why a command is going to end.
@@ -72,9 +73,10 @@ impl Execs {
         id: ExecId,
         child: ChildId,
         deadline: Option<Instant>,
+        on_terminal: bool,
     ) -> watch::Receiver<Option<ExitRecord>> {
         let (exit, told) = watch::channel(None);
-        self.running.insert(id, Exec { child, exit, ends: None });
+        self.running.insert(id, Exec { child, exit, ends: None, on_terminal });
         if let Some(deadline) = deadline {
             self.due.insert((deadline, id), Due::Terminate(child));
         }
@@ -94,6 +96,11 @@ impl Execs {
             }
             None => Err(unknown(id)),
         }
+    }
+
+    /// Whether a command that runs has a terminal.
+    pub(crate) fn is_on_terminal(&self, id: ExecId) -> bool {
+        self.running.get(&id).is_some_and(|exec| exec.on_terminal)
     }
 
     /// Notes who is about to end a command. The first reason counts, but a client's signal need not be one.
@@ -189,7 +196,7 @@ mod tests {
     fn an_exit_is_kept_for_a_late_reader() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        let told = execs.started(id, child(7), None);
+        let told = execs.started(id, child(7), None, false);
         execs.finished(id, exit(How::Code(3)));
         assert_eq!(told.borrow().as_ref().unwrap().how, How::Code(3));
         assert_eq!(execs.wait(id).unwrap().borrow().as_ref().unwrap().how, How::Code(3));
@@ -202,7 +209,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..=KEPT_EXITS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, child(n), None);
+            execs.started(id, child(n), None, false);
             execs.finished(id, exit(How::Code(0)));
         }
         assert_eq!(execs.wait(ExecId(1)).unwrap_err().kind, FailureKind::Unknown);
@@ -214,7 +221,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..MAX_EXECS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, child(n), None);
+            execs.started(id, child(n), None, false);
         }
         assert_eq!(execs.next_id().unwrap_err().kind, FailureKind::Busy);
     }
@@ -223,7 +230,7 @@ mod tests {
     fn a_command_out_of_time_is_asked_and_then_killed_even_when_its_first_process_is_gone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), Some(at(100)));
+        execs.started(id, child(1), Some(at(100)), false);
         assert_eq!(execs.due(at(99)), []);
         assert_eq!(execs.due(at(100)), [Due::Terminate(child(1))]);
         assert_eq!(execs.ended_by(id, None), Some(KilledBy::Timeout));
@@ -237,7 +244,7 @@ mod tests {
     fn a_command_in_time_is_left_alone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), Some(at(100)));
+        execs.started(id, child(1), Some(at(100)), false);
         execs.finished(id, exit(How::Code(0)));
         assert_eq!(execs.next_due(), None);
     }
@@ -246,7 +253,7 @@ mod tests {
     fn a_survived_signal_of_the_client_explains_no_later_death() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), None);
+        execs.started(id, child(1), None, false);
         execs.will_end(id, KilledBy::Client, Some(10));
         assert_eq!(execs.ended_by(id, Some(9)), None);
         assert_eq!(execs.ended_by(id, None), None);

@@ -37,8 +37,8 @@ fn what_cannot_be_run_says_why() -> anyhow::Result<()> {
         (&["--", "/workspace/no-interpreter"], 127, "no-interpreter"),
         (&["-w", "/no/such/folder", "--", "true"], 125, "/no/such/folder"),
         (&["-u", "nobody-here", "--", "true"], 125, "there is no user `nobody-here` inside"),
-        (&["-e", "BROKEN", "--", "true"], 2, "BROKEN"),
-        (&["--no-such-flag", "--", "true"], 2, "--no-such-flag"),
+        (&["-e", "BROKEN", "--", "true"], 64, "BROKEN"),
+        (&["--no-such-flag", "--", "true"], 64, "--no-such-flag"),
     ];
     for (args, code, about) in cases {
         let output = sandbox.run(["exec", "box"].iter().chain(args))?;

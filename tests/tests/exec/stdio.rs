@@ -9,7 +9,10 @@ use std::{
 };
 
 use agent_tests::{Sandbox, finish, until};
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    pipe::{PipeFlags, pipe_with},
+};
 
 const TRANSLATE: [&str; 6] = ["exec", "-i", "box", "--", "tr", "a-z A-Z"];
 
@@ -85,8 +88,8 @@ fn the_callers_pipes_stay_blocking_or_not_as_they_were() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     for nonblocking in [false, true] {
         let mode = if nonblocking { OFlags::NONBLOCK } else { OFlags::empty() };
-        let (input, feed) = rustix::pipe::pipe()?;
-        let (drain, output) = rustix::pipe::pipe()?;
+        let (input, feed) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (drain, output) = pipe_with(PipeFlags::CLOEXEC)?;
         for end in [&input, &output] {
             fcntl_setfl(end, mode)?;
         }
@@ -113,10 +116,10 @@ fn the_callers_pipes_stay_blocking_or_not_as_they_were() -> anyhow::Result<()> {
 #[test]
 fn a_command_cannot_change_the_callers_pipes() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
-    let (input, feed) = rustix::pipe::pipe()?;
+    let (input, feed) = pipe_with(PipeFlags::CLOEXEC)?;
     let script = "use Fcntl; for my $fd (STDIN, STDOUT) { fcntl($fd, F_SETFL, O_NONBLOCK) or die $! } \
                   open(F, '>', '/proc/self/fd/0') and print F 'forged'; print 'done'";
-    let (drain, output) = rustix::pipe::pipe()?;
+    let (drain, output) = pipe_with(PipeFlags::CLOEXEC)?;
     let child = sandbox
         .shim(["exec", "-i", "box", "--", "perl", "-e", script])
         .stdin(Stdio::from(input.try_clone()?))

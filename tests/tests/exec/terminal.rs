@@ -51,9 +51,9 @@ fn whose_client_is_killed_is_hung_up() -> anyhow::Result<()> {
     let script = "trap 'echo hung up >/tmp/hup; exit' HUP; echo up; while :; do sleep 0.02; done";
     let pty = on_terminal(&sandbox, script)?;
     pty.wait_for("up")?;
-    let clients = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pty.child.id()))?;
-    let client: i32 = clients.split_whitespace().next().unwrap_or_default().parse()?;
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(client), nix::sys::signal::Signal::SIGKILL)?;
+    // Run by the tests' own user, the client is the session's leader itself.
+    let client = nix::unistd::Pid::from_raw(i32::try_from(pty.child.id())?);
+    nix::sys::signal::kill(client, nix::sys::signal::Signal::SIGKILL)?;
     until("SIGHUP inside", || Ok((sandbox.sh("cat /tmp/hup")?.text() == "hung up").then_some(())))?;
     sandbox.wait_for_event("exec-exited")?;
     Ok(())
@@ -63,9 +63,9 @@ fn whose_client_is_killed_is_hung_up() -> anyhow::Result<()> {
 fn whose_window_is_closed_is_hung_up_too() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     let script = "trap 'echo hung up >/tmp/hup; exit' HUP; echo up; while :; do sleep 0.02; done";
-    let pty = on_terminal(&sandbox, script)?;
+    let mut pty = on_terminal(&sandbox, script)?;
     pty.wait_for("up")?;
-    drop(pty);
+    pty.close();
     until("SIGHUP inside", || Ok((sandbox.sh("cat /tmp/hup")?.text() == "hung up").then_some(())))
 }
 
