@@ -1,34 +1,34 @@
 //! PID 1 of a sandbox, and by itself a small init for any container.
 
-/// The command line.
+// The command line.
 pub mod args;
-/// From a spec to everything that must be there before the loop begins.
+// From a spec to everything that must be there before the loop begins.
 pub mod boot;
-/// Starts programs, reaps them and everything orphaned, and signals only what is still theirs.
+// Starts programs, reaps them and everything orphaned, and signals only what is still theirs.
 pub mod children;
-/// One command as a container's PID 1 would run it.
+// One command as a container's PID 1 would run it.
 pub mod entrypoint;
-/// What init gives up before it starts anything, for itself and for all below it.
+// What init gives up before it starts anything, for itself and for all below it.
 pub mod harden;
-/// What happened, in order.
+// What happened, in order.
 mod journal;
-/// What programs say about themselves: ready, status, alive.
+// What programs say about themselves: ready, status, alive.
 pub mod notify;
-/// What steps and services wrote.
+// What steps and services wrote.
 mod output;
-/// The sandbox as a whole: one loop that owns the processes.
+// The sandbox as a whole: one loop that owns the processes.
 mod sandbox;
-/// The control endpoint.
+// The control endpoint.
 mod server;
-/// The agent's terminal.
+// The agent's terminal.
 mod session;
-/// Signals as they arrive, and who sent them.
+// Signals as they arrive, and who sent them.
 pub mod signals;
-/// From a request to an executed program, or to the reason why not.
+// From a request to an executed program, or to the reason why not.
 pub mod spawn;
-/// Decides what is started, restarted and stopped, and when.
+// Decides what is started, restarted and stopped, and when.
 pub mod supervise;
 mod sys;
 mod tree;
-/// What the processes inside use.
+// What the processes inside use.
 mod usage;

@@ -4,24 +4,24 @@
 //! functions over bytes, so the shim, init, the tests and the fuzzers all call the same code.
 //! The byte-level description is `docs/protocol.md`.
 
-/// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
+// Where init can be reached: `unix:PATH`, `vsock:CID:PORT`, `hybrid:PATH:PORT`.
 pub mod address;
 mod bounded;
-/// Bytes as they arrive become frames, in the memory of one frame.
+// Bytes as they arrive become frames, in the memory of one frame.
 pub mod buffer;
-/// Control messages to bytes and back, with a size limit: the only place that knows bincode.
+// Control messages to bytes and back, with a size limit: the only place that knows bincode.
 pub mod codec;
-/// How a process ended, told whole.
+// How a process ended, told whole.
 pub mod exit;
-/// Why a request was refused.
+// Why a request was refused.
 pub mod failure;
-/// The fixed-size frame header and the data frames with their stream offsets.
+// The fixed-size frame header and the data frames with their stream offsets.
 pub mod frame;
-/// The first bytes in each direction; their layout never changes.
+// The first bytes in each direction; their layout never changes.
 pub mod handshake;
-/// Every control message, by operation.
+// Every control message, by operation.
 pub mod message;
-/// What init is told to do: the `InitSpec` document.
+// What init is told to do: the `InitSpec` document.
 pub mod spec;
 
 pub use buffer::FrameBuffer;

@@ -148,7 +148,11 @@ impl Loop {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::ChildrenEnded => self.reap(),
+            Event::ChildrenEnded => {
+                // Whose client has gone has that for a reason, even if it ended of a closed pipe already.
+                self.let_go_of_abandoned();
+                self.reap();
+            }
             Event::Signal(received) => self.signalled(received),
             Event::Ask(ask) => self.answer(ask),
             Event::FirstOutput(child) => self.supervise(supervise::Event::FirstOutput { child }),
@@ -163,12 +167,14 @@ impl Loop {
                     self.supervise(supervise::Event::Timer);
                 }
             }
-            Event::ClientsGone => {
-                let gone = self.shared.abandoned_execs.take();
-                for exec in gone {
-                    self.abandoned(exec);
-                }
-            }
+            Event::ClientsGone => self.let_go_of_abandoned(),
+        }
+    }
+
+    fn let_go_of_abandoned(&mut self) {
+        let gone = self.shared.abandoned_execs.take();
+        for exec in gone {
+            self.abandoned(exec);
         }
     }
 
@@ -419,8 +425,10 @@ impl Loop {
         let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
-        let on_terminal = matches!(ends, Ends::Terminal(_));
-        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout), on_terminal);
+        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
+        if matches!(ends, Ends::Terminal(_)) {
+            self.execs.has_terminal(id);
+        }
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
@@ -435,8 +443,8 @@ impl Loop {
             .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
     }
 
-    /// A command whose client has gone is asked to end. One on a terminal was hung up by the kernel already; SIGTERM on
-    /// top would end what was made to survive that.
+    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already, and
+    /// may have its reasons to go on.
     fn abandoned(&mut self, exec: ExecId) {
         let Ok(child) = self.execs.child(exec) else { return };
         self.execs.will_end(exec, KilledBy::Disconnect, None);
@@ -544,6 +552,10 @@ impl Loop {
             supervised.units.iter().map(|unit| wire::unit(unit, pid_of(unit.child), &self.clock)).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
         let terminal = self.shared.terminal.borrow();
+        let mut warnings = self.warnings.clone();
+        if terminal.pictures_lost() > 0 {
+            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
+        }
         Status {
             init_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: wire::millis(self.clock.now().0),
@@ -562,7 +574,7 @@ impl Loop {
                 orphans_reaped: self.children.orphans_reaped(),
             },
             usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
-            warnings: self.warnings.clone(),
+            warnings,
         }
     }
 

@@ -73,14 +73,25 @@ impl Execs {
         id: ExecId,
         child: ChildId,
         deadline: Option<Instant>,
-        on_terminal: bool,
     ) -> watch::Receiver<Option<ExitRecord>> {
         let (exit, told) = watch::channel(None);
-        self.running.insert(id, Exec { child, exit, ends: None, on_terminal });
+        self.running.insert(id, Exec { child, exit, ends: None, on_terminal: false });
         if let Some(deadline) = deadline {
             self.due.insert((deadline, id), Due::Terminate(child));
         }
         told
+    }
+
+    /// The command has a terminal of its own, by which it hears that its client has gone.
+    pub(crate) fn has_terminal(&mut self, id: ExecId) {
+        if let Some(exec) = self.running.get_mut(&id) {
+            exec.on_terminal = true;
+        }
+    }
+
+    /// Whether the command has a terminal of its own.
+    pub(crate) fn is_on_terminal(&self, id: ExecId) -> bool {
+        self.running.get(&id).is_some_and(|exec| exec.on_terminal)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -96,11 +107,6 @@ impl Execs {
             }
             None => Err(unknown(id)),
         }
-    }
-
-    /// Whether a command that runs has a terminal.
-    pub(crate) fn is_on_terminal(&self, id: ExecId) -> bool {
-        self.running.get(&id).is_some_and(|exec| exec.on_terminal)
     }
 
     /// Notes who is about to end a command. The first reason counts, but a client's signal need not be one.
@@ -196,7 +202,7 @@ mod tests {
     fn an_exit_is_kept_for_a_late_reader() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        let told = execs.started(id, child(7), None, false);
+        let told = execs.started(id, child(7), None);
         execs.finished(id, exit(How::Code(3)));
         assert_eq!(told.borrow().as_ref().unwrap().how, How::Code(3));
         assert_eq!(execs.wait(id).unwrap().borrow().as_ref().unwrap().how, How::Code(3));
@@ -209,7 +215,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..=KEPT_EXITS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, child(n), None, false);
+            execs.started(id, child(n), None);
             execs.finished(id, exit(How::Code(0)));
         }
         assert_eq!(execs.wait(ExecId(1)).unwrap_err().kind, FailureKind::Unknown);
@@ -221,7 +227,7 @@ mod tests {
         let mut execs = Execs::default();
         for n in 0..MAX_EXECS as u64 {
             let id = execs.next_id().unwrap();
-            execs.started(id, child(n), None, false);
+            execs.started(id, child(n), None);
         }
         assert_eq!(execs.next_id().unwrap_err().kind, FailureKind::Busy);
     }
@@ -230,7 +236,7 @@ mod tests {
     fn a_command_out_of_time_is_asked_and_then_killed_even_when_its_first_process_is_gone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), Some(at(100)), false);
+        execs.started(id, child(1), Some(at(100)));
         assert_eq!(execs.due(at(99)), []);
         assert_eq!(execs.due(at(100)), [Due::Terminate(child(1))]);
         assert_eq!(execs.ended_by(id, None), Some(KilledBy::Timeout));
@@ -244,7 +250,7 @@ mod tests {
     fn a_command_in_time_is_left_alone() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), Some(at(100)), false);
+        execs.started(id, child(1), Some(at(100)));
         execs.finished(id, exit(How::Code(0)));
         assert_eq!(execs.next_due(), None);
     }
@@ -253,7 +259,7 @@ mod tests {
     fn a_survived_signal_of_the_client_explains_no_later_death() {
         let mut execs = Execs::default();
         let id = execs.next_id().unwrap();
-        execs.started(id, child(1), None, false);
+        execs.started(id, child(1), None);
         execs.will_end(id, KilledBy::Client, Some(10));
         assert_eq!(execs.ended_by(id, Some(9)), None);
         assert_eq!(execs.ended_by(id, None), None);

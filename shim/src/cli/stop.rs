@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use super::{
     context::Context,
@@ -10,6 +10,9 @@ use crate::sandbox::{
     LOCK_PATIENCE, Sandbox, StateError,
     stop::{self, StopError, Stopped},
 };
+
+/// Who kills has a second for everything.
+const FORCE_LOCK_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Stop a sandbox
 ///
@@ -52,7 +55,8 @@ pub(crate) fn run(ctx: &Context, args: &StopArgs) -> Result<ExitCode, CliError> 
 pub(super) fn end(ctx: &Context, sandbox: &Sandbox, force: bool) -> Result<Stopped, CliError> {
     // By force there is no waiting for another command that is stuck: what the kernel is asked to do, it does twice
     // as well as once.
-    let lock = match sandbox.lock(LOCK_PATIENCE) {
+    let patience = if force { FORCE_LOCK_PATIENCE } else { LOCK_PATIENCE };
+    let lock = match sandbox.lock(patience) {
         Err(StateError::Locked { .. }) if force => None,
         lock => Some(lock?),
     };

@@ -36,7 +36,7 @@ impl Name {
         if !is_taken(&first) {
             return first;
         }
-        (2u64..).map(|number| numbered(&base, number)).find(|name| !is_taken(name)).unwrap_or(first)
+        (2..u64::MAX).map(|number| numbered(&base, number)).find(|name| !is_taken(name)).unwrap_or(first)
     }
 }
 

@@ -328,7 +328,7 @@ impl ExitView {
             (None, None) => "ended, nobody knows how".to_owned(),
         };
         if self.killed_by != killed_by(KilledBy::Itself) {
-            text.push_str(&format!(" ({})", self.killed_by.replace('-', " ")));
+            text.extend([" (", &self.killed_by.replace('-', " "), ")"]);
         }
         for (holds, words) in
             [(self.core_dumped, ", core dumped"), (self.output_truncated, ", some output lost")]

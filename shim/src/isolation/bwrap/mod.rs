@@ -1,7 +1,7 @@
 //! Bubblewrap: namespaces of the host's own kernel, without privileges and without a daemon.
 //!
 //! The caller's process starts bwrap; bwrap makes the namespaces, becomes init's parent and stays only
-//! to record its exit. Init lives on when bwrap is killed. Root takes one more step first, see [`stage`].
+//! to record its exit. Init lives on when bwrap is killed. Root takes one more step first, see `stage`.
 
 mod args;
 mod explain;

@@ -37,22 +37,23 @@ const MAX_PRINTED_BYTES: u64 = 16 * 1024;
 /// What the layer and init print.
 const INIT_LOG: &str = "init.log";
 
+/// Starts the sandbox and watches it; whatever goes wrong is told over `line`.
 pub(super) fn start(
     data: &DataDir,
     sandbox: &Sandbox,
     is_new: bool,
     size: Option<TerminalSize>,
     mut line: UnixStream,
-) -> Result<(), StateError> {
+) {
     let lock = match super::take_lock(sandbox) {
         Ok(Some(lock)) => lock,
         Ok(None) => {
             say(&mut line, &failed(vec!["another monitor watches it".to_owned()]));
-            return Ok(());
+            return;
         }
         Err(error) => {
             say(&mut line, &failed(chain(&error)));
-            return Ok(());
+            return;
         }
     };
     let mut watch = match begin(sandbox) {
@@ -62,7 +63,7 @@ pub(super) fn start(
                 drop(sandbox.remove());
             }
             say(&mut line, &failed(chain(&error)));
-            return Ok(());
+            return;
         }
     };
     watch.line = Some(line);
@@ -84,7 +85,6 @@ pub(super) fn start(
             watch.tell(&Report::Failed(failure));
         }
     }
-    Ok(())
 }
 
 fn begin(sandbox: &Sandbox) -> Result<Watch<'_>, StateError> {

@@ -42,18 +42,17 @@ pub enum Order {
 
 /// The whole life of a monitor.
 pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
-    let line = match detach() {
-        Ok(line) => line,
-        Err(_) => return ExitCode::FAILURE,
-    };
-    let done = match order {
-        Order::Start { is_new, size } => launching::start(data, sandbox, is_new, size, line),
+    let Ok(line) = detach() else { return ExitCode::FAILURE };
+    match order {
+        Order::Start { is_new, size } => {
+            launching::start(data, sandbox, is_new, size, line);
+            ExitCode::SUCCESS
+        }
         Order::Adopt => {
             drop(line);
-            adopt(sandbox)
+            if adopt(sandbox).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-    };
-    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
 }
 
 /// Starts a monitor for a sandbox that has none.

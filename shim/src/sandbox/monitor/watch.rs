@@ -178,7 +178,7 @@ impl<'a> Watch<'a> {
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.reopen();
         }
-        !(suspicion && !channel::is_alive(self.sandbox.folder()))
+        !suspicion || channel::is_alive(self.sandbox.folder())
     }
 
     fn wait(&self, timeout: PollTimeout) -> nix::Result<()> {
