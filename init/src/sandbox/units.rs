@@ -103,6 +103,7 @@ impl Units {
         let null = commands::null()?;
         let stdio = Stdio::Descriptors([null.as_fd(), writer.as_fd(), writer.as_fd()]);
         let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
+        shared.outputs.borrow_mut().begin(&self.name(spec, unit));
         match ReadEnd::new(reader) {
             Ok(reader) => {
                 let task = read_output(Rc::clone(shared), self.name(spec, unit), reader, self.first(child));

@@ -100,6 +100,7 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
         if !bytes.is_empty() {
             outgoing.data(Kind::Log, from, &bytes).await?;
             offset = from + bytes.len() as u64;
+            shared.log_was_read(&request.unit, offset);
             continue;
         }
         offset = from;
