@@ -72,6 +72,7 @@ async fn show(
     let mut bytes = Vec::new();
     loop {
         let woken = changed.notified();
+        let is_over = *ending.borrow_and_update();
         bytes.clear();
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
@@ -94,11 +95,13 @@ async fn show(
                     let _ = server.asks.send(Ask::ViewerSawExit).await;
                 }
             }
+            // It was over before we looked for more: nothing was missed.
+            Step::Wait if is_over => return Ok(()),
             Step::Wait => tokio::select! {
                 // The last words come first: both may be true by the time that this task has its turn.
                 biased;
                 () = woken => {}
-                _ = ending.wait_for(|ending| *ending) => return Ok(()),
+                _ = ending.wait_for(|ending| *ending) => {}
             },
         }
     }

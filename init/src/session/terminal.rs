@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use super::{
     ring::Ring,
     screen::{MAX_COLS, MAX_ROWS, Screen},
+    unread::Unread,
 };
 
 /// Output kept for logs, late viewers and resumed streams.
@@ -97,6 +98,7 @@ struct Viewer {
 /// The agent's terminal.
 pub(crate) struct Terminal {
     ring: Ring,
+    unread: Unread,
     screen: Screen,
     size: TerminalSize,
     session: Option<SessionId>,
@@ -114,6 +116,7 @@ impl Terminal {
         let size = within_bounds(size);
         Self {
             ring: Ring::new(RING_BYTES),
+            unread: Unread::default(),
             screen: Screen::new(size.columns, size.rows),
             size,
             session: None,
@@ -163,9 +166,15 @@ impl Terminal {
         &self.ring
     }
 
+    /// What readers of the log have of it.
+    pub(crate) fn unread(&mut self) -> &mut Unread {
+        &mut self.unread
+    }
+
     /// The program showed these bytes.
     pub(crate) fn output(&mut self, bytes: &[u8]) {
         self.ring.push(bytes);
+        self.unread.kept_from(self.ring.start());
         self.screen.feed(bytes);
         self.changed.notify_waiters();
     }
@@ -189,6 +198,7 @@ impl Terminal {
             self.screen.feed(NEW_PROGRAM);
         }
         self.session = Some(session);
+        self.unread.begin(self.ring.end());
         self.notice(Notice::Started(SessionStarted { session, pid }));
     }
 
