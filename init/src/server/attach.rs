@@ -1,11 +1,15 @@
 //! One viewer of the agent's terminal.
 
+use std::time::Duration;
+
 use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
     message::{AttachRequest, LeaseAction, Next, ViewerId, What},
 };
+
+use tokio::time::timeout;
 
 use super::{
     Server,
@@ -19,6 +23,9 @@ use crate::{
 
 /// Bytes sent to a viewer at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long a program may take to read what a viewer typed that has left since.
+const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows the terminal and takes what is typed, until the viewer goes or the sandbox ends.
 pub(super) async fn run(
@@ -39,10 +46,14 @@ pub(super) async fn run(
     if outgoing.message(&ServerMessage::Attached(attached)).await.is_err() {
         return Ok(());
     }
+    let mut input = std::pin::pin!(take_input(shared, viewer, incoming));
     tokio::select! {
-        // Where the viewer is gone there is nobody left to tell.
-        _ = show(server, viewer, cursor, outgoing) => Ok(()),
-        typed = take_input(shared, viewer, incoming) => typed,
+        shown = show(server, viewer, cursor, outgoing) => match shown {
+            Ok(()) => Ok(()),
+            // Where the viewer is gone there is nobody left to tell, but what it typed before that counts.
+            Err(_) => input.await,
+        },
+        typed = &mut input => typed,
     }
 }
 
@@ -124,11 +135,16 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                     continue;
                 }
                 let Some(master) = shared.master() else { continue };
+                let mut typed = std::pin::pin!(master.write_all(&bytes));
                 tokio::select! {
-                    _ = master.write_all(&bytes) => {}
+                    _ = &mut typed => {}
                     // The program ended while it was typed to; the next one starts with an empty line.
                     () = shared.master_changed.notified() => {}
-                    () = incoming.closed() => return Ok(()),
+                    () = incoming.closed() => {
+                        if timeout(LAST_TYPED_PATIENCE, typed).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             Ok(Received::Data { .. }) => {
