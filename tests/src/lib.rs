@@ -7,11 +7,15 @@
 mod binaries;
 mod home;
 mod output;
+mod parts;
 mod sandbox;
+mod traces;
 mod wait;
 
 pub use binaries::{agent_init, agent_shim};
 pub use home::{Home, Who, finish};
 pub use output::Output;
+pub use parts::{Part, is_alive, state, until_gone};
 pub use sandbox::{Builder, Sandbox};
+pub use traces::{Traces, sockets_of};
 pub use wait::{DEADLINE, until};

@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use super::{
-    ask::{Ask, StartedExec},
+    ask::{Ask, Ends, StartedExec},
     clock::Clock,
     commands::{self, Defaults},
     execs::{Due, Execs},
@@ -148,7 +148,11 @@ impl Loop {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::ChildrenEnded => self.reap(),
+            Event::ChildrenEnded => {
+                // Whose client has gone has that for a reason, even if it ended of a closed pipe already.
+                self.let_go_of_abandoned();
+                self.reap();
+            }
             Event::Signal(received) => self.signalled(received),
             Event::Ask(ask) => self.answer(ask),
             Event::FirstOutput(child) => self.supervise(supervise::Event::FirstOutput { child }),
@@ -163,12 +167,14 @@ impl Loop {
                     self.supervise(supervise::Event::Timer);
                 }
             }
-            Event::ClientsGone => {
-                let gone = self.shared.abandoned_execs.take();
-                for exec in gone {
-                    self.abandoned(exec);
-                }
-            }
+            Event::ClientsGone => self.let_go_of_abandoned(),
+        }
+    }
+
+    fn let_go_of_abandoned(&mut self) {
+        let gone = self.shared.abandoned_execs.take();
+        for exec in gone {
+            self.abandoned(exec);
         }
     }
 
@@ -420,6 +426,9 @@ impl Loop {
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
         let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
+        if matches!(ends, Ends::Terminal(_)) {
+            self.execs.has_terminal(id);
+        }
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
@@ -434,10 +443,14 @@ impl Loop {
             .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
     }
 
-    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already.
+    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already, and
+    /// may have its reasons to go on.
     fn abandoned(&mut self, exec: ExecId) {
         let Ok(child) = self.execs.child(exec) else { return };
         self.execs.will_end(exec, KilledBy::Disconnect, None);
+        if self.execs.is_on_terminal(exec) {
+            return;
+        }
         note(self.children.signal_group(child, Signal::TERM), "ending a command without a client");
     }
 

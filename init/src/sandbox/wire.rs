@@ -25,6 +25,7 @@ pub(super) fn exit(record: &supervise::ExitRecord, clock: &Clock) -> ExitRecord 
     };
     let killed_by = match record.killed_by {
         supervise::KilledBy::Stop => KilledBy::Stop,
+        supervise::KilledBy::Restart => KilledBy::Restart,
         supervise::KilledBy::Timeout => KilledBy::Timeout,
         supervise::KilledBy::Watchdog => KilledBy::Watchdog,
         supervise::KilledBy::Health => KilledBy::Health,
