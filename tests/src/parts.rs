@@ -40,9 +40,9 @@ impl Sandbox {
             Part::Monitor => recorded("monitor"),
             Part::Layer => recorded("supervisor"),
             Part::Init => recorded("init"),
-            Part::Agent => until("the agent as a child of init", || {
-                Ok(children(recorded("init")?)?.into_iter().next())
-            }),
+            Part::Agent => {
+                until("the agent as a child of init", || Ok(children(recorded("init")?)?.into_iter().next()))
+            }
         }
     }
 

@@ -86,9 +86,9 @@ fn names_it(pid: i32, text: &str) -> bool {
     };
     let opened = |link: PathBuf| link.starts_with(text);
     ["cmdline", "environ", "mountinfo"].into_iter().any(holds)
-        || ["cwd", "root"].into_iter().any(|name| {
-            fs::read_link(format!("/proc/{pid}/{name}")).is_ok_and(opened)
-        })
+        || ["cwd", "root"]
+            .into_iter()
+            .any(|name| fs::read_link(format!("/proc/{pid}/{name}")).is_ok_and(opened))
         || links(pid, "fd").into_iter().any(opened)
 }
 

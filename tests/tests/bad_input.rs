@@ -83,7 +83,9 @@ fn a_name_that_is_taken() -> anyhow::Result<()> {
 fn a_project_that_is_none() -> anyhow::Result<()> {
     let home = person(Who::Ordinary)?;
     home.file("file", b"")?;
-    for (path, why) in [("./missing", "No such file"), ("/file/../missing", "No such file"), ("./file", "ot a directory")] {
+    for (path, why) in
+        [("./missing", "No such file"), ("/file/../missing", "No such file"), ("./file", "ot a directory")]
+    {
         for (subcommand, code) in [("start", 3), ("run", 125)] {
             refused(&home, &[subcommand, "--env", "host", path, "--", "true"])?
                 .exits(code)?
@@ -124,7 +126,8 @@ fn mounts_and_secrets_that_cannot_be() -> anyhow::Result<()> {
             (&["--secret", "../key=./file"], 3, "../key"),
         ];
         for (flags, code, about) in cases {
-            let words = [&["start", "--name", "box", "--env", "host"], flags, &["project", "--", "true"]].concat();
+            let words =
+                [&["start", "--name", "box", "--env", "host"], flags, &["project", "--", "true"]].concat();
             refused(&home, &words)?.exits(code)?.complains(about)?;
         }
     }
@@ -138,7 +141,13 @@ fn environments_that_cannot_be() -> anyhow::Result<()> {
     home.file("bad", b"A=1\n\nnot a variable\n")?;
     home.file("binary", b"A=\xff\xfe\n")?;
     home.file("nul", b"A=1\0\n")?;
-    for (file, about) in [("bad", "bad:3"), ("missing", "missing"), ("binary", "binary"), ("nul", "NUL"), ("project", "project")] {
+    for (file, about) in [
+        ("bad", "bad:3"),
+        ("missing", "missing"),
+        ("binary", "binary"),
+        ("nul", "NUL"),
+        ("project", "project"),
+    ] {
         let words = ["start", "--name", "box", "--env", "host", "--env-file", file, "project", "--", "true"];
         refused(&home, &words)?.exits(3)?.complains(about)?;
     }
@@ -190,11 +199,15 @@ fn an_agent_that_cannot_be_executed() -> anyhow::Result<()> {
         ] {
             for (subcommand, code) in [("start", 3), ("run", of_run)] {
                 let words = [subcommand, "--name", "box", "--env", "host", "project", "--", agent];
-                refused(&home, &words)?.exits(code)?.complains("cannot start sandbox `box`")?.complains(agent)?;
+                refused(&home, &words)?
+                    .exits(code)?
+                    .complains("cannot start sandbox `box`")?
+                    .complains(agent)?;
             }
         }
         // What the kernel says of a missing interpreter is what it says of a missing program.
-        refused(&home, &["run", "--name", "box", "--env", "host", "project", "--", "./nothing"])?.exits(127)?;
+        refused(&home, &["run", "--name", "box", "--env", "host", "project", "--", "./nothing"])?
+            .exits(127)?;
     }
     Ok(())
 }
@@ -203,7 +216,9 @@ fn an_agent_that_cannot_be_executed() -> anyhow::Result<()> {
 fn a_command_that_cannot_be_executed() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     sandbox.file("project/plain", b"#!/bin/sh\n")?;
-    for (command, code) in [("no-such-command", 127), ("/no/such/file", 127), ("./plain", 126), ("/workspace", 126)] {
+    for (command, code) in
+        [("no-such-command", 127), ("/no/such/file", 127), ("./plain", 126), ("/workspace", 126)]
+    {
         sandbox.tell("exec", &["--", command])?.exits(code)?.complains("error: ")?;
         sandbox.tell("exec", &["-t", "--", command])?.exits(code)?;
     }

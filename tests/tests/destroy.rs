@@ -134,7 +134,9 @@ fn while_commands_run() -> anyhow::Result<()> {
 /// A removal that was cut short is seen, can be gone on with, and does not take the name.
 #[test]
 fn that_was_cut_short() -> anyhow::Result<()> {
-    for removed in [&["sandbox.json"][..], &["sandbox.json", "run.json", "events.jsonl"], &["run.json", "logs"]] {
+    for removed in
+        [&["sandbox.json"][..], &["sandbox.json", "run.json", "events.jsonl"], &["run.json", "logs"]]
+    {
         let case = Case::start(Who::Myself)?;
         case.sandbox.tell("stop", &["--force"])?.success()?;
         for name in removed {

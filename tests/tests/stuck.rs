@@ -112,7 +112,10 @@ fn commands_are_served_or_told_why() -> anyhow::Result<()> {
     let begun = Instant::now();
     sandbox.tell("exec", &["--", "true"])?.exits(125)?.complains("stopped by a signal")?;
     ensure!(begun.elapsed() < Duration::from_secs(15), "exec took {:?}", begun.elapsed());
-    soon(&sandbox, Part::Init, &["stop", "box"])?.exits(3)?.complains("stopped by a signal")?.complains("--force")?;
+    soon(&sandbox, Part::Init, &["stop", "box"])?
+        .exits(3)?
+        .complains("stopped by a signal")?
+        .complains("--force")?;
     soon(&sandbox, Part::Init, &["restart", "box"])?.exits(3)?;
     Ok(())
 }
@@ -121,7 +124,9 @@ fn commands_are_served_or_told_why() -> anyhow::Result<()> {
 #[test]
 fn stops_in_order_where_init_can() -> anyhow::Result<()> {
     for part in [Part::Monitor, Part::Layer, Part::Agent] {
-        let sandbox = Sandbox::builder().agent("trap '' HUP; trap 'echo asked > ~/end; exit' TERM; echo up; while :; do sleep 0.05; done").start()?;
+        let sandbox = Sandbox::builder()
+            .agent("trap '' HUP; trap 'echo asked > ~/end; exit' TERM; echo up; while :; do sleep 0.05; done")
+            .start()?;
         sandbox.wait_for_event("unit-ready")?;
         stop(&sandbox, part)?;
         soon(&sandbox, part, &["stop", "box"])?.success()?;

@@ -95,7 +95,8 @@ fn monitors_are_killed_one_after_the_other() -> anyhow::Result<()> {
 /// What happened while nobody watched is told by init, and nothing is lost.
 #[test]
 fn the_agent_ends_while_there_is_no_monitor() -> anyhow::Result<()> {
-    let sandbox = Sandbox::builder().agent("echo first; while ! [ -e ~/go ]; do sleep 0.02; done; exit 7").start()?;
+    let sandbox =
+        Sandbox::builder().agent("echo first; while ! [ -e ~/go ]; do sleep 0.02; done; exit 7").start()?;
     sandbox.wait_for_event("unit-ready")?;
     sandbox.kill(Part::Monitor)?;
     // By the host: a command would bring a new monitor.
@@ -159,7 +160,9 @@ fn everything_is_killed_at_once() -> anyhow::Result<()> {
 fn the_neighbour_does_not_notice() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     let project = sandbox.project().to_owned();
-    sandbox.run(["start", "--name", "other", "--env", "host", &project.to_string_lossy(), "--", "cat"])?.success()?;
+    sandbox
+        .run(["start", "--name", "other", "--env", "host", &project.to_string_lossy(), "--", "cat"])?
+        .success()?;
     let before = sandbox.events()?.len();
     sandbox.run(["stop", "--force", "other"])?.success()?;
     ensure!(listed(&sandbox)?["state"] == "running" && sandbox.events()?.len() == before);

@@ -63,7 +63,11 @@ fn the_agent_is_killed_from_outside() -> anyhow::Result<()> {
             sandbox.kill(Part::Agent)?;
             let exit = ended_so(&sandbox, None, Some("SIGKILL"), 137)?;
             ensure!(exit["killed_by"] != "stop", "{exit:#}");
-            if again { runs_again(&sandbox, 1)? } else { stays_ended(&sandbox)? }
+            if again {
+                runs_again(&sandbox, 1)?
+            } else {
+                stays_ended(&sandbox)?
+            }
             ensure!(is_alive(init));
         }
     }
@@ -73,10 +77,8 @@ fn the_agent_is_killed_from_outside() -> anyhow::Result<()> {
 /// A new session belongs to the new agent, whose processes are not those of the one before.
 #[test]
 fn what_the_agent_left_behind_ends_with_its_session() -> anyhow::Result<()> {
-    let sandbox = Sandbox::builder()
-        .flags(["--restart", "always"])
-        .agent(&once("sleep 1000 & exit 3"))
-        .start()?;
+    let sandbox =
+        Sandbox::builder().flags(["--restart", "always"]).agent(&once("sleep 1000 & exit 3")).start()?;
     runs_again(&sandbox, 1)?;
     until("the first session's processes to be gone", || {
         let names = sandbox.sh("cat /proc/[0-9]*/comm")?.text();
@@ -159,7 +161,8 @@ fn restart_while_it_runs() -> anyhow::Result<()> {
     sandbox.tell("restart", &[])?.success()?;
     let exit = sandbox.wait_for_event("unit-exited")?["exit"].clone();
     ensure!(exit["killed_by"] == "restart", "{exit:#}");
-    sandbox.wait_for("the second start", |event| event["event"] == "unit-started" && event["attempt"] == 2)?;
+    sandbox
+        .wait_for("the second start", |event| event["event"] == "unit-started" && event["attempt"] == 2)?;
     ensure!(!is_alive(before) && is_alive(init));
     Ok(())
 }

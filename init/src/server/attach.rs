@@ -95,6 +95,8 @@ async fn show(
                 }
             }
             Step::Wait => tokio::select! {
+                // The last words come first: both may be true by the time that this task has its turn.
+                biased;
                 () = woken => {}
                 _ = ending.wait_for(|ending| *ending) => return Ok(()),
             },
@@ -120,8 +122,9 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 }
                 let Some(master) = shared.master() else { continue };
                 tokio::select! {
-                    // The program may end while it is typed to; the next one starts with an empty line.
                     _ = master.write_all(&bytes) => {}
+                    // The program ended while it was typed to; the next one starts with an empty line.
+                    () = shared.master_changed.notified() => {}
                     () = incoming.closed() => return Ok(()),
                 }
             }

@@ -72,6 +72,8 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
             return Ok(());
         }
         tokio::select! {
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
             () = woken => {}
             _ = ending.wait_for(|ending| *ending) => return Ok(()),
         }
@@ -108,6 +110,8 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
             return Ok(());
         }
         tokio::select! {
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
             () = woken => {}
             _ = ending.wait_for(|ending| *ending) => return Ok(()),
         }
