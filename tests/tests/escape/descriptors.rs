@@ -22,13 +22,20 @@ fn descriptors() {
         let leaking = "exec 5< leaked 7>> leaked 9< /etc; exec \"$@\"";
         let shim = agent_tests::agent_shim().display().to_string();
         for (how, flags) in [("a command", &[][..]), ("a command with input", &["-i"])] {
-            let words = [&["-c", leaking, "sh", &shim, "exec", "box"], flags, &["--", PROBE, "descriptors"]].concat();
+            let words =
+                [&["-c", leaking, "sh", &shim, "exec", "box"], flags, &["--", PROBE, "descriptors"]].concat();
             let output = finish(world.home.command("/bin/sh", words), b"")?.success()?;
-            board.attempt(&format!("leaking descriptors into {how}"), only_three(&output.text(), &["pipe:", "/dev/null"]));
+            board.attempt(
+                &format!("leaking descriptors into {how}"),
+                only_three(&output.text(), &["pipe:", "/dev/null"]),
+            );
         }
         let line = format!("exec 5< leaked 7>> leaked; exec {shim} exec -it box -- {PROBE} descriptors");
         let output = finish(world.home.command("script", ["-qec", &line, "/dev/null"]), b"")?.success()?;
-        board.attempt("leaking descriptors into a command on a terminal", only_three(&output.text(), &["/dev/pts/"]));
+        board.attempt(
+            "leaking descriptors into a command on a terminal",
+            only_three(&output.text(), &["/dev/pts/"]),
+        );
 
         let project = world.home.project("project-agent")?;
         let agent = format!("{PROBE} descriptors > /workspace/part && mv part descriptors; exec cat");
@@ -37,7 +44,10 @@ fn descriptors() {
         finish(world.home.command("/bin/sh", words), b"")?.success()?;
         let told = project.join("descriptors");
         let told = until("the agent's descriptors", || Ok(fs::read_to_string(&told).ok()))?;
-        board.attempt("leaking descriptors into the agent", only_three(&told, &["/dev/pts/", "/workspace/part"]));
+        board.attempt(
+            "leaking descriptors into the agent",
+            only_three(&told, &["/dev/pts/", "/workspace/part"]),
+        );
 
         board.attempt("reopening the caller's files", callers_files(world));
         board.attempt("reopening the caller's pipes", callers_pipes(world));
@@ -48,7 +58,8 @@ fn descriptors() {
 
 /// The words behind setpriv's, if there are any.
 fn shim_words(start: &std::process::Command) -> Vec<std::ffi::OsString> {
-    let all: Vec<_> = [start.get_program()].into_iter().chain(start.get_args()).map(ToOwned::to_owned).collect();
+    let all: Vec<_> =
+        [start.get_program()].into_iter().chain(start.get_args()).map(ToOwned::to_owned).collect();
     let shim = all.iter().position(|word| word == agent_tests::agent_shim()).unwrap_or(0);
     all[shim..].to_vec()
 }
@@ -90,7 +101,8 @@ fn callers_files(world: &World) -> anyhow::Result<()> {
     for path in [output, errors] {
         ensure!(fs::read_to_string(path)?.starts_with(marker), "what was there is gone");
     }
-    rustix::fs::flock(&given, rustix::fs::FlockOperation::NonBlockingLockExclusive).context("it is locked")?;
+    rustix::fs::flock(&given, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .context("it is locked")?;
     Ok(())
 }
 

@@ -17,7 +17,9 @@ fn files_of_the_host_and_of_others() {
         let mount = format!("{}:/opt/precious:ro", precious.display());
         let project = world.start("box", &["--mount", &mount], &["cat"])?;
         world.start("sibling", &[], &["cat"])?;
-        let plant = format!("for at in /tmp /home/sandbox /dev/shm /workspace; do echo {marker} > $at/of-the-sibling; done");
+        let plant = format!(
+            "for at in /tmp /home/sandbox /dev/shm /workspace; do echo {marker} > $at/of-the-sibling; done"
+        );
         world.sh("sibling", &plant)?.success()?;
 
         let files = world.private_files();
@@ -27,9 +29,28 @@ fn files_of_the_host_and_of_others() {
 
         let everything = world.at("");
         board.control("hunting for the host's secrets", world.outside(&["hunt", marker, &everything]));
-        let hunted = world.inside("box", &["hunt", marker, "/etc", "/home", "/opt/probe", "/proc", "/run", "/sys", "/tmp", "/var", "/workspace", "/dev"]);
+        let hunted = world.inside(
+            "box",
+            &[
+                "hunt",
+                marker,
+                "/etc",
+                "/home",
+                "/opt/probe",
+                "/proc",
+                "/run",
+                "/sys",
+                "/tmp",
+                "/var",
+                "/workspace",
+                "/dev",
+            ],
+        );
         board.probed("hunting for files of the host, a sibling and the state", hunted);
-        let hunted = world.inside("box", &["hunt", "agent-shim/agents", "/run", "/etc", "/home", "/tmp", "/var", "/workspace"]);
+        let hunted = world.inside(
+            "box",
+            &["hunt", "agent-shim/agents", "/run", "/etc", "/home", "/tmp", "/var", "/workspace"],
+        );
         board.probed("hunting for the shim's state", hunted);
 
         board.probed("writing anywhere outside of what is its own", world.inside("box", &["write-anywhere"]));
@@ -46,10 +67,15 @@ fn files_of_the_host_and_of_others() {
         board.attempt("a setting of its own that would be the host's", own_settings(world));
         board.tried("files in the project that are not the person's", || {
             world.sh("box", "echo made > made; mkdir folder; ln -s made link")?.success()?;
-            let owners = ["made", "folder", "link"].map(|name| fs::symlink_metadata(project.join(name)).map(|found| found.uid()));
+            let owners = ["made", "folder", "link"]
+                .map(|name| fs::symlink_metadata(project.join(name)).map(|found| found.uid()));
             let owners: Result<Vec<u32>, _> = owners.into_iter().collect();
             let owners = owners?;
-            if owners.iter().all(|owner| *owner == world.home.uid()) { Ok(()) } else { Err(anyhow::anyhow!("{owners:?}")) }
+            if owners.iter().all(|owner| *owner == world.home.uid()) {
+                Ok(())
+            } else {
+                Err(anyhow::anyhow!("{owners:?}"))
+            }
         });
         board.attempt("a folder that is moved out of the project", moved_out(world));
         Ok(())
@@ -94,11 +120,23 @@ fn state_below_the_project() {
         let hunted = world.inside("box", &["hunt", "\"command\"", "/workspace/data"]);
         board.control("reading the state", world.outside(&["hunt", "\"command\"", &world.at("data")]));
         board.probed("reading the state through the project", hunted);
-        board.probed("the control socket through the project", world.inside("box", &["connect", &format!("{state}/control.sock")]));
-        let output = world.sh("box", &format!("mkdir -p {state}; echo x > {state}/sandbox.json; rmdir /workspace/data/agent-shim; echo end"))?;
+        board.probed(
+            "the control socket through the project",
+            world.inside("box", &["connect", &format!("{state}/control.sock")]),
+        );
+        let output = world.sh(
+            "box",
+            &format!(
+                "mkdir -p {state}; echo x > {state}/sandbox.json; rmdir /workspace/data/agent-shim; echo end"
+            ),
+        )?;
         let before = world.home.run(["list", "--json"])?.success()?;
         board.attempt("writing the state through the project", {
-            if before.text().contains("\"other\"") && output.text() == "end" { Ok(()) } else { Err(anyhow::anyhow!("{before}")) }
+            if before.text().contains("\"other\"") && output.text() == "end" {
+                Ok(())
+            } else {
+                Err(anyhow::anyhow!("{before}"))
+            }
         });
         let output = world.sh("box", &format!("cp {PROBE} /workspace/probe-of-the-agent && echo end"))?;
         board.attempt("the control: the rest of the project can be written", output.success().map(drop));

@@ -34,7 +34,8 @@ fn pid_1_and_the_kernel() {
 fn judge(board: &mut Board, from: &str, output: &Output) -> anyhow::Result<()> {
     for attempt in attempts(output)? {
         let closed = attempt.outcome == "closed";
-        let result = if closed { Ok(()) } else { Err(anyhow::anyhow!("{} {}", attempt.outcome, attempt.detail)) };
+        let result =
+            if closed { Ok(()) } else { Err(anyhow::anyhow!("{} {}", attempt.outcome, attempt.detail)) };
         board.attempt(&format!("{} from {from}", attempt.name), result);
     }
     Ok(())
@@ -43,9 +44,20 @@ fn judge(board: &mut Board, from: &str, output: &Output) -> anyhow::Result<()> {
 /// The same attempts where nobody but bubblewrap stands in the way.
 fn in_plain_bubblewrap(board: &mut Board, world: &World) -> anyhow::Result<()> {
     let probe = world.probe.display().to_string();
-    let mut args = vec!["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--unshare-pid"];
+    let mut args =
+        vec!["--unshare-user", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--unshare-pid"];
     args.extend(["--unshare-ipc", "--as-pid-1", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev"]);
-    args.extend(["--tmpfs", "/tmp", "--ro-bind", &probe, "/tmp/probe", "--", "/tmp/probe", "as-init", "table"]);
+    args.extend([
+        "--tmpfs",
+        "/tmp",
+        "--ro-bind",
+        &probe,
+        "/tmp/probe",
+        "--",
+        "/tmp/probe",
+        "as-init",
+        "table",
+    ]);
     let output = finish(world.home.command("bwrap", args), b"")?;
     for attempt in attempts(&output)? {
         if attempt.plain == "open" && attempt.outcome != "OPEN" {
@@ -85,20 +97,30 @@ fn programs_with_privileges() {
             let output = world.as_person("project-box/setuid privileges", &[])?;
             board.attempt("the control", contains(&output, "euid 0 "));
             let output = world.sh("box", "./setuid privileges")?.success()?;
-            board.attempt("a setuid program of root's in the project", contains(&output, "uid 1000 euid 1000 "));
+            board.attempt(
+                "a setuid program of root's in the project",
+                contains(&output, "uid 1000 euid 1000 "),
+            );
 
             let capable = project.join("capable");
             fs::copy(&world.probe, &capable)?;
             fs::set_permissions(&capable, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             // Version 2 with the effective bit, then CAP_SYS_ADMIN as permitted.
-            let value: Vec<u8> = [0x0200_0001_u32, 1 << 21, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+            let value: Vec<u8> =
+                [0x0200_0001_u32, 1 << 21, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
             set_attribute(&capable, &value)?;
             let output = world.as_person("project-box/capable privileges", &[])?;
             board.attempt("the control", contains(&output, "0000000000200000"));
             let output = world.sh("box", "./capable privileges")?.success()?;
-            board.attempt("a program with file capabilities", contains(&output, "capabilities 0000000000000000"));
+            board.attempt(
+                "a program with file capabilities",
+                contains(&output, "capabilities 0000000000000000"),
+            );
         } else {
-            board.skip("a setuid program of root's in the project", "only root can make one for somebody else");
+            board.skip(
+                "a setuid program of root's in the project",
+                "only root can make one for somebody else",
+            );
         }
         Ok(())
     });

@@ -30,7 +30,8 @@ fn links_for_the_next_start() {
             let project = world.home.project("project-secret")?;
             world.as_person("echo harmless > project-secret/key", &[])?;
             let secret = format!("KEY={}/key", project.display());
-            finish(world.start_command("secret", &project, &["--secret", &secret], &["cat"]), b"")?.success()?;
+            finish(world.start_command("secret", &project, &["--secret", &secret], &["cat"]), b"")?
+                .success()?;
             world.sh("secret", &format!("rm key; ln -s {key} key"))?.success()?;
             again(world, "secret", "cat /run/secrets/KEY")
         });
@@ -38,7 +39,8 @@ fn links_for_the_next_start() {
             let project = world.home.project("project-above")?;
             world.as_person("mkdir project-above/keys && echo harmless > project-above/keys/id", &[])?;
             let secret = format!("KEY={}/keys/id", project.display());
-            finish(world.start_command("above", &project, &["--secret", &secret], &["cat"]), b"")?.success()?;
+            finish(world.start_command("above", &project, &["--secret", &secret], &["cat"]), b"")?
+                .success()?;
             world.sh("above", &format!("mv keys gone; ln -s {folder} keys"))?.success()?;
             again(world, "above", "cat /run/secrets/KEY")
         });
@@ -46,14 +48,16 @@ fn links_for_the_next_start() {
             let project = world.home.project("project-pipe")?;
             world.as_person("echo harmless > project-pipe/key", &[])?;
             let secret = format!("KEY={}/key", project.display());
-            finish(world.start_command("pipe", &project, &["--secret", &secret], &["cat"]), b"")?.success()?;
+            finish(world.start_command("pipe", &project, &["--secret", &secret], &["cat"]), b"")?
+                .success()?;
             world.sh("pipe", "rm key; mkfifo key")?.success()?;
             // That it ends at all is the point: nobody will ever write.
             again(world, "pipe", "true")
         });
         board.tried("a link in the place of another project", || {
             world.as_person("mkdir -p project-parent/child", &[])?;
-            let [parent, child] = ["project-parent", "project-parent/child"].map(|path| world.home.path().join(path));
+            let [parent, child] =
+                ["project-parent", "project-parent/child"].map(|path| world.home.path().join(path));
             finish(world.start_command("child", &child, &[], &["cat"]), b"")?.success()?;
             world.home.run(["stop", "child"])?.success()?;
             finish(world.start_command("parent", &parent, &[], &["cat"]), b"")?.success()?;
@@ -70,7 +74,10 @@ fn links_for_the_next_start() {
                 let output = world.home.run(["start", "way", "--mount", &mount])?;
                 ensure!(output.code() != 0, "{output}");
             }
-            ensure!(!fs::exists("/tmp/planted")? && fs::read_dir("/tmp")?.count() <= before + 8, "something was made on the host");
+            ensure!(
+                !fs::exists("/tmp/planted")? && fs::read_dir("/tmp")?.count() <= before + 8,
+                "something was made on the host"
+            );
             Ok(())
         });
         Ok(())
@@ -113,18 +120,30 @@ fn traps_for_the_removal() {
         let output = world.home.run(["start", "box", "--fresh"])?.success().map(drop);
         board.attempt("a home that cannot be discarded", output);
         let left = world.sh("box", "ls -A ~; ls /tmp")?;
-        board.attempt("a home that is not empty afterwards", if left.text().is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{left}")) });
+        board.attempt(
+            "a home that is not empty afterwards",
+            if left.text().is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{left}")) },
+        );
         world.sh("box", &script)?.success()?;
         let output = world.home.run(["destroy", "--force", "box"])?.success().map(drop);
         board.attempt("a sandbox that cannot be destroyed", output);
-        board.attempt("a folder that stays", if home.exists() { Err(anyhow::anyhow!("{}", home.display())) } else { Ok(()) });
+        board.attempt(
+            "a folder that stays",
+            if home.exists() { Err(anyhow::anyhow!("{}", home.display())) } else { Ok(()) },
+        );
         let kept = fs::read_to_string(world.at("other/file"))?;
-        board.attempt("a removal that follows links", if kept.contains(&world.marker) { Ok(()) } else { Err(anyhow::anyhow!("{kept}")) });
+        board.attempt(
+            "a removal that follows links",
+            if kept.contains(&world.marker) { Ok(()) } else { Err(anyhow::anyhow!("{kept}")) },
+        );
 
         world.start("again", &[], &["cat"])?;
         world.sh("again", "rm -f /tmp/.agent-notify; mkdir -p /tmp/.agent-notify/x")?.success()?;
         world.home.run(["stop", "again"])?.success()?;
-        board.attempt("a folder in the place of the notification socket", world.home.run(["start", "again"])?.success().map(drop));
+        board.attempt(
+            "a folder in the place of the notification socket",
+            world.home.run(["start", "again"])?.success().map(drop),
+        );
         Ok(())
     });
 }
@@ -138,7 +157,11 @@ fn programs_for_other_users() {
         world.sh("box", script)?.success()?;
         for (name, how) in [("a", "chmod 4755"), ("b", "chmod u+s"), ("c", "install"), ("d", "chmod 2755")] {
             let mode = fs::metadata(project.join(name)).map_or(0, |found| found.permissions().mode());
-            let result = if mode & 0o6000 == 0 { Ok(()) } else { Err(anyhow::anyhow!("its mode on the host is {mode:o}")) };
+            let result = if mode & 0o6000 == 0 {
+                Ok(())
+            } else {
+                Err(anyhow::anyhow!("its mode on the host is {mode:o}"))
+            };
             board.attempt(&format!("a program with its owner's rights, by {how}"), result);
         }
         Ok(())

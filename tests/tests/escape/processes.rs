@@ -33,7 +33,10 @@ fn processes() {
         let sibling = world.status("sibling")?;
         let pid = sibling["init"]["pid"].to_string();
         board.control("a process of the host's", world.outside(&["process", &of_the_host.id().to_string()]));
-        board.probed("a process of the host's", world.inside("box", &["process", &of_the_host.id().to_string()]));
+        board.probed(
+            "a process of the host's",
+            world.inside("box", &["process", &of_the_host.id().to_string()]),
+        );
         board.probed("a process of another sandbox", world.inside("box", &["process", &pid]));
         board.attempt("killing everything", reached);
         board.attempt("killing everything hits no other sandbox", world.is_unharmed("sibling", &sibling));
@@ -43,10 +46,17 @@ fn processes() {
         // Any number that no other run of this test takes.
         let key = (std::process::id() * 2 + u32::from(world.who == Who::Ordinary)).to_string();
         world.outside(&["shared-memory", &key, "create"])?.success()?;
-        let [there, inside] = [world.outside(&["shared-memory", &key, "find"])?, world.inside("sibling", &["shared-memory", &key, "find"])?];
+        let [there, inside] = [
+            world.outside(&["shared-memory", &key, "find"])?,
+            world.inside("sibling", &["shared-memory", &key, "find"])?,
+        ];
         world.outside(&["shared-memory", &key, "remove"])?;
         board.attempt("System V shared memory of the host", {
-            if there.text() == "OPEN" && inside.text() == "closed" { Ok(()) } else { bail!("{there} {inside}") }
+            if there.text() == "OPEN" && inside.text() == "closed" {
+                Ok(())
+            } else {
+                bail!("{there} {inside}")
+            }
         });
         board.attempt("living longer than the sandbox", outlive(world));
         Ok(())
@@ -81,7 +91,9 @@ fn reach_others(world: &World, of_the_host: &mut Child) -> anyhow::Result<()> {
 fn outlive(world: &World) -> anyhow::Result<()> {
     world.start("mortal", &[], &["cat"])?;
     let duration = format!("98{}", std::process::id());
-    let daemon = format!("trap '' HUP INT TERM QUIT; setsid sh -c 'setsid sleep {duration} & setsid sleep {duration} &' < /dev/null > /dev/null 2>&1 &");
+    let daemon = format!(
+        "trap '' HUP INT TERM QUIT; setsid sh -c 'setsid sleep {duration} & setsid sleep {duration} &' < /dev/null > /dev/null 2>&1 &"
+    );
     world.sh("mortal", &daemon)?.success()?;
     until("the daemon", || Ok((alive(&duration)? == 2).then_some(())))?;
     world.home.run(["stop", "mortal"])?.success()?;
@@ -92,7 +104,8 @@ fn outlive(world: &World) -> anyhow::Result<()> {
 fn alive(word: &str) -> anyhow::Result<usize> {
     let named = |process: &fs::DirEntry| {
         let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
-        command.starts_with(b"sleep\0") && command.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
+        command.starts_with(b"sleep\0")
+            && command.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
     };
     Ok(fs::read_dir("/proc")?.flatten().filter(named).count())
 }
@@ -103,13 +116,17 @@ fn a_bomb_is_contained() {
     each_person("a bomb", |board, world| {
         world.start("bomb", &["--pids", "100"], &["cat"])?;
         world.home.run(["exec", "bomb", "--detach", "--", PROBE, "bomb"])?.success()?;
-        let processes = || Ok::<_, anyhow::Error>(world.status("bomb")?["init"]["processes"].as_u64().unwrap_or(0));
+        let processes =
+            || Ok::<_, anyhow::Error>(world.status("bomb")?["init"]["processes"].as_u64().unwrap_or(0));
         let most = until("the bomb to fill its room", || Ok(Some(processes()?).filter(|count| *count > 50)))?;
         board.attempt("more processes than allowed", {
             let now = processes()?.max(most);
             if now <= 100 { Ok(()) } else { Err(anyhow::anyhow!("{now} processes")) }
         });
-        board.attempt("processes that leave none to the person", world.as_person("for i in 1 2 3; do true & done; wait", &[]).map(drop));
+        board.attempt(
+            "processes that leave none to the person",
+            world.as_person("for i in 1 2 3; do true & done; wait", &[]).map(drop),
+        );
         board.attempt("a sandbox that the host cannot look at", {
             world.home.run(["list", "--json"])?.success().map(drop)
         });
@@ -122,7 +139,10 @@ fn a_bomb_is_contained() {
         let stopped = world.home.run(["stop", "bomb"]).and_then(agent_tests::Output::success);
         board.attempt("a bomb that cannot be stopped", stopped.map(drop));
         let state = world.status("bomb")?["state"].as_str().context("a state")?.to_owned();
-        board.attempt("a bomb that goes on", if state == "stopped" { Ok(()) } else { Err(anyhow::anyhow!("{state}")) });
+        board.attempt(
+            "a bomb that goes on",
+            if state == "stopped" { Ok(()) } else { Err(anyhow::anyhow!("{state}")) },
+        );
         Ok(())
     });
 }

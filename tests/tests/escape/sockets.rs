@@ -15,12 +15,30 @@ use crate::world::World;
 
 /// What the person's environment holds and no sandbox may see; the value is the path of an agent's socket.
 const PERSONAL: [&str; 8] = [
-    "SSH_AUTH_SOCK", "DBUS_SESSION_BUS_ADDRESS", "GPG_AGENT_INFO", "DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY",
-    "AWS_SECRET_ACCESS_KEY", "LD_PRELOAD_OF_THE_PERSON",
+    "SSH_AUTH_SOCK",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "GPG_AGENT_INFO",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "AWS_SECRET_ACCESS_KEY",
+    "LD_PRELOAD_OF_THE_PERSON",
 ];
 /// All that the environment inside may hold.
 const USUAL: [&str; 14] = [
-    "HOME", "LANG", "LOGNAME", "NOTIFY_SOCKET", "OLDPWD", "PATH", "PWD", "SHELL", "SHLVL", "TERM", "TMPDIR", "USER", "_",
+    "HOME",
+    "LANG",
+    "LOGNAME",
+    "NOTIFY_SOCKET",
+    "OLDPWD",
+    "PATH",
+    "PWD",
+    "SHELL",
+    "SHLVL",
+    "TERM",
+    "TMPDIR",
+    "USER",
+    "_",
     "WATCHDOG_USEC",
 ];
 
@@ -45,15 +63,28 @@ fn sockets_and_networks() {
         };
         board.attempt("the person's environment in a command", environment("env"));
         let pid = world.status("box")?["agent"]["pid"].to_string();
-        board.attempt("the person's environment in the agent", environment(&format!("tr '\\0' '\\n' < /proc/{pid}/environ")));
+        board.attempt(
+            "the person's environment in the agent",
+            environment(&format!("tr '\\0' '\\n' < /proc/{pid}/environ")),
+        );
         board.control("ssh-agent by its path", world.outside(&["connect", &agent_socket]));
         board.probed("ssh-agent by its path", world.inside("box", &["connect", &agent_socket]));
-        let services = ["connect", "/run/dbus/system_bus_socket", "/var/run/docker.sock", "/run/systemd/private", "/tmp/.X11-unix/X0", "/run/user/0/bus"];
+        let services = [
+            "connect",
+            "/run/dbus/system_bus_socket",
+            "/var/run/docker.sock",
+            "/run/systemd/private",
+            "/tmp/.X11-unix/X0",
+            "/run/user/0/bus",
+        ];
         board.probed("D-Bus, X11 and engines by their paths", world.inside("box", &services));
 
         let control = world.at("data/agent-shim/agents/box/control.sock");
         board.control("the control socket by its path", world.outside(&["connect", &control]));
-        board.probed("the control socket by its path and by detours", world.inside("box", &["connect", &control, "/control.sock", "control.sock"]));
+        board.probed(
+            "the control socket by its path and by detours",
+            world.inside("box", &["connect", &control, "/control.sock", "control.sock"]),
+        );
 
         let name = world.marker.clone();
         let address = SocketAddr::from_abstract_name(&name)?;
@@ -68,7 +99,10 @@ fn sockets_and_networks() {
             if scoped {
                 board.probed("an abstract socket of the host on its network", world.inside("box", &attempt));
             } else {
-                board.skip("an abstract socket of the host on its network", "this kernel's Landlock has no scopes");
+                board.skip(
+                    "an abstract socket of the host on its network",
+                    "this kernel's Landlock has no scopes",
+                );
             }
         }
         if scoped {
@@ -85,13 +119,22 @@ fn sockets_and_networks() {
         let udp = UdpSocket::bind(("127.0.0.1", port))?;
         let port = port.to_string();
         board.control("a service on the host's loopback", world.inside("box", &["loopback", &port]));
-        board.probed("a service on the host's loopback without its network", world.inside("cut", &["loopback", &port]));
-        let devices = world.sh("cut", "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /proc/net/route | tail -n +2")?;
+        board.probed(
+            "a service on the host's loopback without its network",
+            world.inside("cut", &["loopback", &port]),
+        );
+        let devices = world.sh(
+            "cut",
+            "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '; cat /proc/net/route | tail -n +2",
+        )?;
         board.attempt("network devices and routes without the host's network", {
             if devices.text() == "lo" { Ok(()) } else { Err(anyhow::anyhow!("{devices}")) }
         });
         drop((agent, listener, datagrams, udp));
-        board.attempt("a socket of the agent's in the place of the control socket", planted_sockets(world, &project));
+        board.attempt(
+            "a socket of the agent's in the place of the control socket",
+            planted_sockets(world, &project),
+        );
         Ok(())
     });
 }

@@ -14,14 +14,26 @@ fn what_is_printed_cannot_act() {
             Ok(output.text().contains("behind").then_some(()))
         })?;
         let raw = world.home.run(["logs", "box", "--raw"])?.success()?;
-        board.attempt("the control: the raw log acts", if harmless(&raw.stdout).is_err() { Ok(()) } else { Err(anyhow::anyhow!("{raw}")) });
+        board.attempt(
+            "the control: the raw log acts",
+            if harmless(&raw.stdout).is_err() { Ok(()) } else { Err(anyhow::anyhow!("{raw}")) },
+        );
         for words in [
-            &["logs", "box"][..], &["list"], &["list", "--json"], &["status", "box"], &["status", "box", "--json"],
-            &["events", "box"], &["events", "box", "--json"], &["exec", "box", "--", "/no/\u{1b}[2J\u{9b}2Jsuch"],
-            &["exec", "box", "-w", "/no/\u{1b}[2Jsuch", "--", "true"], &["status", "\u{1b}[2Jno-such"], &["list", "--\u{1b}[2J"],
+            &["logs", "box"][..],
+            &["list"],
+            &["list", "--json"],
+            &["status", "box"],
+            &["status", "box", "--json"],
+            &["events", "box"],
+            &["events", "box", "--json"],
+            &["exec", "box", "--", "/no/\u{1b}[2J\u{9b}2Jsuch"],
+            &["exec", "box", "-w", "/no/\u{1b}[2Jsuch", "--", "true"],
+            &["status", "\u{1b}[2Jno-such"],
+            &["list", "--\u{1b}[2J"],
         ] {
             let output = world.home.run(words)?;
-            let shown = words.iter().map(|word| word.escape_debug().to_string()).collect::<Vec<_>>().join(" ");
+            let shown =
+                words.iter().map(|word| word.escape_debug().to_string()).collect::<Vec<_>>().join(" ");
             let both = [output.stdout.as_slice(), &output.stderr].concat();
             ensure!(!both.is_empty(), "nothing was printed by {output}");
             board.attempt(&format!("escape sequences in `{shown}`"), harmless(&both));
@@ -36,7 +48,8 @@ fn harmless(printed: &[u8]) -> anyhow::Result<()> {
     let acts = text.chars().find(|c| c.is_control() && !['\n', '\t'].contains(c));
     ensure!(acts.is_none(), "{:?} in {text:?}", acts);
     // A terminal that is not in UTF-8 mode takes a byte for C1; as a part of a character it cannot be told apart.
-    let broken = printed.utf8_chunks().find(|chunk| chunk.invalid().iter().any(|byte| (0x80..0xa0).contains(byte)));
+    let broken =
+        printed.utf8_chunks().find(|chunk| chunk.invalid().iter().any(|byte| (0x80..0xa0).contains(byte)));
     ensure!(broken.is_none(), "a byte of C1 in {text:?}");
     Ok(())
 }

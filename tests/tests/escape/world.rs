@@ -30,9 +30,13 @@ impl World {
         let probe = home.path().join("probe");
         fs::copy(env!("CARGO_BIN_EXE_probe"), &probe)?;
         fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
-        let marker = format!("marker-{}", home.path().file_name().context("a name")?.display()).replace('.', "-");
+        let marker =
+            format!("marker-{}", home.path().file_name().context("a name")?.display()).replace('.', "-");
         let world = Self { who, home, probe, marker: marker.replace("as-", ""), started: RefCell::default() };
-        world.as_person("mkdir -p home/.ssh other data && echo $0 > home/.ssh/id && echo $0 > other/file", &[&world.marker])?;
+        world.as_person(
+            "mkdir -p home/.ssh other data && echo $0 > home/.ssh/id && echo $0 > other/file",
+            &[&world.marker],
+        )?;
         Ok(world)
     }
 
@@ -76,10 +80,17 @@ impl World {
     }
 
     /// The command that does so.
-    pub(crate) fn start_command(&self, name: &str, project: &Path, flags: &[&str], agent: &[&str]) -> Command {
+    pub(crate) fn start_command(
+        &self,
+        name: &str,
+        project: &Path,
+        flags: &[&str],
+        agent: &[&str],
+    ) -> Command {
         self.started.borrow_mut().push(name.to_owned());
         let mount = format!("{}:{PROBE}:ro", self.probe.display());
-        let mut args: Vec<OsString> = ["start", "--name", name, "--env", "host", "--mount", &mount].map(Into::into).into();
+        let mut args: Vec<OsString> =
+            ["start", "--name", name, "--env", "host", "--mount", &mount].map(Into::into).into();
         args.extend(flags.iter().map(Into::into));
         args.push(project.into());
         args.push("--".into());

@@ -31,18 +31,19 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("devices", Plain::Closed, devices),
     ("replace-init", Plain::Depends, || {
-        any(["/run/agent/init", "/run/agent", "/run", "/etc/passwd", "/etc", "/usr/bin", "/usr/bin/env", "/"].map(|path| {
-            let name = CString::new(path).expect("a path");
-            let writable = unsafe { libc::access(name.as_ptr(), libc::W_OK) } == 0;
-            (path.to_owned(), if writable { open("may be written") } else { closed("not writable") })
-        }))
+        any(["/run/agent/init", "/run/agent", "/run", "/etc/passwd", "/etc", "/usr/bin", "/usr/bin/env", "/"]
+            .map(|path| {
+                let name = CString::new(path).expect("a path");
+                let writable = unsafe { libc::access(name.as_ptr(), libc::W_OK) } == 0;
+                (path.to_owned(), if writable { open("may be written") } else { closed("not writable") })
+            }))
     }),
 ];
 
 /// Everything that can be there, and a terminal multiplexer of its own.
 const DEVICES: &[&str] = &[
-    "core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero",
-    // Only where bubblewrap's own output is a terminal.
+    "core", "fd", "full", "null", "ptmx", "pts", "random", "shm", "stderr", "stdin", "stdout", "tty",
+    "urandom", "zero", // Only where bubblewrap's own output is a terminal.
     "console",
 ];
 
@@ -59,7 +60,8 @@ fn writable_below(root: &str, except: &[&str]) -> Outcome {
     walk(Path::new(root), &mut |path, is_folder| {
         let name = path.to_string_lossy();
         // Processes are judged elsewhere.
-        let of_a_process = name.strip_prefix("/proc/").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        let of_a_process =
+            name.strip_prefix("/proc/").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
         if of_a_process || except.iter().any(|part| name.starts_with(part)) {
             return false;
         }
@@ -74,7 +76,8 @@ fn writable_below(root: &str, except: &[&str]) -> Outcome {
 /// Where in the whole file system anything can be written.
 pub(crate) fn write_anywhere() {
     const OURS: &[&str] = &["/workspace", "/tmp", "/home/sandbox", "/dev/shm", "/dev/pts", "/proc"];
-    const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+    const DEVICES: &[&str] =
+        &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
     let (mut seen, mut found) = (0_usize, Vec::new());
     let may_write = |path: &Path| {
         let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
@@ -137,16 +140,27 @@ pub(crate) fn hunt(marker: &str, roots: &[&str]) {
 
 /// Reads files by the paths they have on the host, and by detours.
 pub(crate) fn read(paths: &[&str]) {
-    let detours = ["", "/proc/1/root", "/proc/1/cwd", "/proc/self/root", "/workspace/../..", "/tmp/..", "/proc/1/task/1/root"];
+    let detours = [
+        "",
+        "/proc/1/root",
+        "/proc/1/cwd",
+        "/proc/self/root",
+        "/workspace/../..",
+        "/tmp/..",
+        "/proc/1/task/1/root",
+    ];
     let ways = paths.iter().flat_map(|path| detours.map(|detour| format!("{detour}{path}")));
-    print("read", any(ways.map(|path| {
-        let outcome = match fs::read(&path) {
-            Ok(content) => open(format!("{} bytes", content.len())),
-            Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => open("a folder is there"),
-            Err(error) => closed(error.to_string()),
-        };
-        (path, outcome)
-    })));
+    print(
+        "read",
+        any(ways.map(|path| {
+            let outcome = match fs::read(&path) {
+                Ok(content) => open(format!("{} bytes", content.len())),
+                Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => open("a folder is there"),
+                Err(error) => closed(error.to_string()),
+            };
+            (path, outcome)
+        })),
+    );
 }
 
 /// Visits files and folders, no links and nothing that would wait for a reader or a writer; `false` leaves a

@@ -15,7 +15,9 @@ const INIT: c_int = 1;
 const HIGH_BITS: u64 = 0xdead_beef << 32;
 
 pub(crate) const ALL: &[Attempt] = &[
-    ("ptrace-seize-init", Plain::Open, || refused(unsafe { syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, INIT, 0, 0) })),
+    ("ptrace-seize-init", Plain::Open, || {
+        refused(unsafe { syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, INIT, 0, 0) })
+    }),
     ("ptrace-attach-init", Plain::Open, || {
         let attached = unsafe { syscall(libc::SYS_ptrace, libc::PTRACE_ATTACH, INIT, 0, 0) };
         let outcome = refused(attached);
@@ -33,7 +35,15 @@ pub(crate) const ALL: &[Attempt] = &[
         let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
         let remote = libc::iovec { iov_base: mapped_address() as *mut c_void, iov_len: 1 };
         refused(unsafe {
-            syscall(libc::SYS_process_vm_readv, INIT, &raw const local, 1_u64, &raw const remote, 1_u64, 0_u64)
+            syscall(
+                libc::SYS_process_vm_readv,
+                INIT,
+                &raw const local,
+                1_u64,
+                &raw const remote,
+                1_u64,
+                0_u64,
+            )
         })
     }),
     ("write-memory-of-init", Plain::Depends, || {
@@ -41,12 +51,21 @@ pub(crate) const ALL: &[Attempt] = &[
         let local = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 0 };
         let remote = libc::iovec { iov_base: mapped_address() as *mut c_void, iov_len: 0 };
         refused(unsafe {
-            syscall(libc::SYS_process_vm_writev, INIT, &raw const local, 1_u64, &raw const remote, 1_u64, 0_u64)
+            syscall(
+                libc::SYS_process_vm_writev,
+                INIT,
+                &raw const local,
+                1_u64,
+                &raw const remote,
+                1_u64,
+                0_u64,
+            )
         })
     }),
     ("take-descriptors-of-init", Plain::Open, || {
         let pidfd = pidfd_of_init();
-        any((0..32).map(|fd| (fd.to_string(), refused(unsafe { syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) }))))
+        any((0..32)
+            .map(|fd| (fd.to_string(), refused(unsafe { syscall(libc::SYS_pidfd_getfd, pidfd, fd, 0) }))))
     }),
     ("namespaces-of-init-by-pidfd", Plain::Depends, || {
         let pidfd = pidfd_of_init();
@@ -66,7 +85,9 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("advise-memory-of-init", Plain::Depends, || {
         let range = libc::iovec { iov_base: (mapped_address() & !0xfff) as *mut c_void, iov_len: 4096 };
-        refused(unsafe { syscall(libc::SYS_process_madvise, pidfd_of_init(), &raw const range, 1_u64, libc::MADV_COLD, 0) })
+        refused(unsafe {
+            syscall(libc::SYS_process_madvise, pidfd_of_init(), &raw const range, 1_u64, libc::MADV_COLD, 0)
+        })
     }),
     ("share-a-core-with-init", Plain::Depends, || {
         // PR_SCHED_CORE, PR_SCHED_CORE_SHARE_TO; a processor without threads does not know it.
@@ -95,7 +116,12 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("affinity-with-high-bits", Plain::Open, || unsafe {
         let all = [u64::MAX; 16];
-        refused(syscall(libc::SYS_sched_setaffinity, INIT as u64 | HIGH_BITS, size_of_val(&all), all.as_ptr()))
+        refused(syscall(
+            libc::SYS_sched_setaffinity,
+            INIT as u64 | HIGH_BITS,
+            size_of_val(&all),
+            all.as_ptr(),
+        ))
     }),
     ("scheduler-of-init", Plain::Open, || unsafe {
         let other: libc::sched_param = zeroed();
@@ -110,7 +136,9 @@ pub(crate) const ALL: &[Attempt] = &[
         let attributes = [48_u32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         refused(syscall(libc::SYS_sched_setattr, INIT, attributes.as_ptr(), 0))
     }),
-    ("priority-of-init", Plain::Open, || refused(unsafe { syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, 0) })),
+    ("priority-of-init", Plain::Open, || {
+        refused(unsafe { syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, INIT, 0) })
+    }),
     ("priority-of-the-group-of-init", Plain::Depends, || {
         refused(unsafe { syscall(libc::SYS_setpriority, libc::PRIO_PGRP, INIT, 0) })
     }),
@@ -119,7 +147,9 @@ pub(crate) const ALL: &[Attempt] = &[
             (user.to_string(), refused(unsafe { syscall(libc::SYS_setpriority, libc::PRIO_USER, user, 0) }))
         }))
     }),
-    ("io-priority-of-init", Plain::Open, || refused(unsafe { syscall(libc::SYS_ioprio_set, 1, INIT, 2 << 13 | 4) })),
+    ("io-priority-of-init", Plain::Open, || {
+        refused(unsafe { syscall(libc::SYS_ioprio_set, 1, INIT, 2 << 13 | 4) })
+    }),
     ("io-priority-of-the-group-of-init", Plain::Depends, || {
         refused(unsafe { syscall(libc::SYS_ioprio_set, 2, INIT, 2 << 13 | 4) })
     }),
@@ -132,7 +162,15 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("move-pages-of-init", Plain::Depends, || unsafe {
         let (page, mut status) = (mapped_address() as *const c_void, 0);
-        refused(syscall(libc::SYS_move_pages, INIT, 1_u64, &raw const page, null::<c_int>(), &raw mut status, 0))
+        refused(syscall(
+            libc::SYS_move_pages,
+            INIT,
+            1_u64,
+            &raw const page,
+            null::<c_int>(),
+            &raw mut status,
+            0,
+        ))
     }),
     ("kill-init-with-every-signal", Plain::Open, || {
         any((1..=64).map(|signal| {
@@ -142,8 +180,20 @@ pub(crate) const ALL: &[Attempt] = &[
                     ("kill, high bits", refused(syscall(libc::SYS_kill, INIT as u64 | HIGH_BITS, signal))),
                     ("tkill", refused(syscall(libc::SYS_tkill, INIT, signal))),
                     ("tgkill", refused(syscall(libc::SYS_tgkill, INIT, INIT, signal))),
-                    ("sigqueue", refused(syscall(libc::SYS_rt_sigqueueinfo, INIT, signal, forged(signal).as_ptr()))),
-                    ("tgsigqueue", refused(syscall(libc::SYS_rt_tgsigqueueinfo, INIT, INIT, signal, forged(signal).as_ptr()))),
+                    (
+                        "sigqueue",
+                        refused(syscall(libc::SYS_rt_sigqueueinfo, INIT, signal, forged(signal).as_ptr())),
+                    ),
+                    (
+                        "tgsigqueue",
+                        refused(syscall(
+                            libc::SYS_rt_tgsigqueueinfo,
+                            INIT,
+                            INIT,
+                            signal,
+                            forged(signal).as_ptr(),
+                        )),
+                    ),
                 ]
             };
             (signal.to_string(), any(ways.map(|(name, outcome)| (name.to_owned(), outcome))))
@@ -158,8 +208,26 @@ pub(crate) const ALL: &[Attempt] = &[
 
 /// What only the owner, or a debugger, may read.
 const PRIVATE: &[&str] = &[
-    "environ", "mem", "auxv", "io", "maps", "smaps", "smaps_rollup", "numa_maps", "pagemap", "stack", "syscall",
-    "personality", "mountstats", "fd", "fdinfo", "map_files", "task/1/environ", "task/1/mem", "task/1/maps", "task/1/fd",
+    "environ",
+    "mem",
+    "auxv",
+    "io",
+    "maps",
+    "smaps",
+    "smaps_rollup",
+    "numa_maps",
+    "pagemap",
+    "stack",
+    "syscall",
+    "personality",
+    "mountstats",
+    "fd",
+    "fdinfo",
+    "map_files",
+    "task/1/environ",
+    "task/1/mem",
+    "task/1/maps",
+    "task/1/fd",
 ];
 
 fn readable(name: &str) -> (String, Outcome) {
@@ -191,7 +259,10 @@ fn write_files_of_init() -> Outcome {
             if entry.file_type().is_ok_and(|kind| kind.is_file()) {
                 // These open for everybody; who may write is decided later.
                 let later = path.ends_with("/timerslack_ns") || path.contains("/attr/");
-                let written = || fs::write(&path, "50000").map_or_else(|error| closed(error.to_string()), |()| open("written"));
+                let written = || {
+                    fs::write(&path, "50000")
+                        .map_or_else(|error| closed(error.to_string()), |()| open("written"))
+                };
                 ways.push((path.clone(), if later { written() } else { opens(&path, libc::O_WRONLY) }));
             }
         }
@@ -244,7 +315,13 @@ pub(crate) fn another_process(pid: &str) {
             ("signal", refused_with(syscall(libc::SYS_kill, number, 0), &gone)),
             ("ptrace", refused_with(syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, number, 0, 0), &gone)),
             ("pidfd", refused_with(syscall(libc::SYS_pidfd_open, number, 0), &gone)),
-            ("limits", refused_with(syscall(libc::SYS_prlimit64, number, 7, null::<c_void>(), null::<c_void>()), &gone)),
+            (
+                "limits",
+                refused_with(
+                    syscall(libc::SYS_prlimit64, number, 7, null::<c_void>(), null::<c_void>()),
+                    &gone,
+                ),
+            ),
             ("priority", refused_with(syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, number, 1), &gone)),
             ("affinity", {
                 let all = [u64::MAX; 16];

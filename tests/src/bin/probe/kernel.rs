@@ -11,12 +11,20 @@ use crate::outcome::{Attempt, Outcome, Plain, any, closed, open, refused};
 pub(crate) const ALL: &[Attempt] = &[
     ("unshare-user", Plain::Open, || refused(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())),
     ("unshare-anything-else", Plain::Closed, || {
-        let kinds = [libc::CLONE_NEWNS, libc::CLONE_NEWPID, libc::CLONE_NEWNET, libc::CLONE_NEWUTS, libc::CLONE_NEWIPC];
+        let kinds = [
+            libc::CLONE_NEWNS,
+            libc::CLONE_NEWPID,
+            libc::CLONE_NEWNET,
+            libc::CLONE_NEWUTS,
+            libc::CLONE_NEWIPC,
+        ];
         any(kinds.map(|kind| (format!("{kind:#x}"), refused(unsafe { libc::unshare(kind) }.into()))))
     }),
     ("clone-user", Plain::Open, || {
         let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
-        cloned(unsafe { syscall(libc::SYS_clone, flags, null::<c_void>(), null::<c_void>(), null::<c_void>(), 0) })
+        cloned(unsafe {
+            syscall(libc::SYS_clone, flags, null::<c_void>(), null::<c_void>(), null::<c_void>(), 0)
+        })
     }),
     ("clone3-user", Plain::Open, || {
         let mut arguments = [0_u64; 11];
@@ -32,15 +40,18 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("map-ids", Plain::Closed, || {
         any(["uid_map", "gid_map", "setgroups"].map(|file| {
-            let written = fs::write(format!("/proc/self/{file}"), if file == "setgroups" { "allow" } else { "0 0 1" });
+            let written =
+                fs::write(format!("/proc/self/{file}"), if file == "setgroups" { "allow" } else { "0 0 1" });
             (file.to_owned(), written.map_or_else(|error| closed(error.to_string()), |()| open("written")))
         }))
     }),
     ("enter-own-namespaces-again", Plain::Closed, || unsafe {
-        any([c"/proc/self/ns/mnt", c"/proc/self/ns/net", c"/proc/self/ns/pid", c"/proc/self/ns/uts"].map(|path| {
-            let fd = libc::open(path.as_ptr(), libc::O_RDONLY);
-            (path.to_string_lossy().into_owned(), refused(libc::setns(fd, 0).into()))
-        }))
+        any([c"/proc/self/ns/mnt", c"/proc/self/ns/net", c"/proc/self/ns/pid", c"/proc/self/ns/uts"].map(
+            |path| {
+                let fd = libc::open(path.as_ptr(), libc::O_RDONLY);
+                (path.to_string_lossy().into_owned(), refused(libc::setns(fd, 0).into()))
+            },
+        ))
     }),
     ("mount-tmpfs", Plain::Closed, || mount(c"tmpfs", c"/tmp", 0)),
     ("mount-proc", Plain::Closed, || mount(c"proc", c"/tmp", 0)),
@@ -50,7 +61,10 @@ pub(crate) const ALL: &[Attempt] = &[
     ("remount-read-write", Plain::Closed, || unsafe {
         any([c"/", c"/usr", c"/proc/sys", c"/dev", c"/etc"].map(|at| {
             let flags = libc::MS_REMOUNT | libc::MS_BIND;
-            (at.to_string_lossy().into_owned(), refused(libc::mount(null(), at.as_ptr(), null(), flags, null()).into()))
+            (
+                at.to_string_lossy().into_owned(),
+                refused(libc::mount(null(), at.as_ptr(), null(), flags, null()).into()),
+            )
         }))
     }),
     ("unmount-what-covers", Plain::Closed, || unsafe {
@@ -65,11 +79,27 @@ pub(crate) const ALL: &[Attempt] = &[
             ("open_tree", refused(syscall(libc::SYS_open_tree, libc::AT_FDCWD, root, OPEN_TREE_CLONE))),
             ("fsopen", refused(syscall(libc::SYS_fsopen, c"tmpfs".as_ptr(), 0))),
             ("fspick", refused(syscall(libc::SYS_fspick, libc::AT_FDCWD, root, 0))),
-            ("move_mount", refused(syscall(libc::SYS_move_mount, libc::AT_FDCWD, c"/tmp".as_ptr(), libc::AT_FDCWD, c"/run".as_ptr(), 0))),
-            ("mount_setattr", refused(syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, root, 0, [0_u64; 4].as_ptr(), 32))),
-        ].map(|(name, outcome)| (name.to_owned(), outcome)))
+            (
+                "move_mount",
+                refused(syscall(
+                    libc::SYS_move_mount,
+                    libc::AT_FDCWD,
+                    c"/tmp".as_ptr(),
+                    libc::AT_FDCWD,
+                    c"/run".as_ptr(),
+                    0,
+                )),
+            ),
+            (
+                "mount_setattr",
+                refused(syscall(libc::SYS_mount_setattr, libc::AT_FDCWD, root, 0, [0_u64; 4].as_ptr(), 32)),
+            ),
+        ]
+        .map(|(name, outcome)| (name.to_owned(), outcome)))
     }),
-    ("pivot-root", Plain::Closed, || refused(unsafe { syscall(libc::SYS_pivot_root, c"/".as_ptr(), c"/tmp".as_ptr()) })),
+    ("pivot-root", Plain::Closed, || {
+        refused(unsafe { syscall(libc::SYS_pivot_root, c"/".as_ptr(), c"/tmp".as_ptr()) })
+    }),
     ("chroot", Plain::Closed, || refused(unsafe { libc::chroot(c"/".as_ptr()) }.into())),
     ("open-by-handle", Plain::Closed, open_by_handle),
     ("host-name", Plain::Closed, || unsafe {
@@ -84,14 +114,19 @@ pub(crate) const ALL: &[Attempt] = &[
         refused(libc::clock_settime(libc::CLOCK_REALTIME, &raw const now).into())
     }),
     // A command that no kernel knows: past the check of privileges, there is only EINVAL.
-    ("reboot", Plain::Closed, || refused(unsafe { syscall(libc::SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0xdead, 0) })),
+    ("reboot", Plain::Closed, || {
+        refused(unsafe { syscall(libc::SYS_reboot, 0xfee1_dead_u32, 672_274_793, 0xdead, 0) })
+    }),
     ("swap", Plain::Closed, || refused(unsafe { libc::swapoff(c"/none".as_ptr()) }.into())),
     ("process-accounting", Plain::Closed, || refused(unsafe { libc::acct(null()) }.into())),
     #[cfg(target_arch = "x86_64")]
     ("ports", Plain::Closed, || refused(unsafe { syscall(libc::SYS_iopl, 3) })),
     ("kernel-modules", Plain::Closed, || unsafe {
         any([
-            ("init_module".to_owned(), refused(syscall(libc::SYS_init_module, null::<c_void>(), 0, c"".as_ptr()))),
+            (
+                "init_module".to_owned(),
+                refused(syscall(libc::SYS_init_module, null::<c_void>(), 0, c"".as_ptr())),
+            ),
             ("finit_module".to_owned(), refused(syscall(libc::SYS_finit_module, 0, c"".as_ptr(), 0))),
             ("delete_module".to_owned(), refused(syscall(libc::SYS_delete_module, c"none".as_ptr(), 0))),
             ("kexec_load".to_owned(), refused(syscall(libc::SYS_kexec_load, 0, 0, null::<c_void>(), 0))),
@@ -101,12 +136,20 @@ pub(crate) const ALL: &[Attempt] = &[
     ("keyrings", Plain::Open, || unsafe {
         any([
             ("keyctl".to_owned(), refused(syscall(libc::SYS_keyctl, 0, -3, 1))),
-            ("add_key".to_owned(), refused(syscall(libc::SYS_add_key, c"user".as_ptr(), c"x".as_ptr(), c"x".as_ptr(), 1, -2))),
-            ("request_key".to_owned(), refused(syscall(libc::SYS_request_key, c"user".as_ptr(), c"x".as_ptr(), null::<c_void>(), 0))),
+            (
+                "add_key".to_owned(),
+                refused(syscall(libc::SYS_add_key, c"user".as_ptr(), c"x".as_ptr(), c"x".as_ptr(), 1, -2)),
+            ),
+            (
+                "request_key".to_owned(),
+                refused(syscall(libc::SYS_request_key, c"user".as_ptr(), c"x".as_ptr(), null::<c_void>(), 0)),
+            ),
         ])
     }),
     ("bpf", Plain::Depends, || refused(unsafe { syscall(libc::SYS_bpf, 0, null::<c_void>(), 0) })),
-    ("perf-events", Plain::Depends, || refused(unsafe { syscall(libc::SYS_perf_event_open, null::<c_void>(), 1, -1, -1, 0) })),
+    ("perf-events", Plain::Depends, || {
+        refused(unsafe { syscall(libc::SYS_perf_event_open, null::<c_void>(), 1, -1, -1, 0) })
+    }),
     ("userfaultfd", Plain::Open, || refused(unsafe { syscall(libc::SYS_userfaultfd, 1) })),
     ("io-uring", Plain::Depends, || {
         let mut parameters = [0_u64; 15];
@@ -123,19 +166,20 @@ pub(crate) const ALL: &[Attempt] = &[
         refused(libc::ioctl(fd, libc::SIOCSIFFLAGS, &raw const request).into())
     }),
     ("device-nodes", Plain::Closed, || unsafe {
-        any([("memory", libc::S_IFCHR, 1, 1), ("null", libc::S_IFCHR, 1, 3), ("disk", libc::S_IFBLK, 254, 0)].map(
-            |(name, kind, major, minor)| {
-                let node = libc::mknod(c"/tmp/escape-node".as_ptr(), kind | 0o600, libc::makedev(major, minor));
+        any([("memory", libc::S_IFCHR, 1, 1), ("null", libc::S_IFCHR, 1, 3), ("disk", libc::S_IFBLK, 254, 0)]
+            .map(|(name, kind, major, minor)| {
+                let node =
+                    libc::mknod(c"/tmp/escape-node".as_ptr(), kind | 0o600, libc::makedev(major, minor));
                 (name.to_owned(), refused(node.into()))
-            },
-        ))
+            }))
     }),
     ("become-root", Plain::Closed, || unsafe {
         any([
             ("uid".to_owned(), refused(libc::setresuid(0, 0, 0).into())),
             ("gid".to_owned(), refused(libc::setresgid(0, 0, 0).into())),
             ("groups".to_owned(), refused(libc::setgroups(0, null()).into())),
-        ].map(invalid_is_refused))
+        ]
+        .map(invalid_is_refused))
     }),
     ("give-a-file-to-root", Plain::Closed, || {
         let path = format!("/tmp/escape-{}", std::process::id());
@@ -204,7 +248,14 @@ fn open_by_handle() -> Outcome {
         handle[0] = 128;
         let mut mount = 0;
         let root = libc::open(c"/usr".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY);
-        syscall(libc::SYS_name_to_handle_at, root, c"".as_ptr(), handle.as_mut_ptr(), &raw mut mount, libc::AT_EMPTY_PATH);
+        syscall(
+            libc::SYS_name_to_handle_at,
+            root,
+            c"".as_ptr(),
+            handle.as_mut_ptr(),
+            &raw mut mount,
+            libc::AT_EMPTY_PATH,
+        );
         refused(syscall(libc::SYS_open_by_handle_at, root, handle.as_mut_ptr(), libc::O_RDONLY))
     }
 }

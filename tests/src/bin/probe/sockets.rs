@@ -14,27 +14,35 @@ use crate::outcome::{Outcome, any, closed, open, print};
 /// Connects to every name that /proc/net/unix shows, which with the host's network are all of the host's.
 pub(crate) fn all_unix_names() {
     let table = fs::read_to_string("/proc/net/unix").unwrap_or_default();
-    let mut names: Vec<&str> = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)).collect();
+    let mut names: Vec<&str> =
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(7)).collect();
     names.sort_unstable();
     names.dedup();
-    print("unix-names", any(names.into_iter().map(|name| {
-        let address = match name.strip_prefix('@') {
-            Some(name) => UnixAddr::from_abstract_name(name),
-            None => UnixAddr::from_pathname(name),
-        };
-        let outcome = address.map_or_else(|error| closed(error.to_string()), |address| connect(&address));
-        // Its own notification socket is for it.
-        (name.to_owned(), if name.ends_with("/.agent-notify") { closed("its own") } else { outcome })
-    })));
+    print(
+        "unix-names",
+        any(names.into_iter().map(|name| {
+            let address = match name.strip_prefix('@') {
+                Some(name) => UnixAddr::from_abstract_name(name),
+                None => UnixAddr::from_pathname(name),
+            };
+            let outcome = address.map_or_else(|error| closed(error.to_string()), |address| connect(&address));
+            // Its own notification socket is for it.
+            (name.to_owned(), if name.ends_with("/.agent-notify") { closed("its own") } else { outcome })
+        })),
+    );
 }
 
 pub(crate) fn connect_paths(paths: &[&str]) {
     let detours = ["", "/proc/1/root", "/proc/1/cwd", "/proc/self/root"];
     let ways = paths.iter().flat_map(|path| detours.map(|detour| format!("{detour}{path}")));
-    print("connect", any(ways.map(|path| {
-        let outcome = UnixAddr::from_pathname(&path).map_or_else(|error| closed(error.to_string()), |at| connect(&at));
-        (path, outcome)
-    })));
+    print(
+        "connect",
+        any(ways.map(|path| {
+            let outcome = UnixAddr::from_pathname(&path)
+                .map_or_else(|error| closed(error.to_string()), |at| connect(&at));
+            (path, outcome)
+        })),
+    );
 }
 
 /// Streams and datagrams; a datagram names its target again with every message.

@@ -115,7 +115,10 @@ pub(crate) fn hostile_output() {
     const HOSTILE: &[u8] = b"\x1b]0;title\x07\x1b]52;c;cHduZWQ=\x1b\\\x1b[2J\x1b[6n\x1bP$q\x22p\x1b\\\x1bc\xc2\x9b2J\x9b2J\xc2\x9d0;t\xc2\x9c\x08\x7f\x0e\r";
     use std::io::Write;
     let mut out = std::io::stdout();
-    let _ = out.write_all(b"before ").and_then(|()| out.write_all(HOSTILE)).and_then(|()| out.write_all(b"behind\n"));
+    let _ = out
+        .write_all(b"before ")
+        .and_then(|()| out.write_all(HOSTILE))
+        .and_then(|()| out.write_all(b"behind\n"));
     let _ = out.flush();
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
         let message = [b"STATUS=told ".as_slice(), HOSTILE, b"\nREADY=1"].concat();
