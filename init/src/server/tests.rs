@@ -8,7 +8,10 @@ use agent_protocol::{
     codec,
     exit::{ExitRecord, How, KilledBy},
     frame::{self, Kind},
-    message::{AttachFrom, AttachRequest, ExecExited, ExecId, ExecRequest, LeaseWish, Stdio, TerminalSize},
+    message::{
+        AttachFrom, AttachRequest, ExecExited, ExecId, ExecRequest, LeaseWish, Stdio, TerminalSize, ViewerId,
+        What,
+    },
 };
 use tokio::{sync::watch, task::LocalSet, time::sleep};
 
@@ -168,5 +171,30 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
             _ = attach::run(&server, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
             () = typing => {}
         }
+    });
+}
+
+#[test]
+fn whoever_gets_the_lease_and_how_events_tell_it() {
+    inside(async || {
+        let (server, _asked) = server();
+        let (socket, client) = Socket::with_client();
+        let (mut incoming, outgoing) = split(socket);
+        let request = AttachRequest { lease: LeaseWish::IfFree, size: None, from: AttachFrom::Screen };
+        drop(client);
+        attach::run(&server, &request, &mut incoming, &outgoing).await.unwrap();
+        let journal = server.shared.journal.borrow();
+        let told: Vec<_> =
+            (0..).map_while(|seq| journal.first_after(seq)).map(|event| event.what.clone()).collect();
+        let viewer = ViewerId(1);
+        assert_eq!(
+            told,
+            [
+                What::LeaseChanged { holder: Some(viewer) },
+                What::ViewerAttached { viewer },
+                What::LeaseChanged { holder: None },
+                What::ViewerDetached { viewer },
+            ]
+        );
     });
 }
