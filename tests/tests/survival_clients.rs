@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use agent_tests::{DEADLINE, Home, Part, Sandbox, finish, is_alive, until};
+use agent_tests::{DEADLINE, Home, Part, Sandbox, Traces, finish, is_alive, until};
 use anyhow::{Context, ensure};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -180,7 +180,7 @@ fn a_viewer_stays_while_the_agent_is_started_again() -> anyhow::Result<()> {
 /// A `start` that is killed leaves a sandbox that runs, or none.
 #[test]
 fn a_start_is_killed() -> anyhow::Result<()> {
-    for delay_ms in [0, 5, 10, 20, 40] {
+    for delay_ms in [0, 2, 4, 5, 6, 7, 8, 10, 15] {
         let home = Home::new(agent_tests::Who::Myself)?;
         let project = home.project("project")?;
         let mut shim = home.shim(["start", "--name", "box", "--env", "host"]);
@@ -205,6 +205,8 @@ fn a_start_is_killed() -> anyhow::Result<()> {
         if ["running", "created"].contains(&state) {
             home.run(["destroy", "--force", "box"])?.success()?;
         }
+        let left = Traces::of(&home)?.processes;
+        ensure!(left.is_empty(), "after {delay_ms} ms: {left:#?}");
         // The name is free again in every case.
         let mut shim = home.shim(["start", "--name", "box", "--env", "host"]);
         shim.arg(&project).args(["--", "cat"]);

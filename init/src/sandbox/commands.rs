@@ -96,7 +96,7 @@ pub(super) fn start(
     if request.argv.is_empty() {
         return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
     }
-    let user = request.user.as_deref().map(find_user).transpose()?;
+    let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !is_own(user));
     let argv = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
@@ -202,6 +202,12 @@ fn read_passwd(path: &Path) -> io::Result<String> {
     let mut passwd = String::new();
     file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd)?;
     Ok(passwd)
+}
+
+/// Whether it is who init is itself: there is nothing to take on then, and without privileges it would be refused.
+fn is_own(user: &Credentials) -> bool {
+    use rustix::process::{getegid, geteuid};
+    (user.uid, user.gid) == (geteuid().as_raw(), getegid().as_raw())
 }
 
 fn parse_user(text: &str, passwd: &str) -> Option<Credentials> {

@@ -74,6 +74,8 @@ pub(super) struct Loop {
     children: Children,
     roles: HashMap<supervise::ChildId, (children::ChildId, Role)>,
     probes: HashMap<ProbeId, children::ChildId>,
+    /// Units whose last run lost output that nobody had read.
+    truncated: HashSet<UnitId>,
     units: Units,
     execs: Execs,
     supervisor: Supervisor,
@@ -100,6 +102,7 @@ impl Loop {
             children: Children::marked(),
             roles: HashMap::new(),
             probes: HashMap::new(),
+            truncated: HashSet::new(),
             units: Units::default(),
             execs: Execs::default(),
             wake_at: None,
@@ -283,6 +286,7 @@ impl Loop {
                 supervise::Event::Started { unit, attempt, child: known }
             }
             Err(failure) => {
+                self.truncated.remove(&unit);
                 let unit_name = self.units.name(&self.spec, unit);
                 self.tell(What::UnitFailed { unit: unit_name, reason: failure.message.clone() });
                 supervise::Event::SpawnFailed { unit, attempt, error: spawn_error(failure) }
@@ -317,7 +321,13 @@ impl Loop {
         let Some((_, role)) = self.roles.remove(&known) else { return };
         match role {
             Role::Unit(unit) => {
-                self.units.ended(&self.shared, unit, &mut self.children, reaped.child);
+                self.units.ended(&self.shared, unit, &mut self.children, reaped);
+                let lost = self.shared.is_output_lost(&self.units.name(&self.spec, unit));
+                if lost {
+                    self.truncated.insert(unit)
+                } else {
+                    self.truncated.remove(&unit)
+                };
                 let ended = ended(reaped.exit);
                 self.supervise(supervise::Event::Exited { child: known, ended, oom: false });
             }
@@ -533,7 +543,7 @@ impl Loop {
             Change::Status { text } => What::UnitStatusText { unit, text },
             Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
             Change::Exited(record) => {
-                let exit = wire::exit(&record, &self.clock);
+                let exit = wire::exit(&record, self.truncated.contains(&id), &self.clock);
                 if id == UnitId::Agent {
                     self.units.session_ended(exit.clone());
                 }
@@ -571,8 +581,10 @@ impl Loop {
         let pid_of = |child: Option<supervise::ChildId>| {
             child.and_then(|known| self.roles.get(&known)).map(|(child, _)| pid(*child))
         };
-        let mut units: Vec<_> =
-            supervised.units.iter().map(|unit| wire::unit(unit, pid_of(unit.child), &self.clock)).collect();
+        let told = |unit: &supervise::UnitStatus| {
+            wire::unit(unit, pid_of(unit.child), self.truncated.contains(&unit.unit), &self.clock)
+        };
+        let mut units: Vec<_> = supervised.units.iter().map(told).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
         let terminal = self.shared.terminal.borrow();
         let mut warnings = self.warnings.clone();

@@ -89,6 +89,23 @@ impl Shared {
         Some((ring.start(), ring.end(), changed))
     }
 
+    /// A reader of a unit's log has everything before `offset`.
+    pub(crate) fn log_was_read(&self, unit: &str, offset: u64) {
+        if unit == AGENT {
+            self.terminal.borrow_mut().unread().read_to(offset);
+        } else if let Some(unread) = self.outputs.borrow_mut().unread(unit) {
+            unread.read_to(offset);
+        }
+    }
+
+    /// Whether output of a unit's present run was forgotten before a reader of its log had it.
+    pub(crate) fn is_output_lost(&self, unit: &str) -> bool {
+        if unit == AGENT {
+            return self.terminal.borrow_mut().unread().is_lost();
+        }
+        self.outputs.borrow_mut().unread(unit).is_some_and(|unread| unread.is_lost())
+    }
+
     /// Appends a unit's output from `offset` on to `out`, at most `most` bytes. Returns where they begin: behind
     /// `offset` where that is no longer kept.
     pub(crate) fn read_log(&self, unit: &str, offset: u64, most: usize, out: &mut Vec<u8>) -> u64 {
