@@ -1,11 +1,15 @@
 //! One viewer of the agent's terminal.
 
+use std::time::Duration;
+
 use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
     message::{AttachRequest, LeaseAction, Next, ViewerId, What},
 };
+
+use tokio::time::timeout;
 
 use super::{
     Server,
@@ -19,6 +23,9 @@ use crate::{
 
 /// Bytes sent to a viewer at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How long a program may take to read what a viewer typed that has left since.
+const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows the terminal and takes what is typed, until the viewer goes or the sandbox ends.
 pub(super) async fn run(
@@ -39,10 +46,14 @@ pub(super) async fn run(
     if outgoing.message(&ServerMessage::Attached(attached)).await.is_err() {
         return Ok(());
     }
+    let mut input = std::pin::pin!(take_input(shared, viewer, incoming));
     tokio::select! {
-        // Where the viewer is gone there is nobody left to tell.
-        _ = show(server, viewer, cursor, outgoing) => Ok(()),
-        typed = take_input(shared, viewer, incoming) => typed,
+        shown = show(server, viewer, cursor, outgoing) => match shown {
+            Ok(()) => Ok(()),
+            // Where the viewer is gone there is nobody left to tell, but what it typed before that counts.
+            Err(_) => input.await,
+        },
+        typed = &mut input => typed,
     }
 }
 
@@ -72,6 +83,7 @@ async fn show(
     let mut bytes = Vec::new();
     loop {
         let woken = changed.notified();
+        let is_over = *ending.borrow_and_update();
         bytes.clear();
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
@@ -94,9 +106,13 @@ async fn show(
                     let _ = server.asks.send(Ask::ViewerSawExit).await;
                 }
             }
+            // It was over before we looked for more: nothing was missed.
+            Step::Wait if is_over => return Ok(()),
             Step::Wait => tokio::select! {
+                // The last words come first: both may be true by the time that this task has its turn.
+                biased;
                 () = woken => {}
-                _ = ending.wait_for(|ending| *ending) => return Ok(()),
+                _ = ending.wait_for(|ending| *ending) => {}
             },
         }
     }
@@ -119,10 +135,16 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                     continue;
                 }
                 let Some(master) = shared.master() else { continue };
+                let mut typed = std::pin::pin!(master.write_all(&bytes));
                 tokio::select! {
-                    // The program may end while it is typed to; the next one starts with an empty line.
-                    _ = master.write_all(&bytes) => {}
-                    () = incoming.closed() => return Ok(()),
+                    _ = &mut typed => {}
+                    // The program ended while it was typed to; the next one starts with an empty line.
+                    () = shared.master_changed.notified() => {}
+                    () = incoming.closed() => {
+                        if timeout(LAST_TYPED_PATIENCE, typed).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             Ok(Received::Data { .. }) => {

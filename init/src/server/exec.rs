@@ -71,7 +71,8 @@ pub(super) async fn run(
     };
     if let Some(exit) = finished? {
         client.disarmed.set(true);
-        reply(outgoing, &ServerMessage::ExecExited(ExecExited { exec: id, exit })).await;
+        // The last piece of a stream, behind output that a client may take as slowly as it likes.
+        let _ = outgoing.message(&ServerMessage::ExecExited(ExecExited { exec: id, exit })).await;
     }
     Ok(())
 }

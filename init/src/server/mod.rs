@@ -202,6 +202,8 @@ async fn dispatch(
             // Kept open to the end: its end is the news that init is gone.
             let waiting = &server.shared.wait_for_the_end;
             waiting.set(waiting.get() + 1);
+            // Whoever waits for the others to close counts them anew.
+            server.shared.connection_closed.notify_waiters();
             let gone = incoming.until_gone().await;
             waiting.set(waiting.get() - 1);
             gone
@@ -219,7 +221,11 @@ impl Server {
         };
         match timeout(LOOP_WITHIN, asked).await {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Failure::new(FailureKind::Stopping, "the sandbox has ended")),
+            Ok(None) if self.asks.is_closed() => {
+                Err(Failure::new(FailureKind::Stopping, "the sandbox has ended"))
+            }
+            // The loop goes on, so it was this question that it could not answer.
+            Ok(None) => Err(Failure::new(FailureKind::Internal, "init met a fault of its own")),
             Err(_) => Err(Failure::new(FailureKind::Deadline, "init did not answer itself in time")),
         }
     }
@@ -242,3 +248,6 @@ async fn reply(outgoing: &Outgoing, message: &ServerMessage) {
         tracing::debug!("a client did not take its reply");
     }
 }
+
+#[cfg(test)]
+mod tests;

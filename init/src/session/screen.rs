@@ -78,7 +78,6 @@ impl Screen {
     }
 
     /// The rows shown, without styles and without the blanks at their ends.
-    #[cfg(test)]
     pub(crate) fn text(&self) -> Vec<String> {
         self.model.text()
     }

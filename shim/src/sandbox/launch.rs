@@ -64,6 +64,11 @@ pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationErro
     }
 }
 
+/// Whether init takes it for the name of a terminal type.
+fn is_terminal_type(term: &str) -> bool {
+    (1..=63).contains(&term.len()) && term.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Decides a start. Looks at the host, changes nothing.
 pub(crate) fn prepare(
     data: &DataDir,
@@ -103,7 +108,9 @@ pub(crate) fn prepare(
         dies_with_parent: false,
     };
     let plan = layer.plan(&request)?;
-    let spec = spec::spec_for(record, &variables, size, plan.limits.init_max_processes);
+    // Only who starts an agent to look at it has told us of a terminal.
+    let term = size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
+    let spec = spec::spec_for(record, &variables, size, term.as_deref(), plan.limits.init_max_processes);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))

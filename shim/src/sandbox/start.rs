@@ -181,6 +181,8 @@ fn spawn(
     }
     if let Some(size) = size {
         command.arg(format!("--size={}x{}", size.columns, size.rows));
+        // Which has a type as well.
+        command.envs(std::env::var_os("TERM").map(|term| ("TERM", term)));
     }
     command.stdout(OwnedFd::from(reports)).spawn()
 }

@@ -52,6 +52,9 @@ const INPUT_BYTES: usize = 16 * 1024;
 pub struct AttachOptions<'a> {
     /// How much the viewer wants to type.
     pub lease: LeaseWish,
+    /// Whether the agent was started for this viewer, so that the terminal shows its bytes from the first on, as if
+    /// it ran without us. Otherwise it begins with a picture.
+    pub from_start: bool,
     /// The keys that mean us; they count where input and output are terminals.
     pub keys: DetachKeys,
     /// Whether Ctrl-C and Ctrl-\ are typed where we have no terminal to type them on, as `run` wants it.
@@ -89,13 +92,15 @@ pub enum AttachError {
 
 /// Shows the agent's terminal, and types, until the person leaves or it ends.
 ///
-/// On a terminal it begins with a picture of the screen. Where the output is none, all bytes that are kept are
+/// On a terminal it begins with a picture of the screen, or with the first byte. Where the output is none, all bytes that are kept are
 /// written as they are, and the agent's exit ends the viewer unless it is started again.
 pub fn run(mut connection: Connection, options: AttachOptions<'_>) -> Result<AttachOutcome, AttachError> {
     let streams = options.streams;
     let interactive = rustix::termios::isatty(streams.input) && rustix::termios::isatty(streams.output);
     let size = terminal::size(streams.output).filter(|_| interactive);
-    let from = if interactive { AttachFrom::Screen } else { AttachFrom::Offset(0) };
+    // Without a size nobody can be asked for a picture later.
+    let paints = interactive && !(options.from_start && size.is_some());
+    let from = if paints { AttachFrom::Screen } else { AttachFrom::Offset(0) };
     let deadline = Instant::now() + options.start_patience;
     connection.request(&Request::Attach(AttachRequest { lease: options.lease, size, from }))?;
     let attached = match connection.recv_message("attaching", Some(deadline))? {
@@ -136,6 +141,8 @@ struct Viewing<'a> {
     streams: Streams<'a>,
     screen: Screen<'a>,
     picture: Option<Picture>,
+    /// Bytes were missed and a picture was asked for: what comes before it means nothing.
+    missed: bool,
     input: Option<Endpoint<'a>>,
     matcher: KeyMatcher,
     typing: Typing,
@@ -144,6 +151,8 @@ struct Viewing<'a> {
     size: Option<TerminalSize>,
     /// The help line covers a line of the program.
     helping: bool,
+    /// What to show over the next picture.
+    hint: Option<String>,
     signals: SignalWatch,
     insistence: Insistence,
     outcome: Option<AttachOutcome>,
@@ -184,6 +193,7 @@ impl<'a> Viewing<'a> {
             streams,
             screen,
             picture: None,
+            missed: false,
             input: Some(input),
             matcher: KeyMatcher::new(keys),
             typing: Typing::default(),
@@ -191,6 +201,7 @@ impl<'a> Viewing<'a> {
             lease,
             size,
             helping: false,
+            hint: None,
             signals,
             insistence: Insistence::default(),
             outcome: None,
@@ -274,10 +285,19 @@ impl<'a> Viewing<'a> {
             match self.connection.next()? {
                 None => break,
                 Some(Incoming::Data { kind: Kind::Terminal, offset, bytes }) if self.picture.is_none() => {
-                    self.screen.take(offset, bytes)?;
+                    if self.missed {
+                        self.screen.pass(offset, bytes)?;
+                    } else {
+                        self.screen.take(offset, bytes)?;
+                    }
                 }
                 Some(Incoming::Data { kind: Kind::Screen, offset, bytes }) => {
                     self.picture = paint(&mut self.screen, self.picture, offset, bytes)?;
+                    if self.picture.is_none()
+                        && let Some(hint) = self.hint.take()
+                    {
+                        self.overlay(&hint);
+                    }
                 }
                 Some(Incoming::Data { .. }) => {
                     return Err(ConnectionError::Unexpected { what: "data", during: DURING }.into());
@@ -296,8 +316,14 @@ impl<'a> Viewing<'a> {
                 self.screen.begin_picture(offset)?;
                 self.picture = (bytes > 0).then_some(Picture { at: 0, bytes });
                 self.helping = false;
+                self.missed = false;
             }
             ServerMessage::Skipped { offset } if !self.interactive => self.screen.continue_at(offset)?,
+            ServerMessage::Skipped { offset } if self.screen.is_unpainted() => {
+                self.screen.continue_at(offset)?;
+                self.missed = true;
+                self.repaint()?;
+            }
             ServerMessage::Lease(lease) => {
                 let gained = lease.yours && !self.lease.yours;
                 self.lease = lease;
@@ -323,9 +349,18 @@ impl<'a> Viewing<'a> {
             Next::Parked { .. } | Next::Exited => !self.interactive,
         };
         if last {
+            self.screen.program_ended();
             self.outcome = Some(AttachOutcome::Ended(ended.exit.clone()));
+            return;
+        }
+        let stays = matches!(ended.next, Next::Parked { .. } | Next::Exited);
+        let hint = stays.then(|| notice::leaves(self.matcher.keys()));
+        if self.screen.is_unpainted() && !self.missed {
+            let line = notice::session_ended(ended);
+            self.screen.say(&hint.map_or(line.clone(), |hint| format!("{line} {hint}")));
         } else {
-            self.screen.say(&notice::session_ended(ended, self.matcher.keys()));
+            // A picture follows that says it.
+            self.hint = hint;
         }
     }
 
@@ -337,9 +372,8 @@ impl<'a> Viewing<'a> {
                     if let Some(size) = self.size {
                         self.screen.resized(size.rows);
                     }
-                    if self.lease.yours {
-                        self.say_size()?;
-                    }
+                    // Without the lease it changes nothing for others, but what is shown is painted anew.
+                    self.say_size()?;
                 }
                 Signal::SIGTSTP => {
                     self.screen.leave();
@@ -406,12 +440,17 @@ impl<'a> Viewing<'a> {
                 Some(Action::TakeOver) => self.ask(&ClientMessage::Lease(LeaseAction::TakeOver))?,
                 Some(Action::HandOn) => self.ask(&ClientMessage::Lease(LeaseAction::HandOn))?,
                 Some(Action::Help) => {
-                    self.helping = true;
-                    self.screen.overlay(&notice::help(self.lease));
+                    self.overlay(&notice::help(self.lease));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Shows a line over the program's own, until the next key.
+    fn overlay(&mut self, line: &str) {
+        self.helping = true;
+        self.screen.overlay(line);
     }
 
     /// Sends what was typed; without the lease it goes nowhere.

@@ -6,7 +6,10 @@ use rustix::{event::PollFd, io::Errno};
 
 use crate::{
     client::{ConnectionError, outlet::Outlet, wait::wait_any},
-    terminal::{modes::ModeTracker, raw::RawMode},
+    terminal::{
+        modes::{ModeTracker, Prompt},
+        raw::RawMode,
+    },
 };
 
 /// How long leaving waits for a terminal that takes nothing, as one held up by Ctrl-S.
@@ -27,6 +30,10 @@ struct Terminal<'a> {
     rows: u16,
     /// Whether anything was shown, so that there is something to put back.
     touched: bool,
+    /// Whether what is shown began with a picture, and not with bytes below what the person had on the screen.
+    painted: bool,
+    /// Where the person's shell goes on.
+    prompt: Prompt,
 }
 
 impl<'a> Screen<'a> {
@@ -37,7 +44,14 @@ impl<'a> Screen<'a> {
 
     /// A terminal, raw already.
     pub(super) fn terminal(outlet: Outlet<'a>, raw: RawMode<'a>, rows: u16) -> Self {
-        let terminal = Terminal { raw, modes: ModeTracker::default(), rows, touched: false };
+        let terminal = Terminal {
+            raw,
+            modes: ModeTracker::default(),
+            rows,
+            touched: false,
+            painted: false,
+            prompt: Prompt::Below,
+        };
         Self { outlet, terminal: Some(terminal) }
     }
 
@@ -66,11 +80,16 @@ impl<'a> Screen<'a> {
     /// A picture follows, and then the stream from `offset` on.
     pub(super) fn begin_picture(&mut self, offset: u64) -> Result<(), ConnectionError> {
         self.continue_at(offset)?;
-        let first = self.terminal.as_ref().filter(|terminal| !terminal.touched).map(|terminal| terminal.rows);
-        if let Some(rows) = first {
+        if let Some(terminal) = self.terminal.as_mut().filter(|terminal| !terminal.painted) {
+            terminal.painted = true;
             // What the person has on the screen moves up into the scrollback instead of being painted over.
-            let mut away = format!("\x1b[{rows};1H").into_bytes();
-            away.extend(std::iter::repeat_n(b'\n', usize::from(rows)));
+            let mut away = if terminal.touched {
+                terminal.modes.restore(terminal.rows, Prompt::AtCursor)
+            } else {
+                Vec::new()
+            };
+            away.extend_from_slice(format!("\x1b[{};1H", terminal.rows).as_bytes());
+            away.extend(std::iter::repeat_n(b'\n', usize::from(terminal.rows)));
             self.show(&away);
         }
         Ok(())
@@ -95,6 +114,25 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
+    /// Passes over the next piece of the stream.
+    pub(super) fn pass(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ConnectionError> {
+        self.outlet.take(offset, &[])?;
+        self.outlet.continue_at(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Whether the terminal shows bytes as they came, and no picture yet.
+    pub(super) fn is_unpainted(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| !terminal.painted)
+    }
+
+    /// The program has ended, so that the person's shell goes on where it left the cursor.
+    pub(super) fn program_ended(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.prompt = Prompt::AtCursor;
+        }
+    }
+
     /// Shows bytes that are no part of the stream.
     pub(super) fn show(&mut self, bytes: &[u8]) {
         self.outlet.write(bytes);
@@ -104,7 +142,7 @@ impl<'a> Screen<'a> {
     /// Says something on a terminal whose program has ended: whatever it left switched on is switched off.
     pub(super) fn say(&mut self, line: &str) {
         if let Some(terminal) = &mut self.terminal {
-            let mut bytes = terminal.modes.restore(terminal.rows);
+            let mut bytes = terminal.modes.restore(terminal.rows, Prompt::Below);
             bytes.extend_from_slice(line.as_bytes());
             bytes.extend_from_slice(b"\r\n");
             self.show(&bytes);
@@ -125,7 +163,8 @@ impl<'a> Screen<'a> {
         let Some(terminal) = &mut self.terminal else { return };
         if terminal.touched {
             terminal.touched = false;
-            let bytes = terminal.modes.restore(terminal.rows);
+            terminal.painted = false;
+            let bytes = terminal.modes.restore(terminal.rows, terminal.prompt);
             self.outlet.write(&bytes);
             let deadline = Some(Instant::now() + LEAVE_PATIENCE);
             while self.outlet.is_blocked() && self.outlet.broken().is_none() {
