@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -142,7 +143,12 @@ impl Children {
     }
 
     /// Every child carries an inherited mark by which [`Children::kill_tree`] finds what descends from it.
+    ///
+    /// Orphans come to us, as they do to PID 1: who does not descend from this process is not looked at.
     pub fn marked() -> Self {
+        if let Err(errno) = prctl::set_child_subreaper(true) {
+            tracing::warn!(%errno, "asking for orphans");
+        }
         Self { marks: tree::Marks::below_own_limit(), ..Self::default() }
     }
 
@@ -172,6 +178,10 @@ impl Children {
         let mut batch = Batch::default();
         for _ in 0..REAP_BATCH {
             let Some(waited) = sys::wait_any() else { return batch };
+            if libc::WIFSTOPPED(waited.status) {
+                sys::stop_debugging(&waited);
+                continue;
+            }
             self.file(&waited, &mut batch);
         }
         batch.more = true;
@@ -225,6 +235,12 @@ impl Children {
     /// Whether a child was not reaped yet.
     pub fn is_living(&self, child: ChildId) -> bool {
         self.living.get(&child.pid).is_some_and(|record| record.generation == child.generation)
+    }
+
+    /// As if it had been reaped, for tests that share their process with others' children.
+    #[cfg(test)]
+    pub(crate) fn forget_for_test(&mut self, child: ChildId) {
+        self.living.remove(&child.pid);
     }
 
     /// How many children there are.

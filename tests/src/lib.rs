@@ -1,20 +1,31 @@
 //! Drives the real binaries and the real isolation, for the tests beside it.
 //!
 //! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Sandbox`] is one
-//! sandbox of theirs, destroyed when it is dropped. Everything waits for something named, with a deadline; a
-//! failure shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
+//! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, and
+//! [`Raw`] a client of it that says what a test wants. Everything waits for something named, with a deadline; a failure
+//! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
 
 mod binaries;
 mod cells;
 mod home;
 mod output;
+mod parts;
+mod pty;
+mod raw;
 mod sandbox;
+mod standalone;
 mod tmux;
+mod traces;
 mod wait;
 
 pub use binaries::{agent_init, agent_shim};
 pub use home::{Home, Who, finish};
 pub use output::Output;
+pub use parts::{Part, is_alive, state, until_gone};
+pub use pty::Pty;
+pub use raw::{Heard, Raw};
 pub use sandbox::{Builder, Sandbox};
+pub use standalone::{Done, Init, notify, rss_bytes, shell, speak};
 pub use tmux::{Pane, Shown, Tmux, quoted};
+pub use traces::{Traces, sockets_of};
 pub use wait::{DEADLINE, until};

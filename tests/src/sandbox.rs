@@ -25,6 +25,7 @@ pub struct Sandbox {
 /// A sandbox to be.
 pub struct Builder {
     who: Who,
+    home: Option<Home>,
     flags: Vec<OsString>,
     agent: Vec<OsString>,
 }
@@ -32,7 +33,7 @@ pub struct Builder {
 impl Sandbox {
     /// A sandbox of the tests' own user, with an agent that waits to be told what to do.
     pub fn builder() -> Builder {
-        Builder { who: Who::Myself, flags: Vec::new(), agent: vec!["cat".into()] }
+        Builder { who: Who::Myself, home: None, flags: Vec::new(), agent: vec!["cat".into()] }
     }
 
     /// Its name.
@@ -43,6 +44,11 @@ impl Sandbox {
     /// The project's folder on the host.
     pub fn project(&self) -> &Path {
         &self.project
+    }
+
+    /// The folder in which the shim keeps it.
+    pub fn folder(&self) -> PathBuf {
+        self.home.data().join("agents").join(&self.name)
     }
 
     /// Runs a shell command inside to its end.
@@ -135,6 +141,12 @@ impl Builder {
         self
     }
 
+    /// In this person's folders, rather than in those of a new one.
+    pub fn home(mut self, home: Home) -> Self {
+        self.home = Some(home);
+        self
+    }
+
     /// More flags for `start`.
     pub fn flags<I>(mut self, flags: I) -> Self
     where
@@ -169,7 +181,7 @@ impl Builder {
 
     /// Starts it; the output is that of `start`, whatever came of it.
     pub fn try_start(self) -> anyhow::Result<(Sandbox, Output)> {
-        let home = Home::new(self.who)?;
+        let home = self.home.map_or_else(|| Home::new(self.who), Ok)?;
         let project = home.project("project")?;
         let sandbox = Sandbox { home, name: "box".to_owned(), project };
         let mut args: Vec<OsString> = ["start", "--name", "box", "--env", "host"].map(Into::into).into();

@@ -1,6 +1,11 @@
 //! The one loop: whatever can wake init comes in here, and every process starts and ends here.
 
-use std::{collections::HashMap, future::pending, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    future::pending,
+    panic::{AssertUnwindSafe, catch_unwind},
+    rc::Rc,
+};
 
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
@@ -14,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    ask::{Ask, StartedExec},
+    ask::{Ask, Ends, StartedExec},
     clock::Clock,
     commands::{self, Defaults},
     execs::{Due, Execs},
@@ -69,6 +74,8 @@ pub(super) struct Loop {
     children: Children,
     roles: HashMap<supervise::ChildId, (children::ChildId, Role)>,
     probes: HashMap<ProbeId, children::ChildId>,
+    /// Units whose last run lost output that nobody had read.
+    truncated: HashSet<UnitId>,
     units: Units,
     execs: Execs,
     supervisor: Supervisor,
@@ -79,6 +86,10 @@ pub(super) struct Loop {
     warnings: Vec<String>,
     /// More children have ended than one turn took.
     reap_more: bool,
+    /// Signals from inside that were told of.
+    ignored: HashSet<Signal>,
+    /// How often something was given up because of a fault of our own.
+    faults: u64,
 }
 
 impl Loop {
@@ -91,6 +102,7 @@ impl Loop {
             children: Children::marked(),
             roles: HashMap::new(),
             probes: HashMap::new(),
+            truncated: HashSet::new(),
             units: Units::default(),
             execs: Execs::default(),
             wake_at: None,
@@ -99,6 +111,8 @@ impl Loop {
             ending: None,
             warnings,
             reap_more: false,
+            ignored: HashSet::new(),
+            faults: 0,
             spec,
         }
     }
@@ -117,7 +131,7 @@ impl Loop {
         for warning in self.warnings.clone() {
             self.tell(What::Warning { message: warning });
         }
-        self.supervise(supervise::Event::Timer);
+        self.survive(|this| this.supervise(supervise::Event::Timer));
         loop {
             if let Some(code) = self.ending {
                 self.tell(What::Ended { code });
@@ -142,13 +156,25 @@ impl Loop {
                 () = shared.loop_wanted.notified() => Event::ClientsGone,
                 () = std::future::ready(()), if self.reap_more => Event::ChildrenEnded,
             };
-            self.handle(event);
+            self.survive(|this| this.handle(event));
+        }
+    }
+
+    /// A fault in dealing with one thing must not take everything else along: with PID 1 ends the sandbox.
+    fn survive(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.faults += 1;
+            self.tell(What::Warning { message: "init met a fault of its own and went on".to_owned() });
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::ChildrenEnded => self.reap(),
+            Event::ChildrenEnded => {
+                // Whose client has gone has that for a reason, even if it ended of a closed pipe already.
+                self.let_go_of_abandoned();
+                self.reap();
+            }
             Event::Signal(received) => self.signalled(received),
             Event::Ask(ask) => self.answer(ask),
             Event::FirstOutput(child) => self.supervise(supervise::Event::FirstOutput { child }),
@@ -163,23 +189,24 @@ impl Loop {
                     self.supervise(supervise::Event::Timer);
                 }
             }
-            Event::ClientsGone => {
-                let gone = self.shared.abandoned_execs.take();
-                for exec in gone {
-                    self.abandoned(exec);
-                }
-            }
+            Event::ClientsGone => self.let_go_of_abandoned(),
+        }
+    }
+
+    fn let_go_of_abandoned(&mut self) {
+        let gone = self.shared.abandoned_execs.take();
+        for exec in gone {
+            self.abandoned(exec);
         }
     }
 
     /// Tells the supervisor, and does what it says.
     fn supervise(&mut self, event: supervise::Event) {
-        let mut waiting = std::collections::VecDeque::from([event]);
+        let mut waiting = VecDeque::from([event]);
         while let Some(event) = waiting.pop_front() {
             for action in self.supervisor.handle(self.clock.now(), event) {
-                if let Some(answer) = self.obey(action) {
-                    waiting.push_back(answer);
-                }
+                // One by one: the deadline that comes behind an action that fails must not be lost with it.
+                self.survive(|this| waiting.extend(this.obey(action)));
             }
         }
         self.announce_session_ends();
@@ -238,6 +265,8 @@ impl Loop {
     }
 
     fn start_unit(&mut self, unit: UnitId, attempt: supervise::Attempt) -> supervise::Event {
+        // Where a restart follows an exit at once, viewers still hear of the end before they hear of the start.
+        self.announce_session_ends();
         let started = self.units.start(&mut self.children, &self.defaults, &self.spec, &self.shared, unit);
         match started {
             Ok(Run { child, session }) => {
@@ -257,6 +286,7 @@ impl Loop {
                 supervise::Event::Started { unit, attempt, child: known }
             }
             Err(failure) => {
+                self.truncated.remove(&unit);
                 let unit_name = self.units.name(&self.spec, unit);
                 self.tell(What::UnitFailed { unit: unit_name, reason: failure.message.clone() });
                 supervise::Event::SpawnFailed { unit, attempt, error: spawn_error(failure) }
@@ -274,7 +304,7 @@ impl Loop {
     fn reap(&mut self) {
         let batch = self.children.reap();
         for reaped in &batch.exits {
-            self.ended(reaped);
+            self.survive(|this| this.ended(reaped));
         }
         if !batch.orphans.is_empty() {
             self.shared.journal.borrow_mut().add_orphans(unix_ms(), batch.orphans.len() as u64);
@@ -291,7 +321,13 @@ impl Loop {
         let Some((_, role)) = self.roles.remove(&known) else { return };
         match role {
             Role::Unit(unit) => {
-                self.units.ended(&self.shared, unit, &mut self.children, reaped.child);
+                self.units.ended(&self.shared, unit, &mut self.children, reaped);
+                let lost = self.shared.is_output_lost(&self.units.name(&self.spec, unit));
+                if lost {
+                    self.truncated.insert(unit)
+                } else {
+                    self.truncated.remove(&unit)
+                };
                 let ended = ended(reaped.exit);
                 self.supervise(supervise::Event::Exited { child: known, ended, oom: false });
             }
@@ -307,7 +343,10 @@ impl Loop {
     fn signalled(&mut self, received: Received) {
         let ignores_inside = self.spec.hardening.ignore_inside_signals;
         if received.origin == Origin::Inside && ignores_inside {
-            tracing::info!(signal = %received.signal, pid = received.pid, "ignored a signal from inside");
+            // Once for each: whoever is inside decides how often, and the log is on the host's disk.
+            if self.ignored.insert(received.signal) {
+                tracing::info!(signal = %received.signal, pid = received.pid, "ignoring a signal from inside");
+            }
             return;
         }
         match received.signal {
@@ -420,6 +459,9 @@ impl Loop {
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
         let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
+        if matches!(ends, Ends::Terminal(_)) {
+            self.execs.has_terminal(id);
+        }
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
@@ -434,10 +476,14 @@ impl Loop {
             .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
     }
 
-    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already.
+    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already, and
+    /// may have its reasons to go on.
     fn abandoned(&mut self, exec: ExecId) {
         let Ok(child) = self.execs.child(exec) else { return };
         self.execs.will_end(exec, KilledBy::Disconnect, None);
+        if self.execs.is_on_terminal(exec) {
+            return;
+        }
         note(self.children.signal_group(child, Signal::TERM), "ending a command without a client");
     }
 
@@ -497,7 +543,7 @@ impl Loop {
             Change::Status { text } => What::UnitStatusText { unit, text },
             Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
             Change::Exited(record) => {
-                let exit = wire::exit(&record, &self.clock);
+                let exit = wire::exit(&record, self.truncated.contains(&id), &self.clock);
                 if id == UnitId::Agent {
                     self.units.session_ended(exit.clone());
                 }
@@ -535,10 +581,19 @@ impl Loop {
         let pid_of = |child: Option<supervise::ChildId>| {
             child.and_then(|known| self.roles.get(&known)).map(|(child, _)| pid(*child))
         };
-        let mut units: Vec<_> =
-            supervised.units.iter().map(|unit| wire::unit(unit, pid_of(unit.child), &self.clock)).collect();
+        let told = |unit: &supervise::UnitStatus| {
+            wire::unit(unit, pid_of(unit.child), self.truncated.contains(&unit.unit), &self.clock)
+        };
+        let mut units: Vec<_> = supervised.units.iter().map(told).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
         let terminal = self.shared.terminal.borrow();
+        let mut warnings = self.warnings.clone();
+        if terminal.pictures_lost() > 0 {
+            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
+        }
+        if self.faults > 0 {
+            warnings.push(format!("init met a fault of its own {} times", self.faults));
+        }
         Status {
             init_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: wire::millis(self.clock.now().0),
@@ -557,7 +612,7 @@ impl Loop {
                 orphans_reaped: self.children.orphans_reaped(),
             },
             usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
-            warnings: self.warnings.clone(),
+            warnings,
         }
     }
 
@@ -630,3 +685,6 @@ fn spawn_error(failure: Failure) -> supervise::SpawnError {
     };
     supervise::SpawnError { kind, message: failure.message }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,7 @@ struct Exec {
     child: ChildId,
     exit: watch::Sender<Option<ExitRecord>>,
     ends: Option<End>,
+    on_terminal: bool,
 }
 
 /// Why a command is going to end.
@@ -74,11 +75,23 @@ impl Execs {
         deadline: Option<Instant>,
     ) -> watch::Receiver<Option<ExitRecord>> {
         let (exit, told) = watch::channel(None);
-        self.running.insert(id, Exec { child, exit, ends: None });
+        self.running.insert(id, Exec { child, exit, ends: None, on_terminal: false });
         if let Some(deadline) = deadline {
             self.due.insert((deadline, id), Due::Terminate(child));
         }
         told
+    }
+
+    /// The command has a terminal of its own, by which it hears that its client has gone.
+    pub(crate) fn has_terminal(&mut self, id: ExecId) {
+        if let Some(exec) = self.running.get_mut(&id) {
+            exec.on_terminal = true;
+        }
+    }
+
+    /// Whether the command has a terminal of its own.
+    pub(crate) fn is_on_terminal(&self, id: ExecId) -> bool {
+        self.running.get(&id).is_some_and(|exec| exec.on_terminal)
     }
 
     pub(crate) fn len(&self) -> usize {

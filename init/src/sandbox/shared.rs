@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned_execs: RefCell<Vec<ExecId>>,
     /// Notified when the loop has to look at `abandoned_execs`.
     pub(crate) loop_wanted: Notify,
+    /// Notified when the agent has another pseudoterminal, or none.
+    pub(crate) master_changed: Notify,
     master: RefCell<Option<Rc<Master>>>,
 }
 
@@ -50,6 +52,7 @@ impl Shared {
             connection_closed: Notify::new(),
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
+            master_changed: Notify::new(),
             master: RefCell::new(None),
         }
     }
@@ -62,6 +65,7 @@ impl Shared {
     /// A new run has a new one; none after it.
     pub(crate) fn set_master(&self, master: Option<Rc<Master>>) {
         *self.master.borrow_mut() = master;
+        self.master_changed.notify_waiters();
     }
 
     /// Gives the pseudoterminal the size that the terminal has come to have.
@@ -83,6 +87,23 @@ impl Shared {
         let outputs = self.outputs.borrow();
         let (ring, changed) = outputs.get(unit)?;
         Some((ring.start(), ring.end(), changed))
+    }
+
+    /// A reader of a unit's log has everything before `offset`.
+    pub(crate) fn log_was_read(&self, unit: &str, offset: u64) {
+        if unit == AGENT {
+            self.terminal.borrow_mut().unread().read_to(offset);
+        } else if let Some(unread) = self.outputs.borrow_mut().unread(unit) {
+            unread.read_to(offset);
+        }
+    }
+
+    /// Whether output of a unit's present run was forgotten before a reader of its log had it.
+    pub(crate) fn is_output_lost(&self, unit: &str) -> bool {
+        if unit == AGENT {
+            return self.terminal.borrow_mut().unread().is_lost();
+        }
+        self.outputs.borrow_mut().unread(unit).is_some_and(|unread| unread.is_lost())
     }
 
     /// Appends a unit's output from `offset` on to `out`, at most `most` bytes. Returns where they begin: behind

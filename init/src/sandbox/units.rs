@@ -1,6 +1,6 @@
 //! Starts agents, steps, services and probes, and collects what they write.
 
-use std::{ffi::OsString, io, os::fd::AsFd, path::PathBuf, rc::Rc};
+use std::{collections::BTreeMap, ffi::OsString, io, os::fd::AsFd, path::PathBuf, rc::Rc};
 
 use agent_protocol::{
     exit::ExitRecord,
@@ -18,7 +18,7 @@ use super::{
     shared::{AGENT, Shared},
 };
 use crate::{
-    children::{ChildId, Children},
+    children::{ChildId, Children, Exit, Reaped},
     server::ReadEnd,
     session::pty::{self, Master},
     signals::Signal,
@@ -38,6 +38,8 @@ const LAST_BYTES: usize = 1024 * 1024;
 pub(super) struct Units {
     agent_reader: Option<AbortHandle>,
     session_end: Option<ExitRecord>,
+    /// The process of each unit's last run: by it the run's leftovers are found.
+    last_runs: BTreeMap<UnitId, ChildId>,
     first_output: Option<mpsc::Sender<supervise::ChildId>>,
     /// What units find in `NOTIFY_SOCKET`.
     pub(super) notify_path: Option<PathBuf>,
@@ -76,8 +78,27 @@ impl Units {
         }
     }
 
-    /// Executes a unit.
+    /// Executes a unit. What its last run left behind and is deaf to SIGTERM is killed first: it would hold files,
+    /// ports and pipes that the new run needs, and there would be more of it after each.
     pub(super) fn start(
+        &mut self,
+        children: &mut Children,
+        defaults: &Defaults,
+        spec: &InitSpec,
+        shared: &Rc<Shared>,
+        unit: UnitId,
+    ) -> Result<Run, Failure> {
+        if let Some(last) = self.last_runs.remove(&unit)
+            && let Err(error) = children.kill_tree(last, Signal::KILL)
+        {
+            tracing::warn!(%error, "killing what a unit left behind");
+        }
+        let run = self.execute(children, defaults, spec, shared, unit)?;
+        self.last_runs.insert(unit, run.child);
+        Ok(run)
+    }
+
+    fn execute(
         &mut self,
         children: &mut Children,
         defaults: &Defaults,
@@ -103,6 +124,7 @@ impl Units {
         let null = commands::null()?;
         let stdio = Stdio::Descriptors([null.as_fd(), writer.as_fd(), writer.as_fd()]);
         let child = spawn(children, defaults, &program, self.notify_path.as_ref(), None, stdio)?;
+        shared.outputs.borrow_mut().begin(&self.name(spec, unit));
         match ReadEnd::new(reader) {
             Ok(reader) => {
                 let task = read_output(Rc::clone(shared), self.name(spec, unit), reader, self.first(child));
@@ -157,21 +179,25 @@ impl Units {
         spawn(children, defaults, &program, self.notify_path.as_ref(), None, Stdio::Descriptors([fd, fd, fd]))
     }
 
-    /// A unit's process was reaped: takes the rest of its output, and ends what is left of the agent's session.
-    pub(super) fn ended(&mut self, shared: &Shared, unit: UnitId, children: &mut Children, child: ChildId) {
-        if unit != UnitId::Agent {
+    /// A unit's process was reaped: takes the rest of its output, and ends what is left of it.
+    pub(super) fn ended(&mut self, shared: &Shared, unit: UnitId, children: &mut Children, reaped: &Reaped) {
+        if unit == UnitId::Agent {
+            if let Some(reader) = self.agent_reader.take() {
+                reader.abort();
+            }
+            if let Some(master) = shared.master() {
+                drain(shared, &master);
+            }
+            // The last descriptor of the master: the kernel hangs up whoever still has the terminal.
+            shared.set_master(None);
+        }
+        // What a step leaves behind that succeeded was set up to stay. What others leave would be in the way of
+        // their next run.
+        if matches!(unit, UnitId::Step(_)) && reaped.exit == Exit::Code(0) {
             return;
         }
-        if let Some(reader) = self.agent_reader.take() {
-            reader.abort();
-        }
-        if let Some(master) = shared.master() {
-            drain(shared, &master);
-        }
-        // The last descriptor of the master: the kernel hangs up whoever still has the terminal.
-        shared.set_master(None);
-        if let Err(error) = children.kill_tree(child, Signal::TERM) {
-            tracing::warn!(%error, "ending what the agent left behind");
+        if let Err(error) = children.kill_tree(reaped.child, Signal::TERM) {
+            tracing::warn!(%error, "ending what a unit left behind");
         }
     }
 

@@ -18,13 +18,14 @@ pub(super) fn kind(unit: UnitId) -> UnitKind {
 }
 
 /// A finished run.
-pub(super) fn exit(record: &supervise::ExitRecord, clock: &Clock) -> ExitRecord {
+pub(super) fn exit(record: &supervise::ExitRecord, output_truncated: bool, clock: &Clock) -> ExitRecord {
     let (how, core_dumped) = match &record.ended {
         Ended::Signal { signal, core_dumped } => (How::Signal(signal.number()), *core_dumped),
         Ended::Code(_) | Ended::NotStarted(_) => (How::Code(record.ended.shell_code().into()), false),
     };
     let killed_by = match record.killed_by {
         supervise::KilledBy::Stop => KilledBy::Stop,
+        supervise::KilledBy::Restart => KilledBy::Restart,
         supervise::KilledBy::Timeout => KilledBy::Timeout,
         supervise::KilledBy::Watchdog => KilledBy::Watchdog,
         supervise::KilledBy::Health => KilledBy::Health,
@@ -38,7 +39,7 @@ pub(super) fn exit(record: &supervise::ExitRecord, clock: &Clock) -> ExitRecord 
         core_dumped,
         killed_by,
         limit: limit(how, killed_by),
-        output_truncated: false,
+        output_truncated,
         ran_ms: millis(record.ran),
         at_unix_ms: clock.unix_ms(record.at),
     }
@@ -73,8 +74,13 @@ pub(super) fn killed_by(how: How) -> KilledBy {
     }
 }
 
-/// The state of one unit; the caller knows the pid.
-pub(super) fn unit(unit: &supervise::UnitStatus, pid: Option<u32>, clock: &Clock) -> UnitStatus {
+/// The state of one unit; the caller knows its pid, and whether output of its last run was lost.
+pub(super) fn unit(
+    unit: &supervise::UnitStatus,
+    pid: Option<u32>,
+    output_truncated: bool,
+    clock: &Clock,
+) -> UnitStatus {
     let (state, next_start_ms, reason) = match &unit.state {
         supervise::UnitState::Waiting => (UnitState::Waiting, None, None),
         supervise::UnitState::Starting => (UnitState::Starting, None, None),
@@ -97,7 +103,7 @@ pub(super) fn unit(unit: &supervise::UnitStatus, pid: Option<u32>, clock: &Clock
         next_start_ms,
         reason,
         status_text: unit.text.clone(),
-        last_exit: unit.last_exit.as_ref().map(|last| exit(last, clock)),
+        last_exit: unit.last_exit.as_ref().map(|last| exit(last, output_truncated, clock)),
     }
 }
 

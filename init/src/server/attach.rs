@@ -6,7 +6,7 @@ use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
-    message::{AttachRequest, LeaseAction, Next, ViewerId, What},
+    message::{AttachRequest, Next, ViewerId, What},
 };
 
 use tokio::time::{sleep, timeout};
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::unix_ms,
     sandbox::{Ask, Shared},
-    session::terminal::{Cursor, Notice, Step},
+    session::terminal::{Cursor, Notice, Step, Terminal},
 };
 
 /// Bytes sent to a viewer at a time.
@@ -38,7 +38,7 @@ pub(super) async fn run(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     let shared = &*server.shared;
-    let entered = shared.terminal.borrow_mut().attach(request);
+    let entered = change(shared, |terminal| terminal.attach(request));
     let Some((cursor, attached)) = entered else {
         return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
     };
@@ -68,7 +68,7 @@ struct Leaves<'a> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.shared.terminal.borrow_mut().detach(self.viewer);
+        change(self.shared, |terminal| terminal.detach(self.viewer));
         self.shared.apply_size();
         self.shared.journal.borrow_mut().add(unix_ms(), What::ViewerDetached { viewer: self.viewer });
     }
@@ -86,6 +86,7 @@ async fn show(
     let mut bytes = Vec::new();
     loop {
         let woken = changed.notified();
+        let is_over = *ending.borrow_and_update();
         bytes.clear();
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
@@ -111,9 +112,13 @@ async fn show(
                     let _ = server.asks.send(Ask::ViewerSawExit).await;
                 }
             }
+            // It was over before we looked for more: nothing was missed.
+            Step::Wait if is_over => return Ok(()),
             Step::Wait => tokio::select! {
+                // The last words come first: both may be true by the time that this task has its turn.
+                biased;
                 () = woken => {}
-                _ = ending.wait_for(|ending| *ending) => return Ok(()),
+                _ = ending.wait_for(|ending| *ending) => {}
             },
         }
     }
@@ -136,10 +141,11 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                     continue;
                 }
                 let Some(master) = shared.master() else { continue };
-                // The program may end while it is typed to; the next one starts with an empty line.
                 let mut typed = std::pin::pin!(master.write_all(&bytes));
                 tokio::select! {
                     _ = &mut typed => {}
+                    // The program ended while it was typed to; the next one starts with an empty line.
+                    () = shared.master_changed.notified() => {}
                     () = incoming.closed() => {
                         if timeout(LAST_TYPED_PATIENCE, typed).await.is_err() {
                             return Ok(());
@@ -154,7 +160,10 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 shared.terminal.borrow_mut().viewer_resized(viewer, size);
                 shared.apply_size();
             }
-            Ok(Received::Message(ClientMessage::Lease(action))) => change_lease(shared, viewer, action),
+            Ok(Received::Message(ClientMessage::Lease(action))) => {
+                change(shared, |terminal| terminal.change_lease(viewer, action));
+                shared.apply_size();
+            }
             Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Signal(_))) => {}
             Err(Broken::Gone) => return Ok(()),
             Err(Broken::Nonsense(failure)) => return Err(failure),
@@ -162,15 +171,15 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
     }
 }
 
-fn change_lease(shared: &Shared, viewer: ViewerId, action: LeaseAction) {
-    let holder = {
+/// Does something that may hand the lease on, and tells of it.
+fn change<T>(shared: &Shared, work: impl FnOnce(&mut Terminal) -> T) -> T {
+    let (result, before, after) = {
         let mut terminal = shared.terminal.borrow_mut();
         let before = terminal.lease();
-        terminal.change_lease(viewer, action);
-        (terminal.lease() != before).then(|| terminal.lease())
+        (work(&mut terminal), before, terminal.lease())
     };
-    if let Some(holder) = holder {
-        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder });
+    if after != before {
+        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder: after });
     }
-    shared.apply_size();
+    result
 }

@@ -58,6 +58,7 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
     let mut caught_up = false;
     loop {
         let woken = changed.notified();
+        let is_over = *ending.borrow_and_update();
         let next = shared.journal.borrow().first_after(seen).cloned();
         if let Some(event) = next {
             seen = event.seq;
@@ -68,12 +69,15 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
             caught_up = true;
             outgoing.message(&ServerMessage::EventsCaughtUp).await?;
         }
-        if !request.follow {
+        // It was over before we looked for more: nothing was missed.
+        if !request.follow || is_over {
             return Ok(());
         }
         tokio::select! {
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
             () = woken => {}
-            _ = ending.wait_for(|ending| *ending) => return Ok(()),
+            _ = ending.wait_for(|ending| *ending) => {}
         }
     }
 }
@@ -89,6 +93,7 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
     let mut bytes = Vec::new();
     loop {
         let woken = changed.notified();
+        let is_over = *ending.borrow_and_update();
         bytes.clear();
         let from = shared.read_log(&request.unit, offset, CHUNK_BYTES, &mut bytes);
         if from != offset {
@@ -97,6 +102,7 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
         if !bytes.is_empty() {
             outgoing.data(Kind::Log, from, &bytes).await?;
             offset = from + bytes.len() as u64;
+            shared.log_was_read(&request.unit, offset);
             continue;
         }
         offset = from;
@@ -104,12 +110,15 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
             caught_up = true;
             outgoing.message(&ServerMessage::LogCaughtUp).await?;
         }
-        if !request.follow {
+        // It was over before we looked for more: nothing was missed.
+        if !request.follow || is_over {
             return Ok(());
         }
         tokio::select! {
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
             () = woken => {}
-            _ = ending.wait_for(|ending| *ending) => return Ok(()),
+            _ = ending.wait_for(|ending| *ending) => {}
         }
     }
 }

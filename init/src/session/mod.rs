@@ -7,3 +7,4 @@ pub(crate) mod screen;
 pub(crate) mod terminal;
 #[cfg(test)]
 mod terminal_tests;
+pub(crate) mod unread;

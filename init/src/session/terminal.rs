@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use super::{
     ring::Ring,
     screen::{MAX_COLS, MAX_ROWS, Screen},
+    unread::Unread,
 };
 
 /// Output kept for logs, late viewers and resumed streams.
@@ -115,6 +116,7 @@ enum Repaint {
 /// The agent's terminal.
 pub(crate) struct Terminal {
     ring: Ring,
+    unread: Unread,
     screen: Screen,
     size: TerminalSize,
     session: Option<SessionId>,
@@ -132,6 +134,7 @@ impl Terminal {
         let size = within_bounds(size);
         Self {
             ring: Ring::new(RING_BYTES),
+            unread: Unread::default(),
             screen: Screen::new(size.columns, size.rows),
             size,
             session: None,
@@ -187,9 +190,15 @@ impl Terminal {
         &self.ring
     }
 
+    /// What readers of the log have of it.
+    pub(crate) fn unread(&mut self) -> &mut Unread {
+        &mut self.unread
+    }
+
     /// The program showed these bytes.
     pub(crate) fn output(&mut self, bytes: &[u8]) {
         self.ring.push(bytes);
+        self.unread.kept_from(self.ring.start());
         self.screen.feed(bytes);
         self.changed.notify_waiters();
     }
@@ -212,6 +221,7 @@ impl Terminal {
     /// A new program runs.
     pub(crate) fn started(&mut self, session: SessionId, pid: u32) {
         self.session = Some(session);
+        self.unread.begin(self.ring.end());
         self.notice(Notice::Started(SessionStarted { session, pid }));
     }
 

@@ -114,8 +114,10 @@ impl fmt::Display for SpawnError {
 /// Who ended a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KilledBy {
-    /// A person, by stop or restart.
+    /// A person, by stop.
     Stop,
+    /// A person, by restart.
+    Restart,
     /// The supervisor, after a time limit.
     Timeout,
     /// The supervisor, for want of `WATCHDOG=1`.
@@ -150,6 +152,7 @@ impl fmt::Display for ExitRecord {
         self.ended.fmt(f)?;
         match self.killed_by {
             KilledBy::Stop => f.write_str(" (stopped)"),
+            KilledBy::Restart => f.write_str(" (restarted)"),
             KilledBy::Timeout => f.write_str(" (timed out)"),
             KilledBy::Watchdog => f.write_str(" (watchdog)"),
             KilledBy::Health => f.write_str(" (unhealthy)"),

@@ -120,7 +120,7 @@ impl LaunchArgs {
     pub(crate) fn prepare(&self, ctx: &Context, stay: Stay) -> Result<Ready, CliError> {
         let (place, name) = self.what(ctx)?;
         match place {
-            Place::Sandbox(sandbox) => self.prepare_existing(sandbox, stay),
+            Place::Sandbox(sandbox) => self.prepare_existing(ctx, sandbox, stay),
             Place::Project(project) => self.prepare_new(ctx, &project, name, stay),
         }
     }
@@ -141,7 +141,7 @@ impl LaunchArgs {
         }
     }
 
-    fn prepare_existing(&self, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
+    fn prepare_existing(&self, ctx: &Context, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
         let lock = sandbox.lock(LOCK_PATIENCE)?;
         let before = sandbox.record()?;
         if sandbox.is_alive() {
@@ -153,6 +153,9 @@ impl LaunchArgs {
         }
         let mut record = before.clone();
         self.apply(&mut record, stay)?;
+        if ctx.global.dry_run {
+            return Ok(Ready { sandbox, record, is_new: false, lock });
+        }
         if self.fresh {
             sandbox.discard_work().map_err(StateError::io("discarding what the agent wrote"))?;
         }
@@ -219,15 +222,19 @@ impl LaunchArgs {
         limits.memory_bytes = self.memory.or(limits.memory_bytes);
         limits.milli_cpus = self.cpus.or(limits.milli_cpus);
         limits.pids = self.pids.or(limits.pids);
-        record.on_agent_exit = match stay {
-            Stay::Up => OnAgentExit::Stay,
-            Stay::UntilAgentEnds => OnAgentExit::End,
+        let (on_agent_exit, usual) = match stay {
+            Stay::Up => (OnAgentExit::Stay, RestartPolicy::OnFailure),
+            Stay::UntilAgentEnds => (OnAgentExit::End, RestartPolicy::Never),
         };
-        record.restart = match (self.restart, stay) {
-            (Some(RestartValue::Always), _) => RestartPolicy::Always,
-            (Some(RestartValue::OnFailure), _) | (None, Stay::Up) => RestartPolicy::OnFailure,
-            (Some(RestartValue::Never), _) | (None, Stay::UntilAgentEnds) => RestartPolicy::Never,
+        record.restart = match self.restart {
+            Some(RestartValue::Always) => RestartPolicy::Always,
+            Some(RestartValue::OnFailure) => RestartPolicy::OnFailure,
+            Some(RestartValue::Never) => RestartPolicy::Never,
+            // What was asked for once stays, unless it was for the other way to run it.
+            None if record.on_agent_exit == on_agent_exit => record.restart,
+            None => usual,
         };
+        record.on_agent_exit = on_agent_exit;
         record.remove = self.rm;
         Ok(())
     }

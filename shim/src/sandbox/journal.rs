@@ -94,7 +94,11 @@ impl Journal {
         let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
         // One write: a kill in between leaves whole lines.
-        self.file.write_all(&bytes)?;
+        if let Err(error) = self.file.write_all(&bytes) {
+            // A full disk took a part of it, which would spoil the next line.
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
         self.bytes += bytes.len() as u64;
         self.next += 1;
         Ok(())

@@ -267,8 +267,13 @@ impl Sandbox {
     }
 
     /// Removes it from the disk. The record goes last: until then it can be seen, and removed by the next try.
+    /// A monitor that undoes a start may be doing the same.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.folder)? {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             if entry.file_name() != record::RECORD_FILE {
                 remove::remove_tree(&entry.path())?;

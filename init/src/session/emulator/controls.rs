@@ -55,7 +55,7 @@ impl vte::Perform for Model {
             ([], b'8') => self.restore_cursor(self.saved),
             ([], b'D') => self.index(),
             ([], b'E') => {
-                self.cursor.x = 0;
+                self.go_to_column(0);
                 self.index();
             }
             ([], b'H') => self.tabs[usize::from(self.cursor.x)] = true,

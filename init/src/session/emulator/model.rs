@@ -1,6 +1,6 @@
 //! What a terminal does with what a program writes: text, cursor, margins, screens.
 //!
-//! It follows xterm where terminals differ. Nothing in here does I/O or knows a viewer.
+//! Where terminals differ it does what tmux and alacritty agree on, else what xterm documents. Nothing in here does I/O or knows a viewer.
 
 use super::cell::{Cell, Color, Part, Style};
 use super::clusters::Clusters;
@@ -222,7 +222,7 @@ impl Model {
         // Below the scroll region the last row is written over and over.
         let stuck = self.cursor.y == self.rows - 1 && self.cursor.y != self.margins.1;
         self.grid.line_mut(self.cursor.y).wrapped = !stuck;
-        self.cursor.x = 0;
+        self.go_to_column(0);
         self.index();
     }
 }
@@ -230,8 +230,9 @@ impl Model {
 /// Movement.
 impl Model {
     /// Down one row; at the region's bottom the region scrolls instead.
+    ///
+    /// A wrap stays pending, as in tmux and alacritty.
     pub(super) fn index(&mut self) {
-        self.cursor.pending_wrap = false;
         let (top, bottom) = self.margins;
         if self.cursor.y == bottom {
             self.grid.scroll_up(top, bottom, 1, self.cursor.pen);
@@ -241,7 +242,6 @@ impl Model {
     }
 
     pub(super) fn reverse_index(&mut self) {
-        self.cursor.pending_wrap = false;
         let (top, bottom) = self.margins;
         if self.cursor.y == top {
             self.grid.scroll_down(top, bottom, 1, self.cursor.pen);
@@ -252,7 +252,7 @@ impl Model {
 
     pub(super) fn line_feed(&mut self) {
         if self.newline {
-            self.cursor.x = 0;
+            self.go_to_column(0);
         }
         self.index();
     }

@@ -46,6 +46,7 @@ pub(crate) const CASES: &[Case] = &[
     case("wrap pending at the bottom", 10, 3, "1\r\n2\r\nabcdefghij", "k"),
     case("wrap pending on a wide one", 10, 3, "abcdefgh日", "k"),
     case("wrap pending with a style", 10, 3, "abcdefghi\x1b[31mj\x1b[32m", "k"),
+    case("line feed with a wrap pending", 10, 4, "abcdefghij\n\n\x1bM\x1bD", "k"),
     case("erasing past the end", 10, 3, "abcdefghij\x1b[K\x1b[J\x1b[X\x1b[P\x1b[@", "\x1b[Kk\x1b[K"),
     case("wrapped lines", 10, 6, "abcdefghijklmnopqrstuvwxyz\r\nshort", "!"),
     case("cursor moved", 20, 5, "\x1b[3;7H", "x"),

@@ -224,7 +224,7 @@ impl Unit {
                 self.kill_probe(out);
             }
             (State::Starting { .. } | State::Stopping(..), Input::Last) => self.last = true,
-            (State::Running(_), Input::Again) => self.tell(now, KilledBy::Stop, After::Again, out),
+            (State::Running(_), Input::Again) => self.tell(now, KilledBy::Restart, After::Again, out),
             (State::Running(_), Input::Hold) => self.tell(now, KilledBy::Stop, After::Hold, out),
             (State::Running(_), Input::Halt) => self.tell(now, KilledBy::Stop, After::Halt, out),
             (State::Stopping(_, Stopping { then, .. }), Input::Again) => then.become_unless_halt(After::Again),
@@ -304,7 +304,8 @@ impl Unit {
         out.changed(self.id, Change::Started { child });
         match then {
             After::Policy => self.run_timer(now, out),
-            After::Again | After::Hold | After::Halt => self.tell(now, KilledBy::Stop, then, out),
+            After::Again => self.tell(now, KilledBy::Restart, then, out),
+            After::Hold | After::Halt => self.tell(now, KilledBy::Stop, then, out),
         }
     }
 

@@ -326,6 +326,7 @@ impl Laws {
         self.count(match change {
             Change::Exited(exit) => match exit.killed_by {
                 KilledBy::Stop => "killed by stop",
+                KilledBy::Restart => "killed by restart",
                 KilledBy::Timeout => "killed by timeout",
                 KilledBy::Watchdog => "killed by watchdog",
                 KilledBy::Health => "killed by health",

@@ -69,7 +69,7 @@ fn ten_thousand_lives_break_no_law() {
     }
 }
 
-const EVERYTHING: [&str; 18] = [
+const EVERYTHING: [&str; 19] = [
     "backoff",
     "force",
     "killed by health",
@@ -77,6 +77,7 @@ const EVERYTHING: [&str; 18] = [
     "killed by limit",
     "killed by oom",
     "killed by stop",
+    "killed by restart",
     "killed by timeout",
     "killed by unknown",
     "killed by watchdog",

@@ -86,9 +86,11 @@ impl Record {
                 self.last_failed |= run.told.is_some();
                 let why = run.told.map(|told| told.1).or(run.forwarded.then_some(KilledBy::Stop));
                 let blame_is_sound = match exit.killed_by {
-                    KilledBy::Stop | KilledBy::Timeout | KilledBy::Watchdog | KilledBy::Health => {
-                        why == Some(exit.killed_by)
-                    }
+                    KilledBy::Stop
+                    | KilledBy::Restart
+                    | KilledBy::Timeout
+                    | KilledBy::Watchdog
+                    | KilledBy::Health => why == Some(exit.killed_by),
                     KilledBy::Oom => *oom,
                     KilledBy::Limit | KilledBy::Itself | KilledBy::Unknown => true,
                 };

@@ -105,7 +105,7 @@ fn a_person_restarts_what_runs_waits_or_has_exited() {
     assert_eq!(scene.restart(Agent), STOP_1);
     assert_eq!(scene.restart(Agent), NOTHING, "it is on its way");
     assert_eq!(scene.killed(1, "TERM"), ["start Agent"]);
-    assert_eq!(scene.status(Agent).last_exit.unwrap().killed_by, KilledBy::Stop);
+    assert_eq!(scene.status(Agent).last_exit.unwrap().killed_by, KilledBy::Restart);
     assert_eq!(scene.restart(Agent), NOTHING, "it is being started");
     scene.started(Agent);
     scene.exited(2, 1);

@@ -1,0 +1,199 @@
+//! A sandbox of ours, and our protocol without the command line in front of it.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use agent_protocol::{
+    Request, ServerMessage,
+    address::Address,
+    exit::How,
+    handshake::Token,
+    message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Next, Stdio as Streams, TerminalSize},
+};
+use agent_shim::client::{Connection, Incoming, Target};
+use agent_tests::{Home, Who};
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use super::tools::{Workshop, millis, timed};
+
+const RESTARTING: &str = "waiting for a restart";
+
+/// How long init may take for anything.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Where things of the person's are, and which sandboxes were started.
+pub(crate) struct Ours {
+    home: Home,
+    project: PathBuf,
+    names: Mutex<Vec<String>>,
+}
+
+impl Ours {
+    /// A new person with a project, and the floor's program in it.
+    pub(crate) fn new(workshop: &Workshop) -> anyhow::Result<Self> {
+        let home = Home::new(Who::Myself)?;
+        let project = home.project("project")?;
+        fs::copy(workshop.floor(), project.join("floor"))?;
+        Ok(Self { home, project, names: Mutex::default() })
+    }
+
+    /// The project's folder, which is /workspace inside.
+    pub(crate) fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// Starts a sandbox with this agent; returns how long `start` took.
+    pub(crate) fn start(&self, name: &str, flags: &[&str], agent: &[&str]) -> anyhow::Result<Duration> {
+        let mut command = silent(self.shim(&["start", "--name", name, "--env", "host"]));
+        command.args(flags).arg(&self.project).arg("--").args(agent);
+        self.names().push(name.to_owned());
+        timed(&mut command)
+    }
+
+    /// Starts a sandbox that was started before.
+    pub(crate) fn start_again(&self, name: &str) -> anyhow::Result<Duration> {
+        timed(&mut silent(self.shim(&["start", name])))
+    }
+
+    /// Stops a sandbox at once.
+    pub(crate) fn stop(&self, name: &str) -> anyhow::Result<()> {
+        timed(&mut silent(self.shim(&["stop", "--force", name]))).map(drop)
+    }
+
+    /// Removes a sandbox.
+    pub(crate) fn destroy(&self, name: &str) -> anyhow::Result<()> {
+        self.names().retain(|known| known != name);
+        timed(&mut silent(self.shim(&["destroy", "--force", name]))).map(drop)
+    }
+
+    /// The shim with these arguments, its streams left to the caller.
+    pub(crate) fn shim(&self, args: &[&str]) -> Command {
+        self.home.shim(args)
+    }
+
+    /// `agent-shim exec`.
+    pub(crate) fn exec(&self, name: &str, command: &[&str]) -> Command {
+        let mut exec = silent(self.shim(&["exec", name, "--"]));
+        exec.args(command);
+        exec
+    }
+
+    /// Process ids on the host: of init, and of the monitor.
+    pub(crate) fn pids(&self, name: &str) -> anyhow::Result<(i32, i32)> {
+        let status: Value = self.home.run(["status", name, "--json"])?.success()?.json()?;
+        let pid = |who: &str| {
+            let pid = status[who]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+            pid.with_context(|| format!("status knows no pid of {who}: {status}"))
+        };
+        Ok((pid("init")?, pid("monitor")?))
+    }
+
+    fn names(&self) -> MutexGuard<'_, Vec<String>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A caller of its init.
+    pub(crate) fn caller(&self, name: &str) -> Caller {
+        let path = self.home.data().join("agents").join(name).join("control.sock");
+        Caller { address: Address::Unix(path) }
+    }
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        for name in std::mem::take(&mut *self.names()) {
+            // It may have failed to start.
+            let _ = self.home.run(["destroy", "--force", &name]);
+        }
+    }
+}
+
+fn silent(mut command: Command) -> Command {
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command
+}
+
+/// Somebody who speaks the protocol all the time.
+pub(crate) struct Caller {
+    address: Address,
+}
+
+impl Caller {
+    fn connect(&self) -> anyhow::Result<Connection> {
+        let deadline = Instant::now() + PATIENCE;
+        Ok(Connection::open(Target::Address(&self.address), &Token::default(), deadline)?)
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn ping(&self) -> anyhow::Result<()> {
+        let mut connection = self.connect()?;
+        Ok(agent_shim::client::ping(&mut connection, Instant::now() + PATIENCE)?)
+    }
+
+    /// Runs a command to its end, or, detached, to its start. Its output, if it comes in frames, is counted and thrown away.
+    pub(crate) fn exec(&self, argv: &[&str], stdio: Streams) -> anyhow::Result<u64> {
+        let mut connection = self.connect()?;
+        if stdio == Streams::Descriptors {
+            connection.expect_descriptors(2);
+        }
+        connection.request(&Request::Exec(ExecRequest {
+            argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
+            env: Vec::new(),
+            directory: None,
+            user: None,
+            stdin: false,
+            stdio,
+            timeout_ms: None,
+        }))?;
+        let mut bytes_seen = 0;
+        loop {
+            match connection.recv("running a command", Some(Instant::now() + PATIENCE))? {
+                Incoming::Data { bytes, .. } => bytes_seen += bytes.len() as u64,
+                Incoming::Message(ServerMessage::ExecStarted(_)) if stdio == Streams::Detached => {
+                    return Ok(0);
+                }
+                Incoming::Message(ServerMessage::ExecStarted(_)) => {}
+                Incoming::Message(ServerMessage::ExecExited(exited)) => {
+                    ensure!(exited.exit.how == How::Code(0), "{argv:?}: {:?}", exited.exit);
+                    return Ok(bytes_seen);
+                }
+                Incoming::Message(other) => bail!("init answered {other:?}"),
+            }
+        }
+    }
+
+    /// Lets the agent end, and tells how long its viewer waits for the next one, less the promised wait.
+    pub(crate) fn time_restart(&self, key: &[u8]) -> anyhow::Result<f64> {
+        let mut viewer = self.connect()?;
+        viewer.request(&Request::Attach(AttachRequest {
+            lease: LeaseWish::TakeOver,
+            size: Some(TerminalSize { columns: 80, rows: 24 }),
+            from: AttachFrom::Screen,
+        }))?;
+        let deadline = || Some(Instant::now() + PATIENCE);
+        while !matches!(viewer.recv(RESTARTING, deadline())?, Incoming::Message(ServerMessage::Attached(_))) {
+        }
+        viewer.send_data(agent_protocol::frame::Kind::Terminal, 0, key)?;
+        let mut ended = None;
+        loop {
+            match viewer.recv(RESTARTING, deadline())? {
+                Incoming::Message(ServerMessage::SessionEnded(end)) => {
+                    let Next::Restart { delay_ms } = end.next else { bail!("the agent is {:?}", end.next) };
+                    ended = Some((Instant::now(), Duration::from_millis(delay_ms)));
+                }
+                Incoming::Message(ServerMessage::SessionStarted(_)) => {
+                    let (at, backoff) = ended.context("a session started before one ended")?;
+                    return Ok(millis(at.elapsed().saturating_sub(backoff)));
+                }
+                Incoming::Message(ServerMessage::Failed(failure)) => bail!("init refused: {failure:?}"),
+                Incoming::Message(_) | Incoming::Data { .. } => {}
+            }
+        }
+    }
+}

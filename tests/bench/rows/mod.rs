@@ -1,0 +1,54 @@
+//! One file for each kind of row.
+
+use super::{
+    stats::Quantile,
+    table::{Against, Row, Target},
+    tools::Workshop,
+};
+
+mod commands;
+mod crowd;
+mod orphans;
+mod rest;
+mod screens;
+mod starts;
+mod streams;
+
+/// What a row needs to know.
+pub(crate) struct Setting<'a> {
+    pub(crate) workshop: &'a Workshop,
+    /// Rounds, if somebody chose their number.
+    pub(crate) rounds: Option<usize>,
+}
+
+impl Setting<'_> {
+    fn rounds(&self, usual: usize) -> usize {
+        self.rounds.unwrap_or(usual)
+    }
+}
+
+type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
+
+/// Every kind of row, under the name that `--only` takes.
+pub(crate) const ROWS: [(&str, Measure); 12] = [
+    ("exec", commands::whole_client),
+    ("exec-open", commands::open_client),
+    ("start", starts::start),
+    ("init-share", starts::init_share),
+    ("stdout", streams::stdout),
+    ("pty", screens::flood),
+    ("echo", screens::echo),
+    ("paint", screens::paint),
+    ("orphans", orphans::orphans),
+    ("rest", rest::rest),
+    ("hundred", crowd::hundred),
+    ("restart", starts::restart),
+];
+
+fn against(ours: &'static str, peer: &'static str, limit: f64) -> Target {
+    Target { ours, against: Against::Peer(peer), at: Quantile::MEDIAN, limit }
+}
+
+fn absolute(ours: &'static str, limit: f64) -> Target {
+    Target { ours, against: Against::Nobody, at: Quantile::MEDIAN, limit }
+}
