@@ -5,8 +5,8 @@
 
 use std::{
     cell::Cell,
-    fmt,
-    io::Write,
+    fmt::{self, Write as _},
+    io::Write as _,
     path::Path,
     process::{Command, Stdio},
     thread::sleep,
@@ -186,7 +186,7 @@ impl Pane<'_> {
         let mut parts = answer.split(MARK);
         let mut part = || parts.next().unwrap_or_default();
         let (rows, mut under) = (canonical(part()), canonical(part().trim_start_matches('\n')));
-        let state: Vec<&str> = part().trim().split('\n').collect();
+        let state: Vec<&str> = part().trim().lines().collect();
         let [x, y, modes, title @ ..] = state.as_slice() else { bail!("tmux's answer: {answer:?}") };
         if !modes.contains("alternate=1") {
             under.clear();
@@ -277,7 +277,7 @@ impl Shown {
             for at in 0..here.len().max(there.len()) {
                 let (here, there) = (here.get(at), there.get(at));
                 if here != there {
-                    text.push_str(&format!("\n{what} {at} {there:?}\n  here {here:?}"));
+                    let _always = write!(text, "\n{what} {at} {there:?}\n  here {here:?}");
                 }
             }
         }
