@@ -9,7 +9,7 @@ use nix::{
 };
 
 /// Shows the files of the folder `play` in their order, one more for each key. It ends with the last one.
-const PLAYER: &str = r#"import os, sys, tty, termios
+const PLAYER: &str = r"import os, sys, tty, termios
 before = termios.tcgetattr(0)
 tty.setraw(0)
 for name in sorted(os.listdir('play')):
@@ -17,7 +17,7 @@ for name in sorted(os.listdir('play')):
         os.write(1, stage.read())
     os.read(0, 1)
 termios.tcsetattr(0, termios.TCSANOW, before)
-"#;
+";
 
 /// What is shown first wherever a case begins: nothing, in the modes of a fresh terminal.
 const FRESH: &[u8] = b"\x1b[?1049l\x1bc\x1b[H\x1b[2J";
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
         rows.concat()
     };
     vec![
-        case("colours", table(32, &|n| format!("\x1b[48;5;{n}m{:02x}", n), 256), "\x1b[38;5;99mpen\x1b[m"),
+        case("colours", table(32, &|n| format!("\x1b[48;5;{n}m{n:02x}"), 256), "\x1b[38;5;99mpen\x1b[m"),
         case(
             "truecolor",
             table(64, &|n| format!("\x1b[38;2;{};{};{}m#", n % 256, n / 2 % 256, 255 - n % 256), 64 * 16),
@@ -178,6 +178,11 @@ fn both<'a>(
     Ok((direct, through))
 }
 
+/// Lines of text with their numbers.
+fn numbered(lines: usize, text: &str) -> String {
+    (1..lines).map(|n| ["line ", &n.to_string(), " ", text, "\n"].concat()).collect()
+}
+
 struct Destroyed<'a>(&'a Home);
 
 impl Drop for Destroyed<'_> {
@@ -200,8 +205,7 @@ fn vim_is_the_same_live_after_detach_after_a_kill_and_through_sizes() -> anyhow:
     let home = Home::new(Who::Myself)?;
     let destroyed = Destroyed(&home);
     home.project("project")?;
-    let text: String =
-        (1..100).map(|n| format!("line {n} with some text, \ttabs and ünïcödé 日本\n")).collect();
+    let text = numbered(100, "with some text, \ttabs and ünïcödé 日本");
     home.file("project/text.txt", text.as_bytes())?;
     let script = r"printf '\033[H\033[2J\033[32mbelow\033[m the editor\n'; vim -u NONE -N -n text.txt; printf back; read x";
     let size = (80, 24);
@@ -267,7 +271,7 @@ fn full_screens_are_the_same_for_the_next_viewer() -> anyhow::Result<()> {
     let Some(tmux) = Tmux::start()? else { return Ok(()) };
     let home = Home::new(Who::Myself)?;
     home.project("project")?;
-    let text: String = (1..200).map(|n| format!("line {n} {}\n", "word ".repeat(30))).collect();
+    let text = numbered(200, &"word ".repeat(30));
     home.file("project/text.txt", text.as_bytes())?;
     for (program, sign, keys) in [("top -d 1000", "PID", ""), ("less -N text.txt", "line 3", "/line 77\r")] {
         let destroyed = Destroyed(&home);
