@@ -180,7 +180,7 @@ impl Pane<'_> {
         let mut parts = answer.split(MARK);
         let mut part = || parts.next().unwrap_or_default();
         let (rows, mut under) = (canonical(part()), canonical(part().trim_start_matches('\n')));
-        let state: Vec<&str> = part().trim().split('\n').collect();
+        let state: Vec<&str> = part().trim().lines().collect();
         let [x, y, modes, title @ ..] = state.as_slice() else { bail!("tmux's answer: {answer:?}") };
         if !modes.contains("alternate=1") {
             under.clear();
