@@ -110,10 +110,18 @@ fn read_token(spec: &InitSpec) -> Result<Token> {
     Ok(Token(bytes))
 }
 
+/// What is left open of these would make the others worthless: the filter needs `no_new_privileges`, and without
+/// the filter the capabilities come back in a user namespace.
+const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope` are switched off together with \
+     everything else in `hardening`, or not at all: all of them are in force";
+
 /// Gives up what the sandbox is not to have.
 fn close(wanted: &Hardening, warnings: &mut Vec<String>) -> Result<()> {
     if *wanted == Hardening::OFF {
         return Ok(());
+    }
+    if !(wanted.no_new_privileges && wanted.seccomp && wanted.landlock_scope) {
+        warnings.push(ALL_OR_NOTHING.to_owned());
     }
     let policy = Policy { nested_namespaces: wanted.nested_user_namespaces, ..Policy::default() };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;

@@ -6,7 +6,7 @@ use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
-    message::{AttachRequest, LeaseAction, Next, ViewerId, What},
+    message::{AttachRequest, Next, ViewerId, What},
 };
 
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     journal::unix_ms,
     sandbox::{Ask, Shared},
-    session::terminal::{Cursor, Notice, Step},
+    session::terminal::{Cursor, Notice, Step, Terminal},
 };
 
 /// Bytes sent to a viewer at a time.
@@ -35,7 +35,7 @@ pub(super) async fn run(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     let shared = &*server.shared;
-    let entered = shared.terminal.borrow_mut().attach(request);
+    let entered = change(shared, |terminal| terminal.attach(request));
     let Some((cursor, attached)) = entered else {
         return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
     };
@@ -65,7 +65,7 @@ struct Leaves<'a> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.shared.terminal.borrow_mut().detach(self.viewer);
+        change(self.shared, |terminal| terminal.detach(self.viewer));
         self.shared.apply_size();
         self.shared.journal.borrow_mut().add(unix_ms(), What::ViewerDetached { viewer: self.viewer });
     }
@@ -154,7 +154,10 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 shared.terminal.borrow_mut().viewer_resized(viewer, size);
                 shared.apply_size();
             }
-            Ok(Received::Message(ClientMessage::Lease(action))) => change_lease(shared, viewer, action),
+            Ok(Received::Message(ClientMessage::Lease(action))) => {
+                change(shared, |terminal| terminal.change_lease(viewer, action));
+                shared.apply_size();
+            }
             Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Signal(_))) => {}
             Err(Broken::Gone) => return Ok(()),
             Err(Broken::Nonsense(failure)) => return Err(failure),
@@ -162,15 +165,15 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
     }
 }
 
-fn change_lease(shared: &Shared, viewer: ViewerId, action: LeaseAction) {
-    let holder = {
+/// Does something that may hand the lease on, and tells of it.
+fn change<T>(shared: &Shared, work: impl FnOnce(&mut Terminal) -> T) -> T {
+    let (result, before, after) = {
         let mut terminal = shared.terminal.borrow_mut();
         let before = terminal.lease();
-        terminal.change_lease(viewer, action);
-        (terminal.lease() != before).then(|| terminal.lease())
+        (work(&mut terminal), before, terminal.lease())
     };
-    if let Some(holder) = holder {
-        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder });
+    if after != before {
+        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder: after });
     }
-    shared.apply_size();
+    result
 }
