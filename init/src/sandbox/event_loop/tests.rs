@@ -90,7 +90,9 @@ fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
         let usage = children::Usage { user: Duration::ZERO, system: Duration::ZERO, max_rss_kib: 0 };
         init.ended(&Reaped { child: first, exit, usage });
         assert_eq!(told(&init.shared), [("started", 1), ("ended", 1), ("started", 2)]);
-        init.children.signal_everything(Signal::KILL).unwrap();
+        for (child, _) in init.roles.values() {
+            init.children.kill_tree(*child, Signal::KILL).unwrap();
+        }
     });
 }
 
@@ -124,10 +126,11 @@ fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
         };
         let (first, _) = *init.roles.values().next().unwrap();
         init.children.forget_for_test(first);
-        init.units
+        let run = init
+            .units
             .start(&mut init.children, &init.defaults, &init.spec, &init.shared, UnitId::Agent)
             .unwrap();
-        init.children.signal_everything(Signal::KILL).unwrap();
+        init.children.kill_tree(run.child, Signal::KILL).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(!is_there(), "the daemon of the first run");
     });
