@@ -178,6 +178,10 @@ impl Children {
         let mut batch = Batch::default();
         for _ in 0..REAP_BATCH {
             let Some(waited) = sys::wait_any() else { return batch };
+            if libc::WIFSTOPPED(waited.status) {
+                sys::stop_debugging(&waited);
+                continue;
+            }
             self.file(&waited, &mut batch);
         }
         batch.more = true;

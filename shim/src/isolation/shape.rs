@@ -24,6 +24,13 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         Mount::text("/etc/hostname", format!("{}\n", request.name)),
         Mount::text("/etc/hosts", hosts(&request.name)),
         Mount::Proc { at: at("/proc") },
+    ]);
+    // Settings of the sandbox's own namespaces belong to its user. Where namespaces may be nested it stays open: the
+    // kernel allows a new /proc only to those who see a whole one.
+    if !request.nested_namespaces {
+        mounts.push(Mount::system("/proc/sys"));
+    }
+    mounts.extend([
         Mount::Dev { at: at("/dev") },
         Mount::Tmpfs { at: at("/dev/shm"), size_bytes: SHARED_MEMORY_BYTES, mode: 0o1777 },
         Mount::Seal { at: at("/dev") },
@@ -39,7 +46,7 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         mounts.push(Mount::File {
             at: format!("{SECRETS}/{}", secret.name),
             mode: 0o400,
-            content: Content::Of(secret.source.clone()),
+            content: Content::Given(secret.source.clone()),
         });
     }
     mounts.extend([
@@ -114,6 +121,10 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
     for secret in &request.secrets {
         let refuse = |why: String| IsolationError::Secret { name: secret.name.clone(), why };
         let file = || format!("{}: ", secret.source.display());
+        // The agent may have put a link there since, to a file that the person never meant.
+        if let Err(error) = check_unmoved(&secret.source, SECRETS) {
+            return Err(refuse(error.to_string()));
+        }
         match fs::metadata(&secret.source) {
             Ok(found) if found.is_file() => {}
             Ok(_) => return Err(refuse(file() + "not a file")),
