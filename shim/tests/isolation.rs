@@ -559,9 +559,17 @@ fn the_state_of_all_sandboxes_stays_hidden() {
         )?;
         assert_eq!(printed, "end\n");
 
-        let source = world.request.hidden[0].clone();
-        let mount = UserMount { source, at: "/token".to_owned(), access: Access::ReadOnly };
+        // A data folder that is named through a link is the same folder.
+        let link = world.path("link");
+        std::os::unix::fs::symlink(&project, &link)?;
         fs::create_dir_all(&state)?;
+        fs::write(state.join("token"), "of another sandbox")?;
+        world.request.hidden = vec![link.join(".local/share/agent-shim")];
+        let printed = world.run("cat /workspace/.local/share/agent-shim/token 2>/dev/null; echo end")?;
+        assert_eq!(printed, "end\n");
+
+        let source = state.clone();
+        let mount = UserMount { source, at: "/token".to_owned(), access: Access::ReadOnly };
         world.request.mounts = vec![mount];
         assert_eq!(layer().plan(&world.request).unwrap_err().kind(), ErrorKind::Usage);
         Ok(())
