@@ -106,10 +106,11 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
         }
     }
     check_unmoved(&request.workspace, WORKSPACE)?;
-    for mount in &request.mounts {
+    for (index, mount) in request.mounts.iter().enumerate() {
         check_unmoved(&mount.source, &mount.at)?;
+        let earlier = request.mounts[..index].iter().map(|earlier| (&earlier.source, earlier.at.as_str()));
         // An earlier session can have put a link where the mount point is to be made, and making it would follow.
-        for (folder, base) in given {
+        for (folder, base) in given.iter().map(|(folder, base)| (*folder, *base)).chain(earlier) {
             if let Ok(below) = Path::new(&mount.at).strip_prefix(base)
                 && let Some(link) = symlink_on_the_way(folder, below)
             {
