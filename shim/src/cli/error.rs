@@ -183,6 +183,13 @@ impl From<StateError> for CliError {
                     path.display()
                 ),
             ),
+            StateError::Foreign { folder, .. } => with(
+                Kind::Failed,
+                &format!(
+                    "make it yours alone (`chmod 700 {}`), or set AGENT_SHIM_DATA to a folder that is",
+                    folder.display()
+                ),
+            ),
             StateError::Newer { .. } => with(Kind::Failed, "use the newer agent-shim that wrote it"),
             StateError::NoDataDir => with(Kind::Requirement, "set HOME, XDG_DATA_HOME or AGENT_SHIM_DATA"),
             StateError::Io { source, .. } => with(Kind::Failed, io_hint(source)),

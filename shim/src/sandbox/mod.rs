@@ -109,6 +109,14 @@ pub enum StateError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Somebody else can change it.
+    #[error("{} cannot be trusted: {why}", .folder.display())]
+    Foreign {
+        /// The folder of all sandboxes.
+        folder: PathBuf,
+        /// Who can.
+        why: String,
+    },
     /// The record was written by a later version.
     #[error("{} has version {found}; this agent-shim knows versions up to {known}", .path.display())]
     Newer {
@@ -153,6 +161,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// The sandbox of that name, which must be there.
     pub fn find(data: &DataDir, name: &Name) -> Result<Self, StateError> {
+        data.check_owner()?;
         let folder = data.sandbox(name);
         match fs::symlink_metadata(&folder) {
             Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
@@ -176,6 +185,7 @@ impl Sandbox {
         let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
         let making = || format!("making {}", sandbox.folder.display());
         data.ensure().map_err(StateError::io(making()))?;
+        data.check_owner()?;
         sandbox.clear_place()?;
         sweep_unfinished(data);
         let draft = Self { name: name.clone(), folder: draft_folder(data, name) };
