@@ -77,8 +77,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// What the folder of a sandbox is called while it is made.
 const DRAFT: &str = ".new-";
 
-/// A draft this old belongs to nobody: one is made in milliseconds.
-const DRAFT_AGE: Duration = Duration::from_mins(1);
+/// A draft this old that nobody has locked belongs to nobody: it is locked as soon as it is made.
+const DRAFT_AGE: Duration = Duration::from_secs(1);
 
 /// Folders of a sandbox that hold what the agent wrote; `--fresh` empties them.
 const AGENTS_FOLDERS: [&str; 3] = ["home", "tmp", "work"];
@@ -364,7 +364,7 @@ fn draft_folder(data: &DataDir, name: &Name) -> PathBuf {
 }
 
 /// Removes drafts of commands that were killed. Best effort: the next one tries again.
-fn sweep_unfinished(data: &DataDir) {
+pub(crate) fn sweep_unfinished(data: &DataDir) {
     let Ok(entries) = fs::read_dir(data.agents()) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(DRAFT) {
@@ -372,10 +372,15 @@ fn sweep_unfinished(data: &DataDir) {
         }
         let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
         let name: Result<Name, _> = "draft".parse();
+        let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
         if let (Some(age), Ok(name)) = (age, name)
+            && is_folder
             && age > DRAFT_AGE
         {
-            drop(Sandbox { name, folder: entry.path() }.remove());
+            let draft = Sandbox { name, folder: entry.path() };
+            if let Ok(_lock) = draft.lock(Duration::ZERO) {
+                drop(draft.remove());
+            }
         }
     }
 }
@@ -433,6 +438,10 @@ mod tests {
         assert!(draft.exists(), "it may be in the making");
         let old = std::time::SystemTime::now() - 2 * DRAFT_AGE;
         fs::File::open(&draft).unwrap().set_modified(old).unwrap();
+        let maker = ChangeLock::take(&draft, Duration::ZERO).unwrap();
+        sweep_unfinished(&data);
+        assert!(draft.exists(), "somebody still makes it");
+        drop(maker);
         sweep_unfinished(&data);
         assert!(!draft.exists());
     }
