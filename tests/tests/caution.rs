@@ -25,3 +25,18 @@ fn state_that_others_can_change_is_not_trusted() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn too_few_descriptors_leave_no_sandbox() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    home.project("project")?;
+    let shim = agent_tests::agent_shim();
+    // Six are enough to write it down, and too few to start a monitor.
+    for limit in 6..=9 {
+        let script = format!("ulimit -n {limit}; exec \"$0\" start --name box --env host project -- cat");
+        let command = home.command("sh", ["-c".as_ref(), script.as_ref(), shim.as_os_str()]);
+        finish(command, b"")?.exits(3)?;
+        ensure!(home.run(["list", "--quiet"])?.text().is_empty(), "with {limit} descriptors");
+    }
+    Ok(())
+}

@@ -283,10 +283,11 @@ impl Sandbox {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries?,
         };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_name() != record::RECORD_FILE {
-                remove::remove_tree(&entry.path())?;
+        // Names, which hold the folder no longer open: where descriptors are scarce, each one counts.
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        for name in names.collect::<io::Result<Vec<_>>>()? {
+            if name != record::RECORD_FILE {
+                remove::remove_tree(&self.folder.join(name))?;
             }
         }
         remove::remove_tree(&self.folder)
