@@ -9,6 +9,19 @@ use std::{
 use agent_tests::{Home, Sandbox, Who, finish};
 use anyhow::ensure;
 
+/// `-n` promises to do nothing, whatever else was asked for.
+#[test]
+fn a_dry_run_discards_and_changes_nothing() -> anyhow::Result<()> {
+    let sandbox = Sandbox::builder().start()?;
+    sandbox.sh("echo precious > ~/kept")?.success()?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    let record = fs::read(sandbox.folder().join("sandbox.json"))?;
+    sandbox.run(["start", "box", "-n", "--fresh", "--no-network", "-e", "A=B"])?.success()?;
+    ensure!(fs::read_to_string(sandbox.folder().join("home/kept"))? == "precious\n");
+    ensure!(fs::read(sandbox.folder().join("sandbox.json"))? == record);
+    Ok(())
+}
+
 /// Whoever can write the records of sandboxes decides what root mounts.
 #[test]
 fn state_that_others_can_change_is_not_trusted() -> anyhow::Result<()> {
@@ -38,5 +51,16 @@ fn too_few_descriptors_leave_no_sandbox() -> anyhow::Result<()> {
         finish(command, b"")?.exits(3)?;
         ensure!(home.run(["list", "--quiet"])?.text().is_empty(), "with {limit} descriptors");
     }
+    Ok(())
+}
+
+/// A person who cannot be told something still gets what was asked for.
+#[test]
+fn a_full_standard_error_stops_nothing() -> anyhow::Result<()> {
+    let sandbox = Sandbox::builder().start()?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    let mut command = sandbox.shim(["start", "-d", "-v", "box"]);
+    command.stdin(Stdio::null()).stderr(OpenOptions::new().write(true).open("/dev/full")?);
+    ensure!(command.status()?.success());
     Ok(())
 }
