@@ -186,7 +186,8 @@ impl From<StateError> for CliError {
             StateError::Foreign { folder, .. } => with(
                 Kind::Failed,
                 &format!(
-                    "make it yours alone (`chmod 700 {}`), or set AGENT_SHIM_DATA to a folder that is",
+                    "where all in it is your own, make it yours alone (`chown`, `chmod 700 {}`); or be the user it \
+                     belongs to, or set AGENT_SHIM_DATA to a folder of your own",
                     folder.display()
                 ),
             ),
