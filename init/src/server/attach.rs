@@ -9,7 +9,7 @@ use agent_protocol::{
     message::{AttachRequest, Next, ViewerId, What},
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Server,
@@ -23,6 +23,9 @@ use crate::{
 
 /// Bytes sent to a viewer at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Shortest time between two pictures for a viewer that gets nothing else.
+const EXCERPT_PAUSE: Duration = Duration::from_millis(25);
 
 /// How long a program may take to read what a viewer typed that has left since.
 const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
@@ -88,13 +91,16 @@ async fn show(
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
             Step::Bytes { offset } => outgoing.data(Kind::Terminal, offset, &bytes).await?,
-            Step::Picture { offset, picture, size } => {
+            Step::Picture { offset, picture, size, excerpt } => {
                 let length = picture.len() as u64;
                 outgoing.message(&ServerMessage::Screen { offset, bytes: length, size }).await?;
                 let mut at = 0;
                 for piece in picture.chunks(MAX_DATA) {
                     outgoing.data(Kind::Screen, at, piece).await?;
                     at += piece.len() as u64;
+                }
+                if excerpt {
+                    sleep(EXCERPT_PAUSE).await;
                 }
             }
             Step::Skipped { offset } => outgoing.message(&ServerMessage::Skipped { offset }).await?,
