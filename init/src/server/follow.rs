@@ -7,6 +7,8 @@ use agent_protocol::{
     message::{EventsRequest, LogFrom, LogRequest},
 };
 
+use tokio::task::yield_now;
+
 use super::{
     Server,
     connection::{Incoming, Outgoing},
@@ -15,6 +17,9 @@ use crate::sandbox::Shared;
 
 /// Bytes of a log sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+// A follower that was woken lets everybody else go first: what is told here, a client waits for elsewhere, and
+// the record of a command's end must not come before the end itself.
 
 /// Sends events, kept ones first.
 pub(super) async fn events(
@@ -76,7 +81,7 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
-            () = woken => {}
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }
@@ -117,7 +122,7 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
-            () = woken => {}
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }
