@@ -81,7 +81,8 @@ fn commands_leave_no_descriptor_thread_or_memory_behind() -> anyhow::Result<()> 
     // On a busy machine the last connection may not have been let go by the first look.
     let after = until("no more descriptors than before", || {
         let after = ours.settled()?;
-        let are_back = before.iter().zip(&after).all(|(before, after)| after.descriptors <= before.descriptors);
+        let are_back =
+            before.iter().zip(&after).all(|(before, after)| after.descriptors <= before.descriptors);
         Ok(are_back.then_some(after))
     })?;
     for (before, after) in before.iter().zip(&after) {
