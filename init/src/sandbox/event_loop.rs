@@ -32,6 +32,7 @@ use crate::{
     journal::unix_ms,
     notify::{Notice, NotifySocket, Watchdog},
     signals::{Origin, Received, Signal, Signals},
+    spawn::Limit,
     supervise::{self, Action, Announcement, Change, Ended, Instant, ProbeId, Supervisor, UnitId},
     usage,
 };
@@ -93,9 +94,14 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(spec: InitSpec, shared: Rc<Shared>, warnings: Vec<String>) -> Self {
+    pub(super) fn new(
+        spec: InitSpec,
+        shared: Rc<Shared>,
+        descriptors: Option<Limit>,
+        warnings: Vec<String>,
+    ) -> Self {
         Self {
-            defaults: Defaults::of(&spec),
+            defaults: Defaults::of(&spec, descriptors),
             clock: Clock::start(),
             supervisor: Supervisor::new(&spec, unix_ms()),
             shared,
