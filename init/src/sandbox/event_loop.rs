@@ -347,7 +347,8 @@ impl Loop {
     }
 
     fn signalled(&mut self, received: Received) {
-        let ignores_inside = self.spec.hardening.ignore_inside_signals;
+        // Only the first process of a namespace can tell inside from outside: elsewhere everybody has a pid.
+        let ignores_inside = self.spec.hardening.ignore_inside_signals && std::process::id() == 1;
         if received.origin == Origin::Inside && ignores_inside {
             // Once for each: whoever is inside decides how often, and the log is on the host's disk.
             if self.ignored.insert(received.signal) {
