@@ -5,8 +5,8 @@
 
 use std::{
     cell::Cell,
-    fmt,
-    io::Write,
+    fmt::{self, Write as _},
+    io::Write as _,
     path::Path,
     process::{Command, Stdio},
     thread::sleep,
@@ -78,6 +78,12 @@ impl Tmux {
         .join(" ; ");
         tmux.tell(&settings.split(' ').collect::<Vec<_>>())?;
         Ok(Some(tmux))
+    }
+
+    /// Terminals keep no scrollback from now on. Otherwise tmux fills a terminal that grows from there, with what was
+    /// shown before the program.
+    pub fn without_history(&self) -> anyhow::Result<()> {
+        self.tell(&["set", "-g", "history-limit", "0"]).map(drop)
     }
 
     /// A person's terminal of this size: a shell in the person's environment, in their folder `project`.
@@ -180,11 +186,13 @@ impl Pane<'_> {
         let mut parts = answer.split(MARK);
         let mut part = || parts.next().unwrap_or_default();
         let (rows, mut under) = (canonical(part()), canonical(part().trim_start_matches('\n')));
-        let state: Vec<&str> = part().trim().split('\n').collect();
+        let state: Vec<&str> = part().trim().lines().collect();
         let [x, y, modes, title @ ..] = state.as_slice() else { bail!("tmux's answer: {answer:?}") };
         if !modes.contains("alternate=1") {
             under.clear();
         }
+        // tmux gives it the new size only when it is shown again.
+        under.truncate(under.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1));
         Ok(Shown {
             rows,
             under,
@@ -223,7 +231,7 @@ impl Pane<'_> {
             if this.program() == that.program() {
                 return Ok(());
             }
-            ensure!(Instant::now() < end, "this terminal: {this}\nthe other one: {that}");
+            ensure!(Instant::now() < end, "{}", this.differences(&that));
             sleep(Duration::from_millis(20));
         }
     }
@@ -255,6 +263,25 @@ impl Shown {
     /// Everything that the program on it decides. A title that nobody set is the host's name in tmux.
     fn program(&self) -> (&[String], &[String], (u32, u32), &str) {
         (&self.rows, &self.under, self.cursor, &self.modes)
+    }
+}
+
+impl Shown {
+    /// What this and another terminal do not have in common.
+    fn differences(&self, other: &Self) -> String {
+        let mut text =
+            format!("cursor {:?} {}\n  here {:?} {}", other.cursor, other.modes, self.cursor, self.modes);
+        for (what, here, there) in
+            [("row", &self.rows, &other.rows), ("row below", &self.under, &other.under)]
+        {
+            for at in 0..here.len().max(there.len()) {
+                let (here, there) = (here.get(at), there.get(at));
+                if here != there {
+                    let _always = write!(text, "\n{what} {at} {there:?}\n  here {here:?}");
+                }
+            }
+        }
+        text
     }
 }
 

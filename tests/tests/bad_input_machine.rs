@@ -31,7 +31,7 @@ fn bwrap_is_missing() -> anyhow::Result<()> {
         for (subcommand, code) in [("start", 4), ("run", 125)] {
             let mut shim = home.shim([&[subcommand], &START[1..]].concat());
             shim.env("PATH", "/nowhere:/nowhere/else");
-            let output = match_path(shim)?.exits(code)?;
+            let output = with_that_path(&shim)?.exits(code)?;
             output
                 .complains("bubblewrap is not installed")?
                 .complains("/nowhere")?
@@ -43,7 +43,7 @@ fn bwrap_is_missing() -> anyhow::Result<()> {
 }
 
 /// An empty PATH hides the program that changes the user too, so that one is named.
-fn match_path(shim: Command) -> anyhow::Result<Output> {
+fn with_that_path(shim: &Command) -> anyhow::Result<Output> {
     let program = shim.get_program().to_owned();
     let mut named = Command::new(if program == "setpriv" { "/usr/bin/setpriv".into() } else { program });
     named.args(shim.get_args()).env_clear();

@@ -78,9 +78,14 @@ fn commands_leave_no_descriptor_thread_or_memory_behind() -> anyhow::Result<()> 
     for stdio in streams.take(commands) {
         caller.succeed(&["true"], stdio)?;
     }
-    let after = ours.settled()?;
+    // On a busy machine the last connection may not have been let go by the first look.
+    let after = until("no more descriptors than before", || {
+        let after = ours.settled()?;
+        let are_back =
+            before.iter().zip(&after).all(|(before, after)| after.descriptors <= before.descriptors);
+        Ok(are_back.then_some(after))
+    })?;
     for (before, after) in before.iter().zip(&after) {
-        assert_eq!(before.descriptors, after.descriptors, "descriptors after {commands} commands");
         assert_eq!(before.threads, after.threads, "threads after {commands} commands");
         let grown = after.memory_kb.saturating_sub(before.memory_kb);
         assert!(grown <= MEMORY_GROWTH_KB, "{grown} kB more after {commands} commands: {before:?} {after:?}");

@@ -162,3 +162,137 @@ fn streams_show_the_same_live_after_detach_and_after_the_client_was_killed() -> 
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())
 }
+
+/// Runs a script on a terminal of the person's own and through the shim.
+fn both<'a>(
+    tmux: &'a Tmux,
+    home: &Home,
+    script: &str,
+    size: (u16, u16),
+) -> anyhow::Result<(Pane<'a>, Pane<'a>)> {
+    home.file("project/script.sh", script.as_bytes())?;
+    let direct = tmux.pane(home, size.0, size.1)?;
+    let through = tmux.pane(home, size.0, size.1)?;
+    direct.line("sh script.sh")?;
+    through.line("agent-shim run --name play --env host . -- sh script.sh")?;
+    Ok((direct, through))
+}
+
+struct Destroyed<'a>(&'a Home);
+
+impl Drop for Destroyed<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.run(["destroy", "--force", "play"]) {
+            eprintln!("destroying: {error:#}");
+        }
+    }
+}
+
+/// The same keys to both.
+fn press(panes: [&Pane<'_>; 2], keys: &str) -> anyhow::Result<()> {
+    panes.into_iter().try_for_each(|pane| pane.keys(keys))
+}
+
+#[test]
+fn vim_is_the_same_live_after_detach_after_a_kill_and_through_sizes() -> anyhow::Result<()> {
+    let Some(tmux) = Tmux::start()? else { return Ok(()) };
+    tmux.without_history()?;
+    let home = Home::new(Who::Myself)?;
+    let destroyed = Destroyed(&home);
+    home.project("project")?;
+    let text: String =
+        (1..100).map(|n| format!("line {n} with some text, \ttabs and ünïcödé 日本\n")).collect();
+    home.file("project/text.txt", text.as_bytes())?;
+    let script = r"printf '\033[H\033[2J\033[32mbelow\033[m the editor\n'; vim -u NONE -N -n text.txt; printf back; read x";
+    let size = (80, 24);
+    let (direct, through) = both(&tmux, &home, script, size)?;
+    direct.see("line 20 ")?;
+    through.equals(&direct)?;
+    press([&direct, &through], ":set mouse=a number\r:split\r3Goinserted 字")?;
+    direct.see("INSERT")?;
+    direct.see("inserted")?;
+    through.equals(&direct)?;
+    leave(through, false)?;
+    let through = attach(&tmux, &home, size)?;
+    through.equals(&direct)?;
+    press([&direct, &through], " more")?;
+    direct.see("more")?;
+    through.equals(&direct)?;
+    leave(through, true)?;
+    let through = attach(&tmux, &home, size)?;
+    through.equals(&direct)?;
+    for (columns, rows) in [(110, 40), (60, 12), (1, 24), (80, 24)] {
+        direct.resize(columns, rows)?;
+        through.resize(columns, rows)?;
+        through.equals(&direct).map_err(|error| error.context(format!("{columns}x{rows}")))?;
+    }
+    press([&direct, &through], "\x1b:qa!\r")?;
+    direct.see("back")?;
+    through.see("back")?;
+    assert_eq!(direct.shown()?.rows[..2], through.shown()?.rows[..2]);
+    through.equals(&direct)?;
+    drop(destroyed);
+    Ok(())
+}
+
+#[test]
+fn text_is_folded_alike_when_the_size_changes_between_viewers() -> anyhow::Result<()> {
+    let Some(tmux) = Tmux::start()? else { return Ok(()) };
+    tmux.without_history()?;
+    let home = Home::new(Who::Myself)?;
+    let destroyed = Destroyed(&home);
+    home.project("project")?;
+    let script = r"printf '\033[H\033[2J'; for n in 1 2 3 4; do printf '%s: ' $n; printf 'abcdefghij%.0s' 1 2 3 4 5 6 7 8 9; echo; done; printf 'prompt> '; read x; echo end; read x";
+    let (direct, mut through) = both(&tmux, &home, script, (80, 24))?;
+    direct.see("prompt>")?;
+    through.equals(&direct)?;
+    // Where lines fold more often and the height shrinks at once, tmux itself drops rows that have room.
+    for (at, (columns, rows)) in [(50, 24), (100, 30)].into_iter().enumerate() {
+        direct.resize(columns, rows)?;
+        through.resize(columns, rows)?;
+        through.equals(&direct).map_err(|error| error.context(format!("live, {columns}x{rows}")))?;
+        leave(through, at % 2 == 0)?;
+        through = attach(&tmux, &home, (columns, rows))?;
+        through.equals(&direct).map_err(|error| error.context(format!("{columns}x{rows}")))?;
+    }
+    press([&direct, &through], "\r")?;
+    direct.see("end")?;
+    through.equals(&direct)?;
+    drop(destroyed);
+    Ok(())
+}
+
+#[test]
+fn full_screens_are_the_same_for_the_next_viewer() -> anyhow::Result<()> {
+    let Some(tmux) = Tmux::start()? else { return Ok(()) };
+    let home = Home::new(Who::Myself)?;
+    home.project("project")?;
+    let text: String = (1..200).map(|n| format!("line {n} {}\n", "word ".repeat(30))).collect();
+    home.file("project/text.txt", text.as_bytes())?;
+    for (program, sign, keys) in [("top -d 1000", "PID", ""), ("less -N text.txt", "line 3", "/line 77\r")] {
+        let destroyed = Destroyed(&home);
+        let pane = tmux.pane(&home, 90, 20)?;
+        pane.line(&format!("agent-shim run --name play --env host . -- {program}"))?;
+        pane.see(sign)?;
+        pane.keys(keys)?;
+        // Nothing tells when a full screen is finished: the picture is what shows that it is.
+        let sign = if keys.is_empty() { sign } else { "line 77" };
+        pane.see(sign)?;
+        let again = attach(&tmux, &home, (90, 20))?;
+        again.see(sign)?;
+        // Under the first viewer's is what the person had on the screen.
+        until("the same screen", || {
+            let (this, that) = (again.shown()?, pane.shown()?);
+            let same = (this.rows, this.cursor, this.modes) == (that.rows, that.cursor, that.modes);
+            Ok(same.then_some(()))
+        })?;
+        leave(again, true)?;
+        leave(pane, false)?;
+        let again = attach(&tmux, &home, (90, 20))?;
+        again.see(sign)?;
+        again.keys("q")?;
+        until("the agent's end", || Ok(again.children()?.is_empty().then_some(())))?;
+        drop(destroyed);
+    }
+    Ok(())
+}

@@ -86,6 +86,8 @@ pub(super) struct Loop {
     warnings: Vec<String>,
     /// More children have ended than one turn took.
     reap_more: bool,
+    /// Signals from inside that were told of.
+    ignored: HashSet<Signal>,
     /// How often something was given up because of a fault of our own.
     faults: u64,
 }
@@ -109,6 +111,7 @@ impl Loop {
             ending: None,
             warnings,
             reap_more: false,
+            ignored: HashSet::new(),
             faults: 0,
             spec,
         }
@@ -340,7 +343,10 @@ impl Loop {
     fn signalled(&mut self, received: Received) {
         let ignores_inside = self.spec.hardening.ignore_inside_signals;
         if received.origin == Origin::Inside && ignores_inside {
-            tracing::info!(signal = %received.signal, pid = received.pid, "ignored a signal from inside");
+            // Once for each: whoever is inside decides how often, and the log is on the host's disk.
+            if self.ignored.insert(received.signal) {
+                tracing::info!(signal = %received.signal, pid = received.pid, "ignoring a signal from inside");
+            }
             return;
         }
         match received.signal {

@@ -6,10 +6,10 @@ use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
-    message::{AttachRequest, LeaseAction, Next, ViewerId, What},
+    message::{AttachRequest, Next, ViewerId, What},
 };
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Server,
@@ -18,11 +18,14 @@ use super::{
 use crate::{
     journal::unix_ms,
     sandbox::{Ask, Shared},
-    session::terminal::{Cursor, Notice, Step},
+    session::terminal::{Cursor, Notice, Step, Terminal},
 };
 
 /// Bytes sent to a viewer at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Shortest time between two pictures for a viewer that gets nothing else.
+const EXCERPT_PAUSE: Duration = Duration::from_millis(25);
 
 /// How long a program may take to read what a viewer typed that has left since.
 const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
@@ -35,7 +38,7 @@ pub(super) async fn run(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     let shared = &*server.shared;
-    let entered = shared.terminal.borrow_mut().attach(request);
+    let entered = change(shared, |terminal| terminal.attach(request));
     let Some((cursor, attached)) = entered else {
         return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
     };
@@ -65,7 +68,7 @@ struct Leaves<'a> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.shared.terminal.borrow_mut().detach(self.viewer);
+        change(self.shared, |terminal| terminal.detach(self.viewer));
         self.shared.apply_size();
         self.shared.journal.borrow_mut().add(unix_ms(), What::ViewerDetached { viewer: self.viewer });
     }
@@ -88,13 +91,16 @@ async fn show(
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
             Step::Bytes { offset } => outgoing.data(Kind::Terminal, offset, &bytes).await?,
-            Step::Picture { offset, picture, size } => {
+            Step::Picture { offset, picture, size, excerpt } => {
                 let length = picture.len() as u64;
                 outgoing.message(&ServerMessage::Screen { offset, bytes: length, size }).await?;
                 let mut at = 0;
                 for piece in picture.chunks(MAX_DATA) {
                     outgoing.data(Kind::Screen, at, piece).await?;
                     at += piece.len() as u64;
+                }
+                if excerpt {
+                    sleep(EXCERPT_PAUSE).await;
                 }
             }
             Step::Skipped { offset } => outgoing.message(&ServerMessage::Skipped { offset }).await?,
@@ -154,7 +160,10 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 shared.terminal.borrow_mut().viewer_resized(viewer, size);
                 shared.apply_size();
             }
-            Ok(Received::Message(ClientMessage::Lease(action))) => change_lease(shared, viewer, action),
+            Ok(Received::Message(ClientMessage::Lease(action))) => {
+                change(shared, |terminal| terminal.change_lease(viewer, action));
+                shared.apply_size();
+            }
             Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Signal(_))) => {}
             Err(Broken::Gone) => return Ok(()),
             Err(Broken::Nonsense(failure)) => return Err(failure),
@@ -162,15 +171,15 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
     }
 }
 
-fn change_lease(shared: &Shared, viewer: ViewerId, action: LeaseAction) {
-    let holder = {
+/// Does something that may hand the lease on, and tells of it.
+fn change<T>(shared: &Shared, work: impl FnOnce(&mut Terminal) -> T) -> T {
+    let (result, before, after) = {
         let mut terminal = shared.terminal.borrow_mut();
         let before = terminal.lease();
-        terminal.change_lease(viewer, action);
-        (terminal.lease() != before).then(|| terminal.lease())
+        (work(&mut terminal), before, terminal.lease())
     };
-    if let Some(holder) = holder {
-        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder });
+    if after != before {
+        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder: after });
     }
-    shared.apply_size();
+    result
 }

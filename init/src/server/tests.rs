@@ -1,6 +1,9 @@
 use std::{
     io::{Read, Write},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     time::Duration,
 };
 
@@ -8,7 +11,11 @@ use agent_protocol::{
     codec,
     exit::{ExitRecord, How, KilledBy},
     frame::{self, Kind},
-    message::{AttachFrom, AttachRequest, ExecExited, ExecId, ExecRequest, LeaseWish, Stdio, TerminalSize},
+    handshake::WELCOME_BYTES,
+    message::{
+        AttachFrom, AttachRequest, ExecExited, ExecId, ExecRequest, LeaseWish, Stdio, TerminalSize, ViewerId,
+        What,
+    },
 };
 use tokio::{sync::watch, task::LocalSet, time::sleep};
 
@@ -168,5 +175,59 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
             _ = attach::run(&server, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
             () = typing => {}
         }
+    });
+}
+
+#[test]
+fn whoever_gets_the_lease_and_how_events_tell_it() {
+    inside(async || {
+        let (server, _asked) = server();
+        let (socket, client) = Socket::with_client();
+        let (mut incoming, outgoing) = split(socket);
+        let request = AttachRequest { lease: LeaseWish::IfFree, size: None, from: AttachFrom::Screen };
+        drop(client);
+        attach::run(&server, &request, &mut incoming, &outgoing).await.unwrap();
+        let journal = server.shared.journal.borrow();
+        let told: Vec<_> =
+            (0..).map_while(|seq| journal.first_after(seq)).map(|event| event.what.clone()).collect();
+        let viewer = ViewerId(1);
+        assert_eq!(
+            told,
+            [
+                What::LeaseChanged { holder: Some(viewer) },
+                What::ViewerAttached { viewer },
+                What::LeaseChanged { holder: None },
+                What::ViewerDetached { viewer },
+            ]
+        );
+    });
+}
+
+#[test]
+fn connections_are_bounded_even_while_they_are_told_that_init_is_busy() {
+    inside(async || {
+        let (server, _asked) = server();
+        let path = std::env::temp_dir().join(format!("agent-init-busy-{}", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let shared = Rc::clone(&server.shared);
+        let _accepting = spawn_local(accept_all(server, Listener::new(listener.into()).unwrap()));
+        let answer = async |open: u32| {
+            shared.connections.set(open);
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(&Hello::new(Features(0), Token::default()).encode()).unwrap();
+            sleep(Duration::from_secs(1)).await;
+            client.set_nonblocking(true).unwrap();
+            let mut welcome = [0; WELCOME_BYTES];
+            let read = client.read_exact(&mut welcome).map_err(|error| error.kind());
+            // Kept, so that its own end does not count one less.
+            (client, read.map(|()| Welcome::decode(&welcome).unwrap().verdict))
+        };
+        let (_first, verdict) = answer(MAX_CONNECTIONS - 1).await;
+        assert_eq!(verdict, Ok(Verdict::Welcome));
+        let (_second, verdict) = answer(MAX_CONNECTIONS).await;
+        assert_eq!(verdict, Ok(Verdict::Busy));
+        let (_third, verdict) = answer(MAX_CONNECTIONS + TOLD_BUSY).await;
+        assert_eq!(verdict, Err(std::io::ErrorKind::ConnectionReset));
+        std::fs::remove_file(&path).unwrap();
     });
 }

@@ -62,6 +62,8 @@ pub(crate) struct Cursor {
     notice: u64,
     style: Style,
     repaint: bool,
+    /// The viewer's terminal had the agent's size when it was painted last.
+    fits: bool,
 }
 
 /// What a viewer can make of a gap.
@@ -81,7 +83,13 @@ pub(crate) enum Step {
     /// The bytes at `offset` are in the buffer that was handed in.
     Bytes { offset: u64 },
     /// Paint this, then go on at `offset`.
-    Picture { offset: u64, picture: Vec<u8>, size: TerminalSize },
+    Picture {
+        offset: u64,
+        picture: Vec<u8>,
+        size: TerminalSize,
+        /// It is an excerpt for a terminal of another size, and so is all that comes until that changes.
+        excerpt: bool,
+    },
     /// The bytes up to `offset` are gone.
     Skipped { offset: u64 },
     /// Nothing, until something changes.
@@ -256,7 +264,7 @@ impl Terminal {
             Style::Screen => self.first_notice + self.notices.len() as u64,
             Style::Bytes => self.first_notice,
         };
-        let cursor = Cursor { viewer, offset, notice, style, repaint: style == Style::Screen };
+        let cursor = Cursor { viewer, offset, notice, style, repaint: style == Style::Screen, fits: true };
         Some((
             cursor,
             Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size },
@@ -325,6 +333,12 @@ impl Terminal {
         if cursor.repaint || (said_size && cursor.style == Style::Screen) {
             return self.picture(cursor);
         }
+        let fits = self.fits(cursor.viewer);
+        if fits != cursor.fits {
+            // On a terminal of another size lines fold elsewhere: bytes alone would not show the same.
+            cursor.style = Style::Screen;
+            return self.picture(cursor);
+        }
         let behind = self.ring.end() - cursor.offset;
         let lost = cursor.offset < self.ring.start();
         match cursor.style {
@@ -352,6 +366,9 @@ impl Terminal {
         if cursor.offset == barrier {
             return Step::Wait;
         }
+        if !fits {
+            return self.picture(cursor);
+        }
         let most = most.min(usize::try_from(barrier - cursor.offset).unwrap_or(usize::MAX));
         let offset = cursor.offset;
         match self.ring.read_at(offset, out, most) {
@@ -364,7 +381,19 @@ impl Terminal {
     fn picture(&mut self, cursor: &mut Cursor) -> Step {
         cursor.repaint = false;
         cursor.offset = self.ring.end();
-        Step::Picture { offset: cursor.offset, picture: self.screen.snapshot(), size: self.size }
+        cursor.fits = self.fits(cursor.viewer);
+        let size = self.viewers.get(&cursor.viewer).and_then(|viewer| viewer.size).filter(|_| !cursor.fits);
+        let picture = match size {
+            None => self.screen.snapshot(),
+            Some(TerminalSize { columns, rows }) => self.screen.excerpt(columns, rows),
+        };
+        Step::Picture { offset: cursor.offset, picture, size: self.size, excerpt: !cursor.fits }
+    }
+
+    /// Whether a viewer's terminal has the agent's size. One that never said a size is taken to.
+    fn fits(&self, viewer: ViewerId) -> bool {
+        let size = self.viewers.get(&viewer).and_then(|viewer| viewer.size);
+        size.is_none_or(|size| size == self.size)
     }
 
     fn heir(&self, viewer: ViewerId) -> Option<ViewerId> {

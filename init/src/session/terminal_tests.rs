@@ -203,6 +203,28 @@ fn a_viewer_that_says_its_size_again_is_painted_anew() {
 }
 
 #[test]
+fn a_viewer_of_another_size_gets_pictures_alone() {
+    let mut terminal = Terminal::new(SIZE);
+    let sized = |columns, rows| AttachRequest {
+        size: Some(TerminalSize { columns, rows }),
+        ..request(LeaseWish::IfFree, AttachFrom::Screen)
+    };
+    let (mut holder, _) = terminal.attach(&sized(80, 24)).unwrap();
+    let (mut other, attached) = terminal.attach(&sized(70, 30)).unwrap();
+    all(&mut terminal, &mut holder);
+    all(&mut terminal, &mut other);
+    terminal.output(b"new");
+    assert_eq!(all(&mut terminal, &mut holder), ["bytes new"]);
+    assert_eq!(all(&mut terminal, &mut other), ["picture at 3"]);
+    // With the lease its size is the agent's, and the other one's is not.
+    terminal.change_lease(attached.viewer, LeaseAction::TakeOver);
+    assert_eq!(all(&mut terminal, &mut other), ["picture at 3", "lease Some(2)", "70x30"]);
+    terminal.output(b" and on");
+    assert_eq!(all(&mut terminal, &mut other), ["bytes  and on"]);
+    assert_eq!(all(&mut terminal, &mut holder), ["picture at 10", "lease Some(2)", "70x30"]);
+}
+
+#[test]
 fn viewers_are_bounded_and_a_place_becomes_free_again() {
     let mut terminal = Terminal::new(SIZE);
     let watch = request(LeaseWish::Watch, AttachFrom::Screen);

@@ -69,16 +69,12 @@ fn links_for_the_next_start() {
             let project = world.start("way", &[], &["cat"])?;
             world.sh("way", "ln -s /oldroot/tmp link; ln -s ../.. up")?.success()?;
             world.home.run(["stop", "way"])?.success()?;
-            let before = fs::read_dir("/tmp")?.count();
             for at in ["/workspace/link/planted", "/workspace/up/planted"] {
                 let mount = format!("{}:{at}", project.display());
                 let output = world.home.run(["start", "way", "--mount", &mount])?;
                 ensure!(output.code() != 0, "{output}");
             }
-            ensure!(
-                !fs::exists("/tmp/planted")? && fs::read_dir("/tmp")?.count() <= before + 8,
-                "something was made on the host"
-            );
+            ensure!(!fs::exists("/tmp/planted")?, "something was made on the host");
             Ok(())
         });
         Ok(())

@@ -134,6 +134,15 @@ struct Picture {
     bytes: u64,
 }
 
+/// A line of ours over the program's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overlay {
+    /// What the keys are, and who types.
+    Help,
+    /// How to leave an agent that has ended.
+    Leaves,
+}
+
 struct Viewing<'a> {
     connection: Connection,
     interactive: bool,
@@ -149,10 +158,8 @@ struct Viewing<'a> {
     buffer: Vec<u8>,
     lease: Lease,
     size: Option<TerminalSize>,
-    /// The help line covers a line of the program.
-    helping: bool,
-    /// What to show over the next picture.
-    hint: Option<String>,
+    /// What covers a line of the program, until the next key.
+    overlay: Option<Overlay>,
     signals: SignalWatch,
     insistence: Insistence,
     outcome: Option<AttachOutcome>,
@@ -182,7 +189,7 @@ impl<'a> Viewing<'a> {
         let screen = if interactive {
             let raw = RawMode::enter(streams.input)
                 .map_err(|error| AttachError::Io("making the terminal raw", error.into()))?;
-            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE).rows)
+            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE))
         } else {
             Screen::plain(outlet)
         };
@@ -200,8 +207,7 @@ impl<'a> Viewing<'a> {
             buffer: Vec::new(),
             lease,
             size,
-            helping: false,
-            hint: None,
+            overlay: None,
             signals,
             insistence: Insistence::default(),
             outcome: None,
@@ -293,10 +299,8 @@ impl<'a> Viewing<'a> {
                 }
                 Some(Incoming::Data { kind: Kind::Screen, offset, bytes }) => {
                     self.picture = paint(&mut self.screen, self.picture, offset, bytes)?;
-                    if self.picture.is_none()
-                        && let Some(hint) = self.hint.take()
-                    {
-                        self.overlay(&hint);
+                    if self.picture.is_none() {
+                        self.show_overlay();
                     }
                 }
                 Some(Incoming::Data { .. }) => {
@@ -315,7 +319,6 @@ impl<'a> Viewing<'a> {
             {
                 self.screen.begin_picture(offset)?;
                 self.picture = (bytes > 0).then_some(Picture { at: 0, bytes });
-                self.helping = false;
                 self.missed = false;
             }
             ServerMessage::Skipped { offset } if !self.interactive => self.screen.continue_at(offset)?,
@@ -331,8 +334,12 @@ impl<'a> Viewing<'a> {
                     // The holder's size counts, and it may have changed while we only watched.
                     self.say_size()?;
                 }
+                self.show_overlay();
             }
-            ServerMessage::Resized(_) | ServerMessage::SessionStarted(_) => {}
+            ServerMessage::SessionStarted(_) => {
+                self.overlay.take_if(|overlay| *overlay == Overlay::Leaves);
+            }
+            ServerMessage::Resized(_) => {}
             ServerMessage::SessionEnded(ended) => self.session_ended(&ended),
             ServerMessage::Failed(failure) => return Err(ConnectionError::Refused(failure).into()),
             other => return Err(unexpected(&other, DURING).into()),
@@ -354,13 +361,16 @@ impl<'a> Viewing<'a> {
             return;
         }
         let stays = matches!(ended.next, Next::Parked { .. } | Next::Exited);
-        let hint = stays.then(|| notice::leaves(self.matcher.keys()));
         if self.screen.is_unpainted() && !self.missed {
-            let line = notice::session_ended(ended);
-            self.screen.say(&hint.map_or(line.clone(), |hint| format!("{line} {hint}")));
-        } else {
-            // A picture follows that says it.
-            self.hint = hint;
+            let mut line = notice::session_ended(ended);
+            if stays {
+                line.push(' ');
+                line.push_str(&notice::leaves(self.matcher.keys()));
+            }
+            self.screen.say(&line);
+        } else if stays {
+            // A picture follows that says why.
+            self.overlay = Some(Overlay::Leaves);
         }
     }
 
@@ -370,7 +380,7 @@ impl<'a> Viewing<'a> {
                 Signal::SIGWINCH => {
                     self.size = terminal::size(self.streams.output);
                     if let Some(size) = self.size {
-                        self.screen.resized(size.rows);
+                        self.screen.resized(size);
                     }
                     // Without the lease it changes nothing for others, but what is shown is painted anew.
                     self.say_size()?;
@@ -423,8 +433,7 @@ impl<'a> Viewing<'a> {
     }
 
     fn handle_keys(&mut self, mut input: &[u8]) -> Result<(), Stop> {
-        if self.helping {
-            self.helping = false;
+        if self.overlay.take().is_some() {
             self.repaint()?;
         }
         while !input.is_empty() {
@@ -440,17 +449,21 @@ impl<'a> Viewing<'a> {
                 Some(Action::TakeOver) => self.ask(&ClientMessage::Lease(LeaseAction::TakeOver))?,
                 Some(Action::HandOn) => self.ask(&ClientMessage::Lease(LeaseAction::HandOn))?,
                 Some(Action::Help) => {
-                    self.overlay(&notice::help(self.lease));
+                    self.overlay = Some(Overlay::Help);
+                    self.show_overlay();
                 }
             }
         }
         Ok(())
     }
 
-    /// Shows a line over the program's own, until the next key.
-    fn overlay(&mut self, line: &str) {
-        self.helping = true;
-        self.screen.overlay(line);
+    /// Shows our line, if there is one, as it reads now.
+    fn show_overlay(&mut self) {
+        match self.overlay {
+            None => {}
+            Some(Overlay::Help) => self.screen.overlay(&notice::help(self.lease)),
+            Some(Overlay::Leaves) => self.screen.overlay(&notice::leaves(self.matcher.keys())),
+        }
     }
 
     /// Sends what was typed; without the lease it goes nowhere.

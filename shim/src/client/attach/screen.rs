@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use agent_protocol::message::TerminalSize;
 use rustix::{event::PollFd, io::Errno};
 
 use crate::{
@@ -27,7 +28,7 @@ pub(super) struct Screen<'a> {
 struct Terminal<'a> {
     raw: RawMode<'a>,
     modes: ModeTracker,
-    rows: u16,
+    size: TerminalSize,
     /// Whether anything was shown, so that there is something to put back.
     touched: bool,
     /// Whether what is shown began with a picture, and not with bytes below what the person had on the screen.
@@ -43,11 +44,11 @@ impl<'a> Screen<'a> {
     }
 
     /// A terminal, raw already.
-    pub(super) fn terminal(outlet: Outlet<'a>, raw: RawMode<'a>, rows: u16) -> Self {
+    pub(super) fn terminal(outlet: Outlet<'a>, raw: RawMode<'a>, size: TerminalSize) -> Self {
         let terminal = Terminal {
             raw,
             modes: ModeTracker::default(),
-            rows,
+            size,
             touched: false,
             painted: false,
             prompt: Prompt::Below,
@@ -71,9 +72,9 @@ impl<'a> Screen<'a> {
         self.outlet.flush();
     }
 
-    pub(super) fn resized(&mut self, rows: u16) {
+    pub(super) fn resized(&mut self, size: TerminalSize) {
         if let Some(terminal) = &mut self.terminal {
-            terminal.rows = rows;
+            terminal.size = size;
         }
     }
 
@@ -84,12 +85,12 @@ impl<'a> Screen<'a> {
             terminal.painted = true;
             // What the person has on the screen moves up into the scrollback instead of being painted over.
             let mut away = if terminal.touched {
-                terminal.modes.restore(terminal.rows, Prompt::AtCursor)
+                terminal.modes.restore(terminal.size.rows, Prompt::AtCursor)
             } else {
                 Vec::new()
             };
-            away.extend_from_slice(format!("\x1b[{};1H", terminal.rows).as_bytes());
-            away.extend(std::iter::repeat_n(b'\n', usize::from(terminal.rows)));
+            away.extend_from_slice(format!("\x1b[{};1H", terminal.size.rows).as_bytes());
+            away.extend(std::iter::repeat_n(b'\n', usize::from(terminal.size.rows)));
             self.show(&away);
         }
         Ok(())
@@ -142,7 +143,7 @@ impl<'a> Screen<'a> {
     /// Says something on a terminal whose program has ended: whatever it left switched on is switched off.
     pub(super) fn say(&mut self, line: &str) {
         if let Some(terminal) = &mut self.terminal {
-            let mut bytes = terminal.modes.restore(terminal.rows, Prompt::Below);
+            let mut bytes = terminal.modes.restore(terminal.size.rows, Prompt::Below);
             bytes.extend_from_slice(line.as_bytes());
             bytes.extend_from_slice(b"\r\n");
             self.show(&bytes);
@@ -152,7 +153,9 @@ impl<'a> Screen<'a> {
     /// Shows a line at the bottom, over the program's own; a repaint takes it away again.
     pub(super) fn overlay(&mut self, line: &str) {
         if let Some(terminal) = &self.terminal {
-            let rows = terminal.rows;
+            let TerminalSize { columns, rows } = terminal.size;
+            // One that folded would push the program's lines up.
+            let line: String = line.chars().take(usize::from(columns)).collect();
             let bytes = format!("\x1b7\x1b[{rows};1H\x1b[0;7m\x1b[2K{line}\x1b[0m\x1b8");
             self.show(bytes.as_bytes());
         }
@@ -164,7 +167,7 @@ impl<'a> Screen<'a> {
         if terminal.touched {
             terminal.touched = false;
             terminal.painted = false;
-            let bytes = terminal.modes.restore(terminal.rows, terminal.prompt);
+            let bytes = terminal.modes.restore(terminal.size.rows, terminal.prompt);
             self.outlet.write(&bytes);
             let deadline = Some(Instant::now() + LEAVE_PATIENCE);
             while self.outlet.is_blocked() && self.outlet.broken().is_none() {
