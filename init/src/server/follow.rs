@@ -6,7 +6,6 @@ use agent_protocol::{
     frame::Kind,
     message::{EventsRequest, LogFrom, LogRequest},
 };
-
 use tokio::task::yield_now;
 
 use super::{
@@ -17,9 +16,6 @@ use crate::sandbox::Shared;
 
 /// Bytes of a log sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
-
-// A follower that was woken lets everybody else go first: what is told here, a client waits for elsewhere, and
-// the record of a command's end must not come before the end itself.
 
 /// Sends events, kept ones first.
 pub(super) async fn events(
@@ -81,6 +77,7 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
             () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
@@ -122,6 +119,7 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
             () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
