@@ -157,7 +157,7 @@ impl Children {
         self.last_generation += 1;
         let generation = self.last_generation;
         if let Some(mark) = self.mark(generation) {
-            request.limits.push(Limit { resource: tree::MARK_RESOURCE, value: mark.highest });
+            request.limits.push(Limit::fixed(tree::MARK_RESOURCE, mark.highest));
         }
         match spawn::spawn(&request) {
             Ok(pid) => {
@@ -204,15 +204,15 @@ impl Children {
     ///
     /// SIGKILL is repeated until nobody new turns up. Returns how many processes were signalled.
     pub fn kill_tree(&self, child: ChildId, signal: Signal) -> io::Result<usize> {
-        let root =
-            Root { pid: self.is_living(child).then_some(child.pid), mark: self.mark(child.generation) };
+        let pid = self.is_living(child).then_some(child.pid);
+        let root = Root { pid, mark: self.mark(child.generation), everything: false };
         tree::kill(&root, signal)
     }
 
     /// Sends a signal to every process but init.
     ///
     /// As PID 1 that is every process of the namespace (kill(2), pid -1). Elsewhere -1 would mean the whole
-    /// machine, so it is what descends from our children.
+    /// machine, so it is what descends from us, orphans that came to us included.
     pub fn signal_everything(&self, signal: Signal) -> io::Result<()> {
         if Pid::this().as_raw() == 1 {
             return match sys::kill(-1, signal.number()) {
@@ -220,10 +220,7 @@ impl Children {
                 Err(errno) => Err(errno.into()),
             };
         }
-        for (pid, record) in &self.living {
-            self.kill_tree(ChildId { pid: *pid, generation: record.generation }, signal)?;
-        }
-        Ok(())
+        tree::kill(&Root { pid: None, mark: None, everything: true }, signal).map(drop)
     }
 
     /// Whether the kernel knows of no child of ours any more, adopted orphans included.

@@ -84,6 +84,8 @@ pub(crate) struct Root {
     /// The child, as long as it is not reaped.
     pub(crate) pid: Option<i32>,
     pub(crate) mark: Option<Mark>,
+    /// All that descends from init, whoever started it.
+    pub(crate) everything: bool,
 }
 
 /// One process, as `/proc` tells it.
@@ -127,7 +129,8 @@ pub(crate) fn kill(root: &Root, signal: Signal) -> io::Result<usize> {
 /// is nobody's here. In a PID namespace shared with another init, that one gives out the same marks.
 fn members<'a>(snapshot: &'a [Process], root: &Root, own: i32) -> Vec<&'a Process> {
     let seed = |process: &Process| {
-        root.pid.is_some_and(|pid| [process.pid, process.group, process.session].contains(&pid))
+        root.everything
+            || root.pid.is_some_and(|pid| [process.pid, process.group, process.session].contains(&pid))
             || root.mark.zip(process.limit).is_some_and(|(mark, limit)| mark.covers(limit))
     };
     let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
@@ -211,7 +214,8 @@ mod tests {
     }
 
     fn pids(snapshot: &[Process], pid: Option<i32>, mark: Option<Mark>) -> Vec<i32> {
-        let mut pids: Vec<_> = members(snapshot, &Root { pid, mark }, 1).iter().map(|p| p.pid).collect();
+        let mut pids: Vec<_> =
+            members(snapshot, &Root { pid, mark, everything: false }, 1).iter().map(|p| p.pid).collect();
         pids.sort_unstable();
         pids
     }
@@ -262,6 +266,16 @@ mod tests {
             process(42, 41, 41, MARKED),
         ]);
         assert_eq!(pids(&world, Some(10), MARK), [10, 11, 12, 30]);
+    }
+
+    #[test]
+    fn everything_is_what_descends_from_init_and_not_the_machine() {
+        let mut world = world();
+        world.push(process(40, 0, 40, u64::MAX));
+        let everything = Root { pid: None, mark: None, everything: true };
+        let mut pids: Vec<_> = members(&world, &everything, 1).iter().map(|p| p.pid).collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [10, 11, 12, 20, 30]);
     }
 
     #[test]

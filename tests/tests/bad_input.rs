@@ -287,7 +287,7 @@ fn a_start_that_is_written_down_wrongly() -> anyhow::Result<()> {
         ensure!(sandbox.status()?["state"] == "running");
         sandbox.sh("true")?.success()?;
         sandbox.tell("stop", &[])?.success()?;
-        ensure!(!agent_tests::is_alive(init));
+        agent_tests::until_gone(init)?;
         sandbox.tell("start", &[])?.success()?;
         fs::write(sandbox.folder().join("run.json"), content)?;
         sandbox.run(["destroy", "--force", "box"])?.success()?;

@@ -18,7 +18,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Stdio, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{DEADLINE, Home, Sandbox, Who, agent_init, until};
+use agent_tests::{DEADLINE, Home, Sandbox, Who, agent_init, finish, until};
 use anyhow::{Context, bail, ensure};
 
 /// Overrides the number of commands that must leave nothing behind.
@@ -78,9 +78,14 @@ fn commands_leave_no_descriptor_thread_or_memory_behind() -> anyhow::Result<()> 
     for stdio in streams.take(commands) {
         caller.succeed(&["true"], stdio)?;
     }
-    let after = ours.settled()?;
+    // On a busy machine the last connection may not have been let go by the first look.
+    let after = until("no more descriptors than before", || {
+        let after = ours.settled()?;
+        let are_back =
+            before.iter().zip(&after).all(|(before, after)| after.descriptors <= before.descriptors);
+        Ok(are_back.then_some(after))
+    })?;
     for (before, after) in before.iter().zip(&after) {
-        assert_eq!(before.descriptors, after.descriptors, "descriptors after {commands} commands");
         assert_eq!(before.threads, after.threads, "threads after {commands} commands");
         let grown = after.memory_kb.saturating_sub(before.memory_kb);
         assert!(grown <= MEMORY_GROWTH_KB, "{grown} kB more after {commands} commands: {before:?} {after:?}");
@@ -376,4 +381,13 @@ fn in_parallel<T: Send>(
     })?;
     results.sort_by_key(|(number, _)| *number);
     Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Init raises its own limit so that its other bounds are what is reached first; what it starts is not to notice.
+#[test]
+fn commands_get_the_descriptor_limit_that_init_was_given() -> anyhow::Result<()> {
+    let sandbox = Sandbox::builder().start()?;
+    let given = finish(sandbox.command("sh", ["-c", "ulimit -Sn; ulimit -Hn"]), b"")?.success()?.text();
+    assert_eq!(sandbox.sh("ulimit -Sn; ulimit -Hn")?.success()?.text(), given);
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, finish, is_alive, until};
+use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, finish, until, until_gone};
 use anyhow::ensure;
 use nix::{
     sys::signal::{Signal, kill},
@@ -135,8 +135,8 @@ fn a_stop_is_done_once() -> anyhow::Result<()> {
         let (init, monitor) = (sandbox.pid(Part::Init)?, sandbox.pid(Part::Monitor)?);
         let output = sandbox.tell("stop", &[])?.success()?;
         ensure!(output.text() == "box", "{output}");
-        ensure!(!is_alive(init));
-        until("the monitor to end", || Ok((!is_alive(monitor)).then_some(())))?;
+        until_gone(init)?;
+        until_gone(monitor)?;
         let status = sandbox.status()?;
         ensure!(
             status["state"] == "stopped" && status["agent"]["last_exit"]["killed_by"] == "stop",
@@ -172,7 +172,7 @@ fn an_agent_that_does_not_want_to_end() -> anyhow::Result<()> {
     let begun = Instant::now();
     sandbox.tell("stop", &[])?.success()?;
     ensure!(begun.elapsed() < Duration::from_secs(25), "it took {:?}", begun.elapsed());
-    ensure!(!is_alive(init));
+    until_gone(init)?;
     let exit = sandbox.status()?["agent"]["last_exit"].clone();
     ensure!(exit["signal"] == "SIGKILL" && exit["killed_by"] == "stop", "{exit:#}");
     Ok(())

@@ -6,6 +6,7 @@ use agent_protocol::{
     frame::Kind,
     message::{EventsRequest, LogFrom, LogRequest},
 };
+use tokio::task::yield_now;
 
 use super::{
     Server,
@@ -76,7 +77,8 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
-            () = woken => {}
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }
@@ -117,7 +119,8 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
         tokio::select! {
             // The last words come first: both may be true by the time that this task has its turn.
             biased;
-            () = woken => {}
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }

@@ -10,6 +10,7 @@ use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 use super::{
     context::Context,
     error::{CliError, Kind},
+    output::tell,
     resolve::{self, Place},
     values::{self, MountValue},
 };
@@ -258,7 +259,7 @@ impl Ready {
     ) -> Result<(Sandbox, Started), CliError> {
         if ctx.global.debug {
             match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, false) {
-                Ok(text) => eprintln!("{text}"),
+                Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),
             }

@@ -7,6 +7,7 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     launch_args::{LaunchArgs, Stay},
+    output::tell,
 };
 use crate::{
     client::attach::AttachOutcome,
@@ -43,7 +44,7 @@ pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     };
     match outcome {
         Ok(AttachOutcome::Detached) => {
-            eprintln!("detached; `agent-shim attach {}` comes back", sandbox.name());
+            tell(&format!("detached; `agent-shim attach {}` comes back", sandbox.name()));
             Ok(ExitCode::SUCCESS)
         }
         Ok(AttachOutcome::Ended(exit)) => {

@@ -109,7 +109,11 @@ impl Journal {
             return Ok(());
         }
         let path = self.folder.join(EVENTS_FILE);
-        fs::rename(&path, self.folder.join(OLD_EVENTS_FILE))?;
+        match fs::rename(&path, self.folder.join(OLD_EVENTS_FILE)) {
+            // The last try came so far.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         self.bytes = 0;
         Ok(())
@@ -272,6 +276,17 @@ mod tests {
         journal.note_event(&event(5)).unwrap();
         assert_eq!(lines(temp.path())[0]["event"], "events-lost");
         assert_eq!(lines(temp.path())[0]["count"], 4);
+    }
+
+    #[test]
+    fn a_rotation_that_came_half_way_is_taken_up_again() {
+        let temp = TempDir::new();
+        let mut journal = Journal::open(temp.path()).unwrap();
+        journal.note_event(&event(1)).unwrap();
+        journal.bytes = ROTATE_BYTES;
+        fs::rename(temp.path().join(EVENTS_FILE), temp.path().join(OLD_EVENTS_FILE)).unwrap();
+        journal.note_event(&event(2)).unwrap();
+        assert_eq!(lines(temp.path())[0]["seq"], 2);
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub(crate) enum PrepareError {
     Isolation(#[from] IsolationError),
     #[error("the agent cannot be described to init: {0}")]
     Spec(String),
+    #[error("looking at the sandbox's folder")]
+    Folder(#[source] io::Error),
     #[error("finding an id for the sandbox")]
     Caller(#[source] io::Error),
 }
@@ -84,7 +86,8 @@ pub(crate) fn prepare(
     let variables = environment.variables.clone();
     let request = Request {
         name: record.name.to_string(),
-        folder: sandbox.folder().to_owned(),
+        // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
+        folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
         workspace: record.project.clone(),
         environment,
         mounts: record.mounts.iter().map(user_mount).collect(),
@@ -129,7 +132,7 @@ impl PrepareError {
                 failure(Cause::Requirement, Some(hint.to_owned()))
             }
             Self::Spec(_) => failure(Cause::Request, None),
-            Self::Environment(_) | Self::Caller(_) => failure(Cause::Other, None),
+            Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }
     }
 }

@@ -14,11 +14,11 @@ use crate::{
 };
 
 /// A loop as it is before its first turn.
-fn idle(spec: serde_json::Value) -> Loop {
+fn idle(spec: &serde_json::Value) -> Loop {
     let spec = InitSpec::from_json(spec.to_string().as_bytes()).unwrap();
     let terminal = Terminal::new(TerminalSize { columns: 80, rows: 24 });
     let shared = Rc::new(Shared::new(terminal, Outputs::new(std::iter::empty())));
-    Loop::new(spec, shared, Vec::new())
+    Loop::new(spec, shared, None, Vec::new())
 }
 
 fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {
@@ -29,7 +29,7 @@ fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {
 #[test]
 fn a_fault_in_one_answer_is_survived_and_told() {
     inside(async || {
-        let mut init = idle(json!({ "version": 1, "name": "box" }));
+        let mut init = idle(&json!({ "version": 1, "name": "box" }));
         let shared = Rc::clone(&init.shared);
         let (reply, answer) = oneshot::channel();
         // Any fault would do; this one is a borrow that is in the way.
@@ -78,7 +78,7 @@ fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
     inside(async || {
         let agent = json!({ "argv": ["/bin/sleep", "9"], "terminal": {} });
         let mut init = idle(
-            json!({ "version": 1, "name": "box", "control": { "listen": { "fd": 3 } }, "agent": agent }),
+            &json!({ "version": 1, "name": "box", "control": { "listen": { "fd": 3 } }, "agent": agent }),
         );
         init.supervise(supervise::Event::Timer);
         let (reply, answer) = oneshot::channel();
@@ -90,7 +90,9 @@ fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
         let usage = children::Usage { user: Duration::ZERO, system: Duration::ZERO, max_rss_kib: 0 };
         init.ended(&Reaped { child: first, exit, usage });
         assert_eq!(told(&init.shared), [("started", 1), ("ended", 1), ("started", 2)]);
-        init.children.signal_everything(Signal::KILL).unwrap();
+        for (child, _) in init.roles.values() {
+            init.children.kill_tree(*child, Signal::KILL).unwrap();
+        }
     });
 }
 
@@ -108,7 +110,7 @@ fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
         );
         let agent = json!({ "argv": ["/bin/sh", "-c", script] });
         let mut init =
-            idle(json!({ "version": 1, "name": "box", "env": { "PATH": "/usr/bin:/bin" }, "agent": agent }));
+            idle(&json!({ "version": 1, "name": "box", "env": { "PATH": "/usr/bin:/bin" }, "agent": agent }));
         init.supervise(supervise::Event::Timer);
         let give_up = std::time::Instant::now() + Duration::from_secs(10);
         let daemon = loop {
@@ -124,10 +126,11 @@ fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
         };
         let (first, _) = *init.roles.values().next().unwrap();
         init.children.forget_for_test(first);
-        init.units
+        let run = init
+            .units
             .start(&mut init.children, &init.defaults, &init.spec, &init.shared, UnitId::Agent)
             .unwrap();
-        init.children.signal_everything(Signal::KILL).unwrap();
+        init.children.kill_tree(run.child, Signal::KILL).unwrap();
         std::fs::remove_dir_all(&folder).unwrap();
         assert!(!is_there(), "the daemon of the first run");
     });
@@ -135,7 +138,7 @@ fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
 
 #[test]
 fn a_flood_of_signals_from_inside_is_logged_once_for_each() {
-    let mut init = idle(json!({ "version": 1, "name": "box" }));
+    let mut init = idle(&json!({ "version": 1, "name": "box" }));
     for signal in [Signal::TERM, Signal::HUP, Signal::TERM, Signal::TERM] {
         init.signalled(Received { signal, origin: Origin::Inside, pid: 7 });
     }
