@@ -202,18 +202,16 @@ async fn feed(
     }
 }
 
-/// One output stream, until it ends or the command has ended and nothing is left of it.
+/// One output stream, until it ends or the command has ended. What is in the pipe then is still sent; what comes
+/// later is written by others, who may never stop.
 async fn pump(pipe: &ReadEnd, kind: Kind, outgoing: &Outgoing, mut exit: Exit) -> std::io::Result<()> {
     let mut buf = vec![0; CHUNK_BYTES];
     let mut offset = 0;
     loop {
         let read = tokio::select! {
             biased;
+            _ = exit.wait_for(Option::is_some) => break,
             read = pipe.read(&mut buf) => read?,
-            _ = exit.wait_for(Option::is_some) => match pipe.read_now(&mut buf)? {
-                Some(read) => read,
-                None => return Ok(()),
-            },
         };
         if read == 0 {
             return Ok(());
@@ -221,6 +219,15 @@ async fn pump(pipe: &ReadEnd, kind: Kind, outgoing: &Outgoing, mut exit: Exit) -
         outgoing.data(kind, offset, &buf[..read]).await?;
         offset += read as u64;
     }
+    let mut left = pipe.waiting()?;
+    while left > 0 {
+        let most = left.min(CHUNK_BYTES);
+        let Some(read @ 1..) = pipe.read_now(&mut buf[..most])? else { return Ok(()) };
+        outgoing.data(kind, offset, &buf[..read]).await?;
+        offset += read as u64;
+        left -= read;
+    }
+    Ok(())
 }
 
 /// A terminal of the command's own.
