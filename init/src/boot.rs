@@ -1,4 +1,5 @@
-//! From a spec to everything that must be there before the loop begins. A step that fails ends init.
+//! From a spec to everything that must be there before the loop begins. A step that fails ends init, with a message and
+//! code 125; once the loop runs, no failure does.
 
 use std::{
     fs::File,
@@ -14,11 +15,14 @@ use agent_protocol::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::{
     args::SpecSource,
     harden::{self, Policy},
     sandbox::{self, Prepared},
     signals::{self, Role},
+    spawn::Limit,
     sys,
 };
 
@@ -33,10 +37,29 @@ pub fn run(source: &SpecSource) -> Result<u8> {
     sys::close_on_exec_from(3).context("closing inherited descriptors")?;
     let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
     let token = read_token(&spec)?;
+    // From here on signals wait to be read: one that comes before the loop begins is not lost.
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
+    // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
-    close(&spec.hardening, &mut warnings)?;
-    sandbox::run(Prepared { spec, signals, listener, token, warnings })
+    confine(&spec.hardening, &mut warnings)?;
+    let descriptors = raise_descriptor_limit();
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
+}
+
+/// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The
+/// usual limit of 1024 would be used up first, and `stop` could not be heard any more.
+const DESCRIPTORS: u64 = 4096;
+
+/// Raises init's own limit as far as it may; returns the one that children are to have, which is the one it was given.
+fn raise_descriptor_limit() -> Option<Limit> {
+    let given = getrlimit(Resource::Nofile);
+    let soft = given.current?;
+    let hard = given.maximum.unwrap_or(libc::RLIM_INFINITY);
+    let raised = DESCRIPTORS.min(hard);
+    if raised <= soft || setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..given }).is_err() {
+        return None;
+    }
+    Some(Limit { resource: libc::RLIMIT_NOFILE.cast_signed(), soft, hard })
 }
 
 fn read_spec(source: &SpecSource) -> Result<InitSpec> {
@@ -110,10 +133,18 @@ fn read_token(spec: &InitSpec) -> Result<Token> {
     Ok(Token(bytes))
 }
 
-/// Gives up what the sandbox is not to have.
-fn close(wanted: &Hardening, warnings: &mut Vec<String>) -> Result<()> {
+/// What is left open of these would make the others worthless: the filter needs `no_new_privileges`, and without
+/// the filter the capabilities come back in a user namespace.
+const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope` are switched off together with \
+     everything else in `hardening`, or not at all: all of them are in force";
+
+/// Gives up, for init itself and all that it will start, what the sandbox is not to have.
+fn confine(wanted: &Hardening, warnings: &mut Vec<String>) -> Result<()> {
     if *wanted == Hardening::OFF {
         return Ok(());
+    }
+    if !(wanted.no_new_privileges && wanted.seccomp && wanted.landlock_scope) {
+        warnings.push(ALL_OR_NOTHING.to_owned());
     }
     let policy = Policy { nested_namespaces: wanted.nested_user_namespaces, ..Policy::default() };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::prctl;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -142,7 +143,12 @@ impl Children {
     }
 
     /// Every child carries an inherited mark by which [`Children::kill_tree`] finds what descends from it.
+    ///
+    /// Orphans come to us, as they do to PID 1: who does not descend from this process is not looked at.
     pub fn marked() -> Self {
+        if let Err(errno) = prctl::set_child_subreaper(true) {
+            tracing::warn!(%errno, "asking for orphans");
+        }
         Self { marks: tree::Marks::below_own_limit(), ..Self::default() }
     }
 
@@ -151,7 +157,7 @@ impl Children {
         self.last_generation += 1;
         let generation = self.last_generation;
         if let Some(mark) = self.mark(generation) {
-            request.limits.push(Limit { resource: tree::MARK_RESOURCE, value: mark.highest });
+            request.limits.push(Limit::fixed(tree::MARK_RESOURCE, mark.highest));
         }
         match spawn::spawn(&request) {
             Ok(pid) => {
@@ -172,6 +178,10 @@ impl Children {
         let mut batch = Batch::default();
         for _ in 0..REAP_BATCH {
             let Some(waited) = sys::wait_any() else { return batch };
+            if libc::WIFSTOPPED(waited.status) {
+                sys::stop_debugging(&waited);
+                continue;
+            }
             self.file(&waited, &mut batch);
         }
         batch.more = true;
@@ -194,15 +204,15 @@ impl Children {
     ///
     /// SIGKILL is repeated until nobody new turns up. Returns how many processes were signalled.
     pub fn kill_tree(&self, child: ChildId, signal: Signal) -> io::Result<usize> {
-        let root =
-            Root { pid: self.is_living(child).then_some(child.pid), mark: self.mark(child.generation) };
+        let pid = self.is_living(child).then_some(child.pid);
+        let root = Root { pid, mark: self.mark(child.generation), everything: false };
         tree::kill(&root, signal)
     }
 
     /// Sends a signal to every process but init.
     ///
     /// As PID 1 that is every process of the namespace (kill(2), pid -1). Elsewhere -1 would mean the whole
-    /// machine, so it is what descends from our children.
+    /// machine, so it is what descends from us, orphans that came to us included.
     pub fn signal_everything(&self, signal: Signal) -> io::Result<()> {
         if Pid::this().as_raw() == 1 {
             return match sys::kill(-1, signal.number()) {
@@ -210,10 +220,7 @@ impl Children {
                 Err(errno) => Err(errno.into()),
             };
         }
-        for (pid, record) in &self.living {
-            self.kill_tree(ChildId { pid: *pid, generation: record.generation }, signal)?;
-        }
-        Ok(())
+        tree::kill(&Root { pid: None, mark: None, everything: true }, signal).map(drop)
     }
 
     /// Whether the kernel knows of no child of ours any more, adopted orphans included.
@@ -225,6 +232,12 @@ impl Children {
     /// Whether a child was not reaped yet.
     pub fn is_living(&self, child: ChildId) -> bool {
         self.living.get(&child.pid).is_some_and(|record| record.generation == child.generation)
+    }
+
+    /// As if it had been reaped, for tests that share their process with others' children.
+    #[cfg(test)]
+    pub(crate) fn forget_for_test(&mut self, child: ChildId) {
+        self.living.remove(&child.pid);
     }
 
     /// How many children there are.

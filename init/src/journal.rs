@@ -63,7 +63,7 @@ impl Journal {
     /// The first kept event whose number is greater than `seq`.
     pub(crate) fn first_after(&self, seq: u64) -> Option<&Event> {
         let oldest = self.kept.front()?.seq;
-        let place = (seq + 1).saturating_sub(oldest);
+        let place = seq.saturating_add(1).saturating_sub(oldest);
         self.kept.get(usize::try_from(place).ok()?)
     }
 
@@ -108,7 +108,7 @@ mod tests {
         assert_eq!(journal.first_after(0).unwrap().seq, 1);
         assert_eq!(journal.first_after(1).unwrap().what, warning(2));
         assert_eq!(journal.first_after(2), None);
-        assert_eq!(journal.first_after(u64::MAX - 1), None);
+        assert_eq!(journal.first_after(u64::MAX), None);
     }
 
     #[test]

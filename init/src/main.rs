@@ -1,4 +1,7 @@
 //! `agent-init`: PID 1 of a sandbox, or the entrypoint of any container.
+//!
+//! A sandbox: `boot` does what comes before the first process, `sandbox::event_loop` everything from then on.
+//! A container: `entrypoint` runs one command and is otherwise invisible.
 
 use std::env;
 use std::io::Write;

@@ -169,16 +169,22 @@ const SIGNALFD_SIGINFO_BYTES: usize = 128;
 /// and `F_SETSIG` makes the kernel send any signal with a code of its own and no pid at all. Only
 /// `SI_USER`, which nobody but `kill(2)` may write, and `SI_KERNEL` are the kernel's word.
 /// (When a sender has used up the queue, a forged signal arrives without its details and looks like
-/// `SI_USER` from 0. The seccomp filter therefore refuses signals with forged details.)
+/// `SI_USER` from 0. The seccomp filter therefore refuses signals with forged details, and those to one thread.)
 fn origin(signal: Signal, code: i32, pid: u32) -> Origin {
     match code {
-        libc::SI_USER if pid == 0 => Origin::Outside,
+        // A real-time signal loses its sender when the queue is full, which anybody inside can see to.
+        libc::SI_USER if pid == 0 && signal.number() < FIRST_REAL_TIME => Origin::Outside,
+        // Whoever owns a descriptor is told of it in the kernel's name, and F_SETOWN makes anybody the owner.
+        libc::SI_KERNEL if [libc::SIGIO, libc::SIGURG].contains(&signal.number()) => Origin::Inside,
         libc::SI_KERNEL => Origin::Kernel,
         // Other codes share these numbers, so they mean a child only with this signal.
         libc::CLD_EXITED..=libc::CLD_CONTINUED if signal == Signal::CHLD => Origin::Kernel,
         _ => Origin::Inside,
     }
 }
+
+/// As the kernel counts: libc keeps the first ones for itself.
+const FIRST_REAL_TIME: i32 = 32;
 
 /// Reads signals in the event loop.
 pub struct Signals {
@@ -244,7 +250,11 @@ mod tests {
         let from = |code, pid| origin(Signal::TERM, code, pid);
         assert_eq!(from(libc::SI_USER, 0), Origin::Outside);
         assert_eq!(from(libc::SI_USER, 7), Origin::Inside);
+        assert_eq!(origin(Signal(40), libc::SI_USER, 0), Origin::Inside);
         assert_eq!(from(libc::SI_KERNEL, 0), Origin::Kernel);
+        // F_SETOWN without F_SETSIG, and data out of band.
+        assert_eq!(origin(Signal(libc::SIGIO), libc::SI_KERNEL, 0), Origin::Inside);
+        assert_eq!(origin(Signal(libc::SIGURG), libc::SI_KERNEL, 0), Origin::Inside);
         // rt_sigqueueinfo with a pid of the sender's choice.
         assert_eq!(from(libc::SI_QUEUE, 0), Origin::Inside);
         // F_SETOWN and F_SETSIG: POLL_IN, which is also CLD_EXITED, and no pid.

@@ -203,6 +203,17 @@ pub(crate) fn wait_any() -> Option<Waited> {
     (pid > 0).then(|| Waited { pid: Pid::from_raw(pid), status, usage })
 }
 
+/// Lets go of a child that made us its debugger (`PTRACE_TRACEME`), and stopped.
+///
+/// The kernel tells a debugger of stops where it tells others of exits alone. The signal that stopped it is passed
+/// on, but for the one that execve sends for debuggers.
+pub(crate) fn stop_debugging(waited: &Waited) {
+    let signal = libc::WSTOPSIG(waited.status);
+    let signal = if signal == libc::SIGTRAP { 0 } else { signal };
+    // SAFETY: no memory is involved. It can be gone by now, killed: then there is nothing to let go of.
+    unsafe { libc::ptrace(libc::PTRACE_DETACH, waited.pid.as_raw(), 0, signal) };
+}
+
 /// `kill(2)` with any signal number: nix knows the named ones only, and we forward real-time signals.
 pub(crate) fn kill(pid: c_int, signal: c_int) -> nix::Result<()> {
     // SAFETY: no memory is involved.

@@ -12,7 +12,7 @@
 //! What lowers its own mark, forks twice and starts a new session between two looks escapes. Only a cgroup
 //! is tighter than this.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
 
@@ -84,6 +84,8 @@ pub(crate) struct Root {
     /// The child, as long as it is not reaped.
     pub(crate) pid: Option<i32>,
     pub(crate) mark: Option<Mark>,
+    /// All that descends from init, whoever started it.
+    pub(crate) everything: bool,
 }
 
 /// One process, as `/proc` tells it.
@@ -123,23 +125,31 @@ pub(crate) fn kill(root: &Root, signal: Signal) -> io::Result<usize> {
     Ok(signalled.len())
 }
 
-/// The living members of a tree. `own` is init: its children are not its tree's.
+/// The living members of a tree. `own` is init: its children are not its tree's, and who does not descend from it
+/// is nobody's here. In a PID namespace shared with another init, that one gives out the same marks.
 fn members<'a>(snapshot: &'a [Process], root: &Root, own: i32) -> Vec<&'a Process> {
     let seed = |process: &Process| {
-        root.pid.is_some_and(|pid| [process.pid, process.group, process.session].contains(&pid))
+        root.everything
+            || root.pid.is_some_and(|pid| [process.pid, process.group, process.session].contains(&pid))
             || root.mark.zip(process.limit).is_some_and(|(mark, limit)| mark.covers(limit))
     };
-    let others = || snapshot.iter().filter(|process| process.pid != own);
-    let mut found: HashSet<i32> = others().filter(|process| seed(process)).map(|p| p.pid).collect();
-    loop {
-        let children: Vec<i32> = others().filter(|p| found.contains(&p.parent)).map(|p| p.pid).collect();
-        let before = found.len();
-        found.extend(children);
-        if found.len() == before {
-            break;
+    let mut children: HashMap<i32, Vec<&Process>> = HashMap::new();
+    for process in snapshot.iter().filter(|process| process.pid != own) {
+        children.entry(process.parent).or_default().push(process);
+    }
+    let mut found = Vec::new();
+    // Once down from init: each process, and whether it is below a member.
+    let mut below = vec![(own, false)];
+    while let Some((parent, is_members)) = below.pop() {
+        for process in children.remove(&parent).unwrap_or_default() {
+            let is_member = is_members || seed(process);
+            if is_member && !process.dead {
+                found.push(process);
+            }
+            below.push((process.pid, is_member));
         }
     }
-    snapshot.iter().filter(|process| found.contains(&process.pid) && !process.dead).collect()
+    found
 }
 
 /// Through a pidfd, and only if the number still means the process that was looked at.
@@ -204,7 +214,10 @@ mod tests {
     }
 
     fn pids(snapshot: &[Process], pid: Option<i32>, mark: Option<Mark>) -> Vec<i32> {
-        members(snapshot, &Root { pid, mark }, 1).iter().map(|p| p.pid).collect()
+        let mut pids: Vec<_> =
+            members(snapshot, &Root { pid, mark, everything: false }, 1).iter().map(|p| p.pid).collect();
+        pids.sort_unstable();
+        pids
     }
 
     /// 1 init; 10 a child with 11 and, in a session of its own, 12; 20 another child; 30 a daemon of 10's.
@@ -242,6 +255,27 @@ mod tests {
         world[3].limit = Some(5);
         world[2].dead = true;
         assert_eq!(pids(&world, Some(10), MARK), [10, 12, 30]);
+    }
+
+    #[test]
+    fn the_children_of_another_init_beside_this_one_are_not_ours() {
+        let mut world = world();
+        world.extend([
+            process(40, 0, 40, u64::MAX),
+            process(41, 40, 41, MARKED),
+            process(42, 41, 41, MARKED),
+        ]);
+        assert_eq!(pids(&world, Some(10), MARK), [10, 11, 12, 30]);
+    }
+
+    #[test]
+    fn everything_is_what_descends_from_init_and_not_the_machine() {
+        let mut world = world();
+        world.push(process(40, 0, 40, u64::MAX));
+        let everything = Root { pid: None, mark: None, everything: true };
+        let mut pids: Vec<_> = members(&world, &everything, 1).iter().map(|p| p.pid).collect();
+        pids.sort_unstable();
+        assert_eq!(pids, [10, 11, 12, 20, 30]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub mod handshake;
 pub mod message;
 // What init is told to do: the `InitSpec` document.
 pub mod spec;
+mod words;
 
 pub use buffer::FrameBuffer;
 pub use message::{ClientMessage, Request, ServerMessage};

@@ -543,6 +543,42 @@ fn a_project_that_became_a_link_is_refused() {
 }
 
 #[test]
+fn a_link_planted_in_a_further_mount_is_refused_too() {
+    let mut world = World::new();
+    let folder = world.path("further").canonicalize().unwrap_or_else(|_| world.path("further"));
+    fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::symlink("/oldroot", folder.join("link")).unwrap();
+    let mount =
+        |source: PathBuf, at: &str| UserMount { source, at: at.to_owned(), access: Access::ReadWrite };
+    let project = world.request.workspace.clone();
+    world.request.mounts = vec![mount(folder, "/further"), mount(project, "/further/link/x")];
+    let refused = layer().plan(&world.request).unwrap_err().to_string();
+    assert!(refused.ends_with("further/link is a symbolic link"), "{refused}");
+}
+
+/// Between the plan and its launch another sandbox of the same project may still be at work.
+#[test]
+fn root_follows_no_link_that_is_planted_after_the_plan() {
+    if !matches!(World::new().request.caller, Caller::Root { .. }) {
+        eprintln!("skipped: only root reads with more rights than the sandbox has");
+        return;
+    }
+    let mut world = World::new();
+    let above = world.request.workspace.join("above");
+    fs::create_dir_all(above.join("project")).unwrap();
+    world.request.workspace = above.join("project");
+    fs::write(world.path("init"), "#!/bin/sh\n").unwrap();
+    let layer = layer();
+    let plan = layer.plan(&world.request).unwrap();
+    fs::rename(&above, world.path("moved")).unwrap();
+    std::os::unix::fs::symlink(world.path("moved"), &above).unwrap();
+    let null = || OwnedFd::from(File::options().write(true).open("/dev/null").unwrap());
+    let handles = Handles { promised: vec![], stdout: null(), stderr: null() };
+    let refused = layer.launch(&plan, handles).unwrap_err();
+    assert!(refused.to_string().starts_with("opening "), "{refused}");
+}
+
+#[test]
 fn the_state_of_all_sandboxes_stays_hidden() {
     each_user("the_state_of_all_sandboxes_stays_hidden", |world| {
         let project = world.path("project").canonicalize()?;
@@ -559,9 +595,17 @@ fn the_state_of_all_sandboxes_stays_hidden() {
         )?;
         assert_eq!(printed, "end\n");
 
-        let source = world.request.hidden[0].clone();
-        let mount = UserMount { source, at: "/token".to_owned(), access: Access::ReadOnly };
+        // A data folder that is named through a link is the same folder.
+        let link = world.path("link");
+        std::os::unix::fs::symlink(&project, &link)?;
         fs::create_dir_all(&state)?;
+        fs::write(state.join("token"), "of another sandbox")?;
+        world.request.hidden = vec![link.join(".local/share/agent-shim")];
+        let printed = world.run("cat /workspace/.local/share/agent-shim/token 2>/dev/null; echo end")?;
+        assert_eq!(printed, "end\n");
+
+        let source = state.clone();
+        let mount = UserMount { source, at: "/token".to_owned(), access: Access::ReadOnly };
         world.request.mounts = vec![mount];
         assert_eq!(layer().plan(&world.request).unwrap_err().kind(), ErrorKind::Usage);
         Ok(())

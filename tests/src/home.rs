@@ -161,6 +161,13 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
+        // What a test that failed left running would outlive its folders.
+        for entry in fs::read_dir(self.data().join("agents")).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            if let Err(error) = self.run([OsStr::new("destroy"), OsStr::new("--force"), &name]) {
+                eprintln!("destroying {}: {error:#}", name.display());
+            }
+        }
         if std::env::var_os("KEEP_LOGS").is_some()
             && let Some(dir) = self.dir.take()
         {

@@ -6,6 +6,7 @@
 //! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
 
 mod binaries;
+mod cells;
 mod home;
 mod output;
 mod parts;
@@ -13,6 +14,7 @@ mod pty;
 mod raw;
 mod sandbox;
 mod standalone;
+mod tmux;
 mod traces;
 mod wait;
 
@@ -24,5 +26,6 @@ pub use pty::Pty;
 pub use raw::{Heard, Raw};
 pub use sandbox::{Builder, Sandbox};
 pub use standalone::{Done, Init, notify, rss_bytes, shell, speak};
+pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
 pub use wait::{DEADLINE, until};

@@ -101,7 +101,7 @@ fn a_project_that_may_not_be_read() -> anyhow::Result<()> {
     let home = person(Who::Ordinary)?;
     let closed = home.project("closed")?;
     fs::create_dir(closed.join("inner"))?;
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0))?;
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000))?;
     refused(&home, &["start", "--env", "host", "./closed/inner", "--", "true"])?
         .exits(3)?
         .complains("Permission denied")?;
@@ -287,7 +287,7 @@ fn a_start_that_is_written_down_wrongly() -> anyhow::Result<()> {
         ensure!(sandbox.status()?["state"] == "running");
         sandbox.sh("true")?.success()?;
         sandbox.tell("stop", &[])?.success()?;
-        ensure!(!agent_tests::is_alive(init));
+        agent_tests::until_gone(init)?;
         sandbox.tell("start", &[])?.success()?;
         fs::write(sandbox.folder().join("run.json"), content)?;
         sandbox.run(["destroy", "--force", "box"])?.success()?;
@@ -328,7 +328,7 @@ fn a_data_folder_that_cannot_be_read() -> anyhow::Result<()> {
     home.run(words)?.success()?;
     home.run(["stop", "--force", "box"])?.success()?;
     let agents = home.data().join("agents");
-    fs::set_permissions(&agents, fs::Permissions::from_mode(0))?;
+    fs::set_permissions(&agents, fs::Permissions::from_mode(0o000))?;
     for words in [&["list"][..], &["status", "box"], &words] {
         home.run(words)?.exits(3)?.complains("Permission denied")?.complains("agents")?;
     }

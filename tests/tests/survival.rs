@@ -64,7 +64,7 @@ fn nothing_dies_with(parts: &[Part]) -> anyhow::Result<()> {
 
         sandbox.tell("stop", &[])?.success()?;
         ensure!(self::listed(&sandbox)?["state"] == "stopped");
-        ensure!(!is_alive(init), "init outlived its stop");
+        agent_tests::until_gone(init)?;
     }
     Ok(())
 }

@@ -11,8 +11,11 @@ fn once(end: &str) -> String {
     format!("if [ -e ~/been ]; then exec cat; fi; touch ~/been; {end}")
 }
 
-/// How an agent can end by itself, and whether `on-failure` starts it again.
-const ENDS: [(&str, Option<i32>, Option<&str>, u8, bool); 8] = [
+/// Script, code, signal, what a shell reports, and whether `on-failure` starts it again.
+type End = (&'static str, Option<i32>, Option<&'static str>, u8, bool);
+
+/// How an agent can end by itself.
+const ENDS: [End; 8] = [
     ("exit 0", Some(0), None, 0, false),
     ("exit 1", Some(1), None, 1, true),
     ("exit 42", Some(42), None, 42, true),
@@ -64,9 +67,9 @@ fn the_agent_is_killed_from_outside() -> anyhow::Result<()> {
             let exit = ended_so(&sandbox, None, Some("SIGKILL"), 137)?;
             ensure!(exit["killed_by"] != "stop", "{exit:#}");
             if again {
-                runs_again(&sandbox, 1)?
+                runs_again(&sandbox, 1)?;
             } else {
-                stays_ended(&sandbox)?
+                stays_ended(&sandbox)?;
             }
             ensure!(is_alive(init));
         }

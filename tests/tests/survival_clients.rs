@@ -5,14 +5,16 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use agent_tests::{DEADLINE, Home, Part, Sandbox, finish, is_alive, until};
+use agent_tests::{DEADLINE, Home, Part, Sandbox, Traces, finish, is_alive, until};
 use anyhow::{Context, ensure};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::openpty,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 /// A client that is killed on drop.
@@ -180,8 +182,8 @@ fn a_viewer_stays_while_the_agent_is_started_again() -> anyhow::Result<()> {
 /// A `start` that is killed leaves a sandbox that runs, or none.
 #[test]
 fn a_start_is_killed() -> anyhow::Result<()> {
-    for delay_ms in [0, 5, 10, 20, 40] {
-        let home = Home::new(agent_tests::Who::Myself)?;
+    for (n, delay_ms) in [0, 2, 4, 5, 6, 7, 8, 9, 10, 15].into_iter().enumerate() {
+        let home = Home::new(someone(n))?;
         let project = home.project("project")?;
         let mut shim = home.shim(["start", "--name", "box", "--env", "host"]);
         shim.arg(&project).args(["--", "cat"]).stdin(Stdio::null()).stdout(Stdio::null());
@@ -203,8 +205,12 @@ fn a_start_is_killed() -> anyhow::Result<()> {
             })
         })?;
         if ["running", "created"].contains(&state) {
-            home.run(["destroy", "--force", "box"])?.success()?;
+            // A monitor that had only just begun may undo it meanwhile.
+            let output = home.run(["destroy", "--force", "box"])?;
+            ensure!(output.code() == 0 || state == "created" && output.code() == 1, "{output}");
         }
+        let left = Traces::of(&home)?.processes;
+        ensure!(left.is_empty(), "after {delay_ms} ms: {left:#?}");
         // The name is free again in every case.
         let mut shim = home.shim(["start", "--name", "box", "--env", "host"]);
         shim.arg(&project).args(["--", "cat"]);
@@ -255,4 +261,48 @@ fn read_until(screen: &mut Screen, text: &str) -> anyhow::Result<()> {
         seen.extend(byte);
     }
     Ok(())
+}
+
+/// A monitor that is killed in the middle of a start: the command says so and leaves nothing.
+#[test]
+fn the_monitor_is_killed_while_it_starts() -> anyhow::Result<()> {
+    let mut failures = 0;
+    for (n, delay_ms) in [0, 1, 2, 2, 3, 3, 4, 4, 6, 6, 8, 8, 10, 15].into_iter().enumerate() {
+        let home = Home::new(someone(n))?;
+        let project = home.project("project")?;
+        let mut shim = home.shim(["start", "--name", "box", "--env", "host"]);
+        shim.arg(&project).args(["--", "cat"]).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut client = Client::start(&mut shim)?;
+        let pid = client.0.id().cast_signed();
+        let monitor = until("the monitor", || {
+            Ok(client.0.try_wait()?.map_or_else(|| children(pid).first().copied(), |_| Some(0)))
+        })?;
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        if client.0.try_wait()?.is_none() && monitor != 0 {
+            kill(Pid::from_raw(monitor), Signal::SIGKILL)?;
+        }
+        let code = client.0.wait()?.code();
+        if code == Some(0) {
+            ensure!(home.run(["status", "box", "--json"])?.success()?.json()?["state"] == "running");
+            home.run(["destroy", "--force", "box"])?.success()?;
+        } else {
+            failures += 1;
+            ensure!(code == Some(3), "after {delay_ms} ms: {code:?}");
+            ensure!(home.run(["list", "--json"])?.success()?.text() == "[]", "after {delay_ms} ms");
+        }
+        let left = Traces::of(&home)?.processes;
+        ensure!(left.is_empty(), "after {delay_ms} ms: {left:#?}");
+    }
+    ensure!(failures > 0, "no start was hit");
+    Ok(())
+}
+
+/// Each kind of person in turn.
+fn someone(turn: usize) -> agent_tests::Who {
+    Home::everyone()[turn % Home::everyone().len()]
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }

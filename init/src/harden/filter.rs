@@ -57,7 +57,9 @@ const REFUSED: &[c_long] = &[
 ///
 /// `io_uring` does its work without passing any filter, and is where most of the last years' exploits were;
 /// libraries fall back to epoll.
-const ABSENT: &[c_long] = &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+/// The mode that `openat2` gives to a new file is in memory, out of a filter's sight; its users fall back to openat.
+const ABSENT: &[c_long] =
+    &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_openat2];
 
 /// System calls that name a process, and the arguments that may not name init.
 ///
@@ -80,6 +82,34 @@ const AIMED: &[(c_long, &[u8])] = &[
     (libc::SYS_process_vm_readv, &[0]),
     (libc::SYS_process_vm_writev, &[0]),
 ];
+
+/// System calls that change a mode, and the argument that holds it.
+const CHANGES_MODE: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+];
+
+/// System calls that open files, and the argument that holds their flags; the mode is the next one.
+const OPENS: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1),
+    (libc::SYS_openat, 2),
+];
+
+/// System calls that make a file, and the argument that holds its mode.
+const CREATES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_mknodat, 2),
+];
+
+/// Not in every libc; the number is the same on all architectures.
+const FCHMODAT2: c_long = 452;
 
 /// Not in libc for every target; the numbers are the same on all architectures.
 const IOPRIO_WHO_PROCESS: u64 = 1;
@@ -110,12 +140,37 @@ fn program(policy: &Policy, init: Pid) -> Result<BpfProgram> {
     let terminal_input = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| rule(is(1, request & 0xffff_ffff)));
     rules.insert(libc::SYS_ioctl, terminal_input.into_iter().collect::<Result<_>>()?);
 
+    // A program that runs with its owner's rights stays on the host's disk, for any user there who gets to it: and
+    // where root started the sandbox, its owner is root. Folders may be setgid, so that bit is refused to new files
+    // alone.
+    let (setuid, both) = (u64::from(libc::S_ISUID), [libc::S_ISUID, libc::S_ISGID]);
+    for (call, argument) in CHANGES_MODE {
+        rules.insert(*call, vec![rule((*argument, Dword, MaskedEq(setuid), setuid))?]);
+    }
+    for (call, argument) in CREATES {
+        for bit in both.map(u64::from) {
+            rules.entry(*call).or_default().push(rule((*argument, Dword, MaskedEq(bit), bit))?);
+        }
+    }
+    for (call, flags) in OPENS {
+        // Where no file is made, the mode is whatever the register held.
+        for making in [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY] {
+            let making = u64::try_from(making)?;
+            for bit in both.map(u64::from) {
+                let makes = SeccompCondition::new(*flags, Dword, MaskedEq(making), making)?;
+                let mode = SeccompCondition::new(*flags + 1, Dword, MaskedEq(bit), bit)?;
+                rules.entry(*call).or_default().push(SeccompRule::new(vec![makes, mode])?);
+            }
+        }
+    }
+
     // vsock belongs to no network namespace: it reaches the host of the machine, or a microVM's own init.
     rules.insert(libc::SYS_socket, vec![rule(is(0, u64::try_from(libc::AF_VSOCK)?))?]);
 
     // Details of a signal written by its sender: with the queue full they get lost, and a signal
     // without details looks to init as if it came from the host.
-    rules.insert(libc::SYS_pidfd_send_signal, vec![rule((2, Qword, Ne, 0))?]);
+    // The same happens to one for a single thread (a flag), whose details the kernel counts as the sender's own.
+    rules.insert(libc::SYS_pidfd_send_signal, vec![rule((2, Qword, Ne, 0))?, rule((3, Dword, Ne, 0))?]);
 
     let mut absent = ABSENT.to_vec();
     if !policy.nested_namespaces {
@@ -257,6 +312,8 @@ mod tests {
         for argument in arguments {
             data.extend([argument as u32, (argument >> 32) as u32]);
         }
+        // The kernel passes six.
+        data.resize(16, 0);
         let (mut at, mut a) = (0_usize, 0_u32);
         loop {
             let sock_filter { code, jt, jf, k } = program[at].clone();
@@ -307,6 +364,29 @@ mod tests {
             assert_eq!(strict(*call, [0; 3]), ALLOW, "{call} on itself");
         }
         assert_eq!(strict(libc::SYS_kill, [u64::MAX, 15, 0]), ALLOW, "everyone but PID 1");
+    }
+
+    #[test]
+    fn no_file_runs_with_the_rights_of_its_owner() {
+        let making = u64::try_from(libc::O_CREAT | libc::O_WRONLY).unwrap();
+        // Where no file is made, the register may hold anything.
+        for (flags, mode, expected) in
+            [(making, 0o644, ALLOW), (making, 0o4755, EPERM), (making, 0o2755, EPERM), (0, 0o4755, ALLOW)]
+        {
+            assert_eq!(strict(libc::SYS_open, [0, flags, mode]), expected, "{flags:o} {mode:o}");
+        }
+        for (mode, expected) in [(0o1777, ALLOW), (0o2775, ALLOW), (0o4755, EPERM), (0o4755 | 1 << 32, EPERM)]
+        {
+            assert_eq!(strict(libc::SYS_fchmod, [3, mode, 0]), expected, "{mode:o}");
+            assert_eq!(strict(libc::SYS_fchmodat, [3, 0, mode]), expected, "{mode:o}");
+        }
+        assert_eq!(strict(libc::SYS_openat2, [0; 3]), ENOSYS);
+    }
+
+    #[test]
+    fn a_signal_to_one_thread_could_hide_its_sender() {
+        assert_eq!(strict(libc::SYS_pidfd_send_signal, [3, 15, 0]), ALLOW);
+        assert_eq!(strict(libc::SYS_pidfd_send_signal, [3, 15, 1]), EPERM);
     }
 
     #[test]

@@ -7,9 +7,9 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::ffi::OsStringExt,
+        unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use agent_protocol::{
@@ -39,7 +39,8 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    pub(super) fn of(spec: &InitSpec) -> Self {
+    /// `descriptors` is what children get where init has raised its own limit.
+    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>) -> Self {
         let mut env: BTreeMap<OsString, OsString> =
             spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(user) = &spec.user {
@@ -52,7 +53,8 @@ impl Defaults {
             set("USER", &user.name);
             set("LOGNAME", &user.name);
         }
-        let limits = spec.limits.pids.iter().map(|pids| Limit { resource: NPROC, value: *pids }).collect();
+        let processes = spec.limits.pids.map(|pids| Limit::fixed(NPROC, pids));
+        let limits = processes.into_iter().chain(descriptors).collect();
         Self {
             env,
             workdir: spec.workdir.as_ref().map(PathBuf::from),
@@ -185,14 +187,23 @@ fn internal(error: &io::Error) -> Failure {
 fn find_user(text: &str) -> Result<Credentials, Failure> {
     let mut passwd = String::new();
     if !text.starts_with(|first: char| first.is_ascii_digit()) {
-        let read = File::open("/etc/passwd")
-            .and_then(|file| file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd));
-        read.map_err(|error| {
+        passwd = read_passwd(Path::new("/etc/passwd")).map_err(|error| {
             Failure::new(FailureKind::Credentials, format!("reading /etc/passwd: {error}"))
         })?;
     }
     parse_user(text, &passwd)
         .ok_or_else(|| Failure::new(FailureKind::Credentials, format!("there is no user `{text}` inside")))
+}
+
+/// What stands there may be of the sandbox's own making: a pipe must not keep the loop waiting for a writer.
+fn read_passwd(path: &Path) -> io::Result<String> {
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a file"));
+    }
+    let mut passwd = String::new();
+    file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd)?;
+    Ok(passwd)
 }
 
 /// Whether it is who init is itself: there is nothing to take on then, and without privileges it would be refused.
@@ -202,15 +213,21 @@ fn is_own(user: &Credentials) -> bool {
 }
 
 fn parse_user(text: &str, passwd: &str) -> Option<Credentials> {
+    // The kernel takes the highest number for "leave as it is", and that would be init's own.
+    let id = |text: &str| text.parse::<u32>().ok().filter(|id| *id != u32::MAX);
     let only = |uid, gid| Credentials { uid, gid, groups: Vec::new() };
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    let group = group.map(str::parse::<u32>).transpose().ok()?;
-    if let Ok(uid) = user.parse::<u32>() {
+    let group = match group {
+        Some(group) => Some(id(group)?),
+        None => None,
+    };
+    if user.starts_with(|first: char| first.is_ascii_digit()) {
+        let uid = id(user)?;
         return Some(only(uid, group.unwrap_or(uid)));
     }
     let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let entry = lines.find(|fields| fields.len() >= 4 && fields[0] == user)?;
-    Some(only(entry[2].parse().ok()?, group.map_or_else(|| entry[3].parse().ok(), Some)?))
+    Some(only(id(entry[2])?, group.or_else(|| id(entry[3]))?))
 }
 
 /// A command as one line for people: cut, and without anything a terminal would obey.
@@ -243,9 +260,18 @@ mod tests {
         assert_eq!(found("sandbox:5"), Some((1000, 5)));
         assert_eq!(found("7"), Some((7, 7)));
         assert_eq!(found("7:8"), Some((7, 8)));
-        for wrong in ["", "nobody", "broken", "7:", "7:x", "-1", "4294967296"] {
+        for wrong in ["", "nobody", "broken", "7:", "7:x", "-1", "4294967295", "7:4294967295", "4294967296"] {
             assert_eq!(found(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_the_users_is_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("agent-init-passwd-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let read = read_passwd(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(read.unwrap_err().to_string(), "not a file");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The one loop: whatever can wake init comes in here, and every process starts and ends here.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     future::pending,
+    panic::{AssertUnwindSafe, catch_unwind},
     rc::Rc,
 };
 
@@ -31,6 +32,7 @@ use crate::{
     journal::unix_ms,
     notify::{Notice, NotifySocket, Watchdog},
     signals::{Origin, Received, Signal, Signals},
+    spawn::Limit,
     supervise::{self, Action, Announcement, Change, Ended, Instant, ProbeId, Supervisor, UnitId},
     usage,
 };
@@ -85,12 +87,21 @@ pub(super) struct Loop {
     warnings: Vec<String>,
     /// More children have ended than one turn took.
     reap_more: bool,
+    /// Signals from inside that were told of.
+    ignored: HashSet<Signal>,
+    /// How often something was given up because of a fault of our own.
+    faults: u64,
 }
 
 impl Loop {
-    pub(super) fn new(spec: InitSpec, shared: Rc<Shared>, warnings: Vec<String>) -> Self {
+    pub(super) fn new(
+        spec: InitSpec,
+        shared: Rc<Shared>,
+        descriptors: Option<Limit>,
+        warnings: Vec<String>,
+    ) -> Self {
         Self {
-            defaults: Defaults::of(&spec),
+            defaults: Defaults::of(&spec, descriptors),
             clock: Clock::start(),
             supervisor: Supervisor::new(&spec, unix_ms()),
             shared,
@@ -106,6 +117,8 @@ impl Loop {
             ending: None,
             warnings,
             reap_more: false,
+            ignored: HashSet::new(),
+            faults: 0,
             spec,
         }
     }
@@ -124,7 +137,7 @@ impl Loop {
         for warning in self.warnings.clone() {
             self.tell(What::Warning { message: warning });
         }
-        self.supervise(supervise::Event::Timer);
+        self.survive(|this| this.supervise(supervise::Event::Timer));
         loop {
             if let Some(code) = self.ending {
                 self.tell(What::Ended { code });
@@ -149,7 +162,15 @@ impl Loop {
                 () = shared.loop_wanted.notified() => Event::ClientsGone,
                 () = std::future::ready(()), if self.reap_more => Event::ChildrenEnded,
             };
-            self.handle(event);
+            self.survive(|this| this.handle(event));
+        }
+    }
+
+    /// A fault in dealing with one thing must not take everything else along: with PID 1 ends the sandbox.
+    fn survive(&mut self, work: impl FnOnce(&mut Self)) {
+        if catch_unwind(AssertUnwindSafe(|| work(self))).is_err() {
+            self.faults += 1;
+            self.tell(What::Warning { message: "init met a fault of its own and went on".to_owned() });
         }
     }
 
@@ -187,12 +208,11 @@ impl Loop {
 
     /// Tells the supervisor, and does what it says.
     fn supervise(&mut self, event: supervise::Event) {
-        let mut waiting = std::collections::VecDeque::from([event]);
+        let mut waiting = VecDeque::from([event]);
         while let Some(event) = waiting.pop_front() {
             for action in self.supervisor.handle(self.clock.now(), event) {
-                if let Some(answer) = self.obey(action) {
-                    waiting.push_back(answer);
-                }
+                // One by one: the deadline that comes behind an action that fails must not be lost with it.
+                self.survive(|this| waiting.extend(this.obey(action)));
             }
         }
         self.announce_session_ends();
@@ -251,6 +271,8 @@ impl Loop {
     }
 
     fn start_unit(&mut self, unit: UnitId, attempt: supervise::Attempt) -> supervise::Event {
+        // Where a restart follows an exit at once, viewers still hear of the end before they hear of the start.
+        self.announce_session_ends();
         let started = self.units.start(&mut self.children, &self.defaults, &self.spec, &self.shared, unit);
         match started {
             Ok(Run { child, session }) => {
@@ -288,7 +310,7 @@ impl Loop {
     fn reap(&mut self) {
         let batch = self.children.reap();
         for reaped in &batch.exits {
-            self.ended(reaped);
+            self.survive(|this| this.ended(reaped));
         }
         if !batch.orphans.is_empty() {
             self.shared.journal.borrow_mut().add_orphans(unix_ms(), batch.orphans.len() as u64);
@@ -328,7 +350,10 @@ impl Loop {
         // Only the first process of a namespace can tell inside from outside: elsewhere everybody has a pid.
         let ignores_inside = self.spec.hardening.ignore_inside_signals && std::process::id() == 1;
         if received.origin == Origin::Inside && ignores_inside {
-            tracing::info!(signal = %received.signal, pid = received.pid, "ignored a signal from inside");
+            // Once for each: whoever is inside decides how often, and the log is on the host's disk.
+            if self.ignored.insert(received.signal) {
+                tracing::info!(signal = %received.signal, pid = received.pid, "ignoring a signal from inside");
+            }
             return;
         }
         match received.signal {
@@ -573,6 +598,9 @@ impl Loop {
         if terminal.pictures_lost() > 0 {
             warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
         }
+        if self.faults > 0 {
+            warnings.push(format!("init met a fault of its own {} times", self.faults));
+        }
         Status {
             init_version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_ms: wire::millis(self.clock.now().0),
@@ -664,3 +692,6 @@ fn spawn_error(failure: Failure) -> supervise::SpawnError {
     };
     supervise::SpawnError { kind, message: failure.message }
 }
+
+#[cfg(test)]
+mod tests;

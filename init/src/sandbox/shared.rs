@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned_execs: RefCell<Vec<ExecId>>,
     /// Notified when the loop has to look at `abandoned_execs`.
     pub(crate) loop_wanted: Notify,
+    /// Notified when the agent has another pseudoterminal, or none.
+    pub(crate) master_changed: Notify,
     master: RefCell<Option<Rc<Master>>>,
 }
 
@@ -50,6 +52,7 @@ impl Shared {
             connection_closed: Notify::new(),
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
+            master_changed: Notify::new(),
             master: RefCell::new(None),
         }
     }
@@ -62,6 +65,7 @@ impl Shared {
     /// A new run has a new one; none after it.
     pub(crate) fn set_master(&self, master: Option<Rc<Master>>) {
         *self.master.borrow_mut() = master;
+        self.master_changed.notify_waiters();
     }
 
     /// Gives the pseudoterminal the size that the terminal has come to have.

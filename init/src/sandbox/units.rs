@@ -1,6 +1,6 @@
 //! Starts agents, steps, services and probes, and collects what they write.
 
-use std::{ffi::OsString, io, os::fd::AsFd, path::PathBuf, rc::Rc};
+use std::{collections::BTreeMap, ffi::OsString, io, os::fd::AsFd, path::PathBuf, rc::Rc};
 
 use agent_protocol::{
     exit::ExitRecord,
@@ -38,6 +38,8 @@ const LAST_BYTES: usize = 1024 * 1024;
 pub(super) struct Units {
     agent_reader: Option<AbortHandle>,
     session_end: Option<ExitRecord>,
+    /// The process of each unit's last run: by it the run's leftovers are found.
+    last_runs: BTreeMap<UnitId, ChildId>,
     first_output: Option<mpsc::Sender<supervise::ChildId>>,
     /// What units find in `NOTIFY_SOCKET`.
     pub(super) notify_path: Option<PathBuf>,
@@ -76,8 +78,27 @@ impl Units {
         }
     }
 
-    /// Executes a unit.
+    /// Executes a unit. What its last run left behind and is deaf to SIGTERM is killed first: it would hold files,
+    /// ports and pipes that the new run needs, and there would be more of it after each.
     pub(super) fn start(
+        &mut self,
+        children: &mut Children,
+        defaults: &Defaults,
+        spec: &InitSpec,
+        shared: &Rc<Shared>,
+        unit: UnitId,
+    ) -> Result<Run, Failure> {
+        if let Some(last) = self.last_runs.remove(&unit)
+            && let Err(error) = children.kill_tree(last, Signal::KILL)
+        {
+            tracing::warn!(%error, "killing what a unit left behind");
+        }
+        let run = self.execute(children, defaults, spec, shared, unit)?;
+        self.last_runs.insert(unit, run.child);
+        Ok(run)
+    }
+
+    fn execute(
         &mut self,
         children: &mut Children,
         defaults: &Defaults,

@@ -1,11 +1,15 @@
 //! One viewer of the agent's terminal.
 
+use std::time::Duration;
+
 use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
-    message::{AttachRequest, LeaseAction, Next, ViewerId, What},
+    message::{AttachRequest, Next, ViewerId, What},
 };
+
+use tokio::time::{sleep, timeout};
 
 use super::{
     Server,
@@ -14,11 +18,17 @@ use super::{
 use crate::{
     journal::unix_ms,
     sandbox::{Ask, Shared},
-    session::terminal::{Cursor, Notice, Step},
+    session::terminal::{Cursor, Notice, Step, Terminal},
 };
 
 /// Bytes sent to a viewer at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Shortest time between two pictures for a viewer that gets nothing else.
+const EXCERPT_PAUSE: Duration = Duration::from_millis(25);
+
+/// How long a program may take to read what a viewer typed that has left since.
+const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Shows the terminal and takes what is typed, until the viewer goes or the sandbox ends.
 pub(super) async fn run(
@@ -28,7 +38,7 @@ pub(super) async fn run(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     let shared = &*server.shared;
-    let entered = shared.terminal.borrow_mut().attach(request);
+    let entered = change(shared, |terminal| terminal.attach(request));
     let Some((cursor, attached)) = entered else {
         return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
     };
@@ -39,10 +49,14 @@ pub(super) async fn run(
     if outgoing.message(&ServerMessage::Attached(attached)).await.is_err() {
         return Ok(());
     }
+    let mut input = std::pin::pin!(take_input(shared, viewer, incoming));
     tokio::select! {
-        // Where the viewer is gone there is nobody left to tell.
-        _ = show(server, viewer, cursor, outgoing) => Ok(()),
-        typed = take_input(shared, viewer, incoming) => typed,
+        shown = show(server, viewer, cursor, outgoing) => match shown {
+            Ok(()) => Ok(()),
+            // Where the viewer is gone there is nobody left to tell, but what it typed before that counts.
+            Err(_) => input.await,
+        },
+        typed = &mut input => typed,
     }
 }
 
@@ -54,7 +68,7 @@ struct Leaves<'a> {
 
 impl Drop for Leaves<'_> {
     fn drop(&mut self) {
-        self.shared.terminal.borrow_mut().detach(self.viewer);
+        change(self.shared, |terminal| terminal.detach(self.viewer));
         self.shared.apply_size();
         self.shared.journal.borrow_mut().add(unix_ms(), What::ViewerDetached { viewer: self.viewer });
     }
@@ -77,13 +91,16 @@ async fn show(
         let step = shared.terminal.borrow_mut().step(&mut cursor, CHUNK_BYTES, &mut bytes);
         match step {
             Step::Bytes { offset } => outgoing.data(Kind::Terminal, offset, &bytes).await?,
-            Step::Picture { offset, picture, size } => {
+            Step::Picture { offset, picture, size, excerpt } => {
                 let length = picture.len() as u64;
                 outgoing.message(&ServerMessage::Screen { offset, bytes: length, size }).await?;
                 let mut at = 0;
                 for piece in picture.chunks(MAX_DATA) {
                     outgoing.data(Kind::Screen, at, piece).await?;
                     at += piece.len() as u64;
+                }
+                if excerpt {
+                    sleep(EXCERPT_PAUSE).await;
                 }
             }
             Step::Skipped { offset } => outgoing.message(&ServerMessage::Skipped { offset }).await?,
@@ -98,6 +115,8 @@ async fn show(
             // It was over before we looked for more: nothing was missed.
             Step::Wait if is_over => return Ok(()),
             Step::Wait => tokio::select! {
+                // The last words come first: both may be true by the time that this task has its turn.
+                biased;
                 () = woken => {}
                 _ = ending.wait_for(|ending| *ending) => {}
             },
@@ -122,10 +141,16 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                     continue;
                 }
                 let Some(master) = shared.master() else { continue };
+                let mut typed = std::pin::pin!(master.write_all(&bytes));
                 tokio::select! {
-                    // The program may end while it is typed to; the next one starts with an empty line.
-                    _ = master.write_all(&bytes) => {}
-                    () = incoming.closed() => return Ok(()),
+                    _ = &mut typed => {}
+                    // The program ended while it was typed to; the next one starts with an empty line.
+                    () = shared.master_changed.notified() => {}
+                    () = incoming.closed() => {
+                        if timeout(LAST_TYPED_PATIENCE, typed).await.is_err() {
+                            return Ok(());
+                        }
+                    }
                 }
             }
             Ok(Received::Data { .. }) => {
@@ -135,7 +160,10 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
                 shared.terminal.borrow_mut().viewer_resized(viewer, size);
                 shared.apply_size();
             }
-            Ok(Received::Message(ClientMessage::Lease(action))) => change_lease(shared, viewer, action),
+            Ok(Received::Message(ClientMessage::Lease(action))) => {
+                change(shared, |terminal| terminal.change_lease(viewer, action));
+                shared.apply_size();
+            }
             Ok(Received::Message(ClientMessage::StdinEnd | ClientMessage::Signal(_))) => {}
             Err(Broken::Gone) => return Ok(()),
             Err(Broken::Nonsense(failure)) => return Err(failure),
@@ -143,15 +171,15 @@ async fn take_input(shared: &Shared, viewer: ViewerId, incoming: &mut Incoming) 
     }
 }
 
-fn change_lease(shared: &Shared, viewer: ViewerId, action: LeaseAction) {
-    let holder = {
+/// Does something that may hand the lease on, and tells of it.
+fn change<T>(shared: &Shared, work: impl FnOnce(&mut Terminal) -> T) -> T {
+    let (result, before, after) = {
         let mut terminal = shared.terminal.borrow_mut();
         let before = terminal.lease();
-        terminal.change_lease(viewer, action);
-        (terminal.lease() != before).then(|| terminal.lease())
+        (work(&mut terminal), before, terminal.lease())
     };
-    if let Some(holder) = holder {
-        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder });
+    if after != before {
+        shared.journal.borrow_mut().add(unix_ms(), What::LeaseChanged { holder: after });
     }
-    shared.apply_size();
+    result
 }

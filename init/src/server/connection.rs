@@ -28,8 +28,9 @@ pub(crate) struct Incoming {
 #[derive(Clone)]
 pub(crate) struct Outgoing {
     socket: Rc<Socket>,
-    /// Frames of several streams share the socket; each goes out whole.
-    whole_frames: Rc<Mutex<()>>,
+    /// Frames of several streams share the socket; each goes out whole. True while one is under way: who finds
+    /// it true comes after a write that was given up midway, and behind half a frame nothing makes sense.
+    frame_is_open: Rc<Mutex<bool>>,
 }
 
 /// What a client sends within an operation.
@@ -53,7 +54,7 @@ pub(crate) enum Broken {
 pub(crate) fn split(socket: Socket) -> (Incoming, Outgoing) {
     let socket = Rc::new(socket);
     let incoming = Incoming { socket: Rc::clone(&socket), buffer: FrameBuffer::new() };
-    (incoming, Outgoing { socket, whole_frames: Rc::new(Mutex::new(())) })
+    (incoming, Outgoing { socket, frame_is_open: Rc::new(Mutex::new(false)) })
 }
 
 impl Incoming {
@@ -121,6 +122,12 @@ impl Broken {
 }
 
 impl Outgoing {
+    /// Leaves no room for anything more, as a client does that reads nothing.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) {
+        self.socket.fill();
+    }
+
     /// Sends one message.
     pub(crate) async fn message(&self, message: &ServerMessage) -> io::Result<()> {
         self.message_with_fds(message, &[]).await
@@ -134,14 +141,23 @@ impl Outgoing {
     ) -> io::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Message, message, &mut bytes).map_err(io::Error::other)?;
-        let _turn = self.whole_frames.lock().await;
-        self.socket.write_with_fds(&bytes, fds).await
+        self.whole(self.socket.write_with_fds(&bytes, fds)).await
     }
 
     /// Sends bytes of a stream, at most [`frame::MAX_DATA`] of them.
     pub(crate) async fn data(&self, kind: Kind, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let prefix = frame::data_prefix(kind, offset, bytes.len());
-        let _turn = self.whole_frames.lock().await;
-        self.socket.write_all(&mut [IoSlice::new(&prefix), IoSlice::new(bytes)]).await
+        self.whole(self.socket.write_all(&mut [IoSlice::new(&prefix), IoSlice::new(bytes)])).await
+    }
+
+    async fn whole(&self, write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        let mut is_open = self.frame_is_open.lock().await;
+        if *is_open {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        *is_open = true;
+        write.await?;
+        *is_open = false;
+        Ok(())
     }
 }

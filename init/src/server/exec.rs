@@ -26,6 +26,10 @@ use crate::{
 /// Bytes read from a command at a time: what a pipe holds.
 const CHUNK_BYTES: usize = 64 * 1024;
 
+/// What is still read of a stream once the command has ended. No pipe holds more; what comes behind it is of a
+/// background process, which may go on for ever.
+const LAST_BYTES: usize = 1024 * 1024;
+
 /// The exit of a command, once it is there.
 type Exit = watch::Receiver<Option<ExitRecord>>;
 
@@ -71,7 +75,8 @@ pub(super) async fn run(
     };
     if let Some(exit) = finished? {
         client.disarmed.set(true);
-        reply(outgoing, &ServerMessage::ExecExited(ExecExited { exec: id, exit })).await;
+        // The last piece of a stream, behind output that a client may take as slowly as it likes.
+        let _ = outgoing.message(&ServerMessage::ExecExited(ExecExited { exec: id, exit })).await;
     }
     Ok(())
 }
@@ -202,30 +207,27 @@ async fn feed(
     }
 }
 
-/// One output stream, until it ends or the command has ended. What is in the pipe then is still sent; what comes
-/// later is written by others, who may never stop.
+/// One output stream, until it ends or the command has ended and nothing is left of it.
 async fn pump(pipe: &ReadEnd, kind: Kind, outgoing: &Outgoing, mut exit: Exit) -> std::io::Result<()> {
     let mut buf = vec![0; CHUNK_BYTES];
-    let mut offset = 0;
-    loop {
+    let (mut offset, mut left) = (0, LAST_BYTES);
+    while left > 0 {
         let read = tokio::select! {
             biased;
-            _ = exit.wait_for(Option::is_some) => break,
             read = pipe.read(&mut buf) => read?,
+            _ = exit.wait_for(Option::is_some) => match pipe.read_now(&mut buf)? {
+                Some(read) => read,
+                None => return Ok(()),
+            },
         };
         if read == 0 {
             return Ok(());
         }
         outgoing.data(kind, offset, &buf[..read]).await?;
         offset += read as u64;
-    }
-    let mut left = pipe.waiting()?;
-    while left > 0 {
-        let most = left.min(CHUNK_BYTES);
-        let Some(read @ 1..) = pipe.read_now(&mut buf[..most])? else { return Ok(()) };
-        outgoing.data(kind, offset, &buf[..read]).await?;
-        offset += read as u64;
-        left -= read;
+        if exit.borrow().is_some() {
+            left = left.saturating_sub(read);
+        }
     }
     Ok(())
 }
@@ -254,8 +256,8 @@ async fn on_terminal(
 
 async fn show(master: &Master, outgoing: &Outgoing, mut exit: Exit) -> std::io::Result<()> {
     let mut buf = vec![0; CHUNK_BYTES];
-    let mut offset = 0;
-    loop {
+    let (mut offset, mut left) = (0, LAST_BYTES);
+    while left > 0 {
         let read = tokio::select! {
             biased;
             read = master.read(&mut buf) => read?,
@@ -269,7 +271,11 @@ async fn show(master: &Master, outgoing: &Outgoing, mut exit: Exit) -> std::io::
         }
         outgoing.data(Kind::Terminal, offset, &buf[..read]).await?;
         offset += read as u64;
+        if exit.borrow().is_some() {
+            left = left.saturating_sub(read);
+        }
     }
+    Ok(())
 }
 
 async fn type_in(
@@ -311,4 +317,56 @@ async fn pass_signal(server: &Server, exec: ExecId, signal: i32) {
 
 fn out_of_place() -> Failure {
     Failure::new(FailureKind::BadRequest, "bytes for a stream that this operation does not have")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use agent_protocol::exit::{How, KilledBy};
+
+    use super::*;
+    use crate::server::{Socket, connection::split};
+
+    #[test]
+    fn a_background_process_that_writes_for_ever_does_not_keep_the_exit_back() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (socket, mut client) = Socket::with_client();
+            client.set_nonblocking(true).unwrap();
+            let (_, outgoing) = split(socket);
+            // The socket is full before the pipe is empty, so there always is more to come.
+            let (reader, writer) = std::io::pipe().unwrap();
+            rustix::pipe::fcntl_setpipe_size(&writer, LAST_BYTES).unwrap();
+            rustix::io::ioctl_fionbio(&writer, true).unwrap();
+            let reader = ReadEnd::new(reader.into()).unwrap();
+            let came = Cell::new(0);
+            let for_ever = async {
+                let mut buf = vec![0; CHUNK_BYTES];
+                loop {
+                    while (&writer).write(&buf).is_ok() {}
+                    while let Ok(read) = client.read(&mut buf) {
+                        came.set(came.get() + read);
+                    }
+                    assert!(came.get() < LAST_BYTES * 4, "it goes on for ever");
+                    tokio::task::yield_now().await;
+                }
+            };
+            let exit = ExitRecord {
+                how: How::Code(0),
+                core_dumped: false,
+                killed_by: KilledBy::Itself,
+                limit: None,
+                output_truncated: false,
+                ran_ms: 1,
+                at_unix_ms: 1,
+            };
+            let (_told, exit) = watch::channel(Some(exit));
+            tokio::select! {
+                ended = pump(&reader, Kind::Stdout, &outgoing, exit) => ended.unwrap(),
+                () = for_ever => {}
+            }
+            assert!(came.get() > LAST_BYTES / 2);
+        });
+    }
 }

@@ -6,6 +6,7 @@ use agent_protocol::{
     frame::Kind,
     message::{EventsRequest, LogFrom, LogRequest},
 };
+use tokio::task::yield_now;
 
 use super::{
     Server,
@@ -74,7 +75,10 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
             return Ok(());
         }
         tokio::select! {
-            () = woken => {}
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }
@@ -113,7 +117,10 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
             return Ok(());
         }
         tokio::select! {
-            () = woken => {}
+            // The last words come first: both may be true by the time that this task has its turn.
+            biased;
+            // Everybody else goes first: for what is told here a client may wait elsewhere.
+            () = woken => yield_now().await,
             _ = ending.wait_for(|ending| *ending) => {}
         }
     }

@@ -39,6 +39,9 @@ pub(crate) const MAX_CONNECTIONS: u32 = 512;
 /// The last of them are kept for short requests, so that `status` and `stop` work when streams use up the rest.
 const FOR_SHORT_REQUESTS: u32 = 64;
 
+/// Connections beyond those, which are told that init is busy; any more are closed without a word.
+const TOLD_BUSY: u32 = 32;
+
 /// From accept(2) to a whole request: a client of ours sends it at once.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 
@@ -75,9 +78,12 @@ pub(crate) async fn accept_all(server: Server, listener: Listener) {
             Ok(socket) if !admits(server.admission, &socket) => {
                 tracing::warn!("refused a connection from inside");
             }
+            Ok(_) if server.shared.connections.get() >= MAX_CONNECTIONS + TOLD_BUSY => {
+                tracing::warn!("closed a connection: too many are open");
+            }
             Ok(socket) => {
-                let server = server.clone();
-                spawn_local(async move { serve(server, socket).await });
+                let (server, open) = (server.clone(), Open::new(&server.shared));
+                spawn_local(async move { serve(server, socket, open).await });
             }
             Err(error) => {
                 // Out of descriptors or memory: those that are open go on, new ones wait in the backlog.
@@ -116,9 +122,8 @@ impl Drop for Open {
 }
 
 /// One connection from its first byte to its last.
-async fn serve(server: Server, socket: Socket) {
-    let busy = server.shared.connections.get() >= MAX_CONNECTIONS;
-    let _open = Open::new(&server.shared);
+async fn serve(server: Server, socket: Socket, _open: Open) {
+    let busy = server.shared.connections.get() > MAX_CONNECTIONS;
     let mut ending = server.shared.ending.subscribe();
     let features =
         if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
@@ -202,6 +207,8 @@ async fn dispatch(
             // Kept open to the end: its end is the news that init is gone.
             let waiting = &server.shared.wait_for_the_end;
             waiting.set(waiting.get() + 1);
+            // Whoever waits for the others to close counts them anew.
+            server.shared.connection_closed.notify_waiters();
             let gone = incoming.until_gone().await;
             waiting.set(waiting.get() - 1);
             gone
@@ -219,7 +226,11 @@ impl Server {
         };
         match timeout(LOOP_WITHIN, asked).await {
             Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Failure::new(FailureKind::Stopping, "the sandbox has ended")),
+            Ok(None) if self.asks.is_closed() => {
+                Err(Failure::new(FailureKind::Stopping, "the sandbox has ended"))
+            }
+            // The loop goes on, so it was this question that it could not answer.
+            Ok(None) => Err(Failure::new(FailureKind::Internal, "init met a fault of its own")),
             Err(_) => Err(Failure::new(FailureKind::Deadline, "init did not answer itself in time")),
         }
     }
@@ -242,3 +253,6 @@ async fn reply(outgoing: &Outgoing, message: &ServerMessage) {
         tracing::debug!("a client did not take its reply");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,11 +27,6 @@ impl ReadEnd {
         self.0.async_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut *buf)?)).await
     }
 
-    /// How many bytes are there now.
-    pub(crate) fn waiting(&self) -> io::Result<usize> {
-        Ok(usize::try_from(rustix::io::ioctl_fionread(self.0.get_ref())?).unwrap_or(usize::MAX))
-    }
-
     /// Reads what is there now; `None` where nothing is.
     pub(crate) fn read_now(&self, buf: &mut [u8]) -> io::Result<Option<usize>> {
         match rustix::io::read(self.0.get_ref(), buf) {

@@ -43,6 +43,21 @@ impl Listener {
 }
 
 impl Socket {
+    /// A connection whose other end the test has.
+    #[cfg(test)]
+    pub(crate) fn with_client() -> (Self, std::os::unix::net::UnixStream) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Self(sys::watch(ours.into(), Interest::READABLE | Interest::WRITABLE).unwrap()), theirs)
+    }
+
+    /// Writes until nothing more fits.
+    #[cfg(test)]
+    pub(crate) fn fill(&self) {
+        while rustix::net::send(self, &[b'.'; 1024], SendFlags::NOSIGNAL).is_ok() {}
+        while rustix::net::send(self, b".", SendFlags::NOSIGNAL).is_ok() {}
+    }
+
     /// Reads what is there, at least one byte; 0 is the end.
     pub(crate) async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         // Tried before waiting: `closed` may have taken the readiness of bytes that are still there.

@@ -77,8 +77,13 @@ impl Screen {
             .unwrap_or_else(|_| emulator::blank())
     }
 
+    /// The bytes that show as much of it as a terminal of another size has room for. The stream cannot go on there.
+    pub(crate) fn excerpt(&self, cols: u16, rows: u16) -> Vec<u8> {
+        catch_unwind(AssertUnwindSafe(|| emulator::excerpt(&self.model, cols.max(1), rows.max(1))))
+            .unwrap_or_else(|_| emulator::blank())
+    }
+
     /// The rows shown, without styles and without the blanks at their ends.
-    #[cfg(test)]
     pub(crate) fn text(&self) -> Vec<String> {
         self.model.text()
     }

@@ -33,10 +33,10 @@ const REPAINT_BEHIND: u64 = 256 * 1024;
 /// Notices kept. A viewer that misses one learns the present state from the next.
 const KEPT_NOTICES: usize = 64;
 
-/// Brings the picture back to the modes of a fresh terminal, below what the last program left on it: cancel an
-/// open sequence, reset softly, leave the alternate screen, switch off reports that a shell would type.
-const NEW_PROGRAM: &[u8] =
-    b"\x18\x1b[!p\x1b[?1049l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?7;25h\x1b[r\x1b[0m\x1b(B\x0f\x1b[999B\r\n";
+/// Brings the picture back to the modes of a fresh terminal, as after a login: cancel an open sequence, reset
+/// softly, leave the alternate screen, switch off reports that a shell would type.
+const PROGRAM_OVER: &[u8] =
+    b"\x18\x1b[!p\x1b[?1049l\x1b[?9;1000;1002;1003;1004;1005;1006;1015;2004l\x1b[?7;25h\x1b[r\x1b[0m\x1b(B\x0f";
 
 /// Viewers at most.
 pub(crate) const MAX_VIEWERS: usize = 128;
@@ -62,6 +62,8 @@ pub(crate) struct Cursor {
     notice: u64,
     style: Style,
     repaint: bool,
+    /// The viewer's terminal had the agent's size when it was painted last.
+    fits: bool,
 }
 
 /// What a viewer can make of a gap.
@@ -81,7 +83,13 @@ pub(crate) enum Step {
     /// The bytes at `offset` are in the buffer that was handed in.
     Bytes { offset: u64 },
     /// Paint this, then go on at `offset`.
-    Picture { offset: u64, picture: Vec<u8>, size: TerminalSize },
+    Picture {
+        offset: u64,
+        picture: Vec<u8>,
+        size: TerminalSize,
+        /// It is an excerpt for a terminal of another size, and so is all that comes until that changes.
+        excerpt: bool,
+    },
     /// The bytes up to `offset` are gone.
     Skipped { offset: u64 },
     /// Nothing, until something changes.
@@ -91,8 +99,18 @@ pub(crate) enum Step {
 struct Viewer {
     wants_to_type: bool,
     size: Option<TerminalSize>,
-    /// It said its size again: whatever was on its own terminal may be gone.
-    repaint: bool,
+    repaint: Repaint,
+}
+
+/// Whether a viewer has said its size since it was told something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Repaint {
+    #[default]
+    No,
+    /// A new one: whatever was on its own terminal may be gone.
+    Resized,
+    /// The same again, to ask for a picture. From then on it has a screen, even if it began with bytes.
+    Asked,
 }
 
 /// The agent's terminal.
@@ -161,6 +179,12 @@ impl Terminal {
         self.screen.panics()
     }
 
+    /// The rows that the picture shows.
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> Vec<String> {
+        self.screen.text()
+    }
+
     /// The kept output, for readers that are no viewers.
     pub(crate) fn ring(&self) -> &Ring {
         &self.ring
@@ -182,7 +206,9 @@ impl Terminal {
     /// What the terminal itself answers to questions in the output, where no viewer's terminal is there to do it.
     pub(crate) fn take_replies(&mut self) -> Vec<u8> {
         let replies = self.screen.take_replies();
-        if self.lease.is_some() { Vec::new() } else { replies }
+        let holder = self.lease.and_then(|holder| self.viewers.get(&holder));
+        // A viewer without a size is a pipe and answers nothing.
+        if holder.is_some_and(|holder| holder.size.is_some()) { Vec::new() } else { replies }
     }
 
     /// The number of the run that is about to start.
@@ -192,21 +218,27 @@ impl Terminal {
         id
     }
 
-    /// A new program runs. It starts on a terminal in its default modes, as after a login.
+    /// A new program runs.
     pub(crate) fn started(&mut self, session: SessionId, pid: u32) {
-        if self.session.is_some() {
-            self.screen.feed(NEW_PROGRAM);
-        }
         self.session = Some(session);
         self.unread.begin(self.ring.end());
         self.notice(Notice::Started(SessionStarted { session, pid }));
     }
 
-    /// The program ended.
+    /// The program ended. Unless everything ends with it, the picture says so below the last output, so that who
+    /// comes later reads it too, and the next program begins below that on a terminal in its default modes.
     pub(crate) fn ended(&mut self, exit: ExitRecord, next: Next) {
-        if let Some(session) = self.session {
-            self.notice(Notice::Ended(Box::new(SessionEnded { session, exit, next })));
+        let Some(session) = self.session else { return };
+        let ended = SessionEnded { session, exit, next };
+        if ended.next != Next::End {
+            self.screen.feed(PROGRAM_OVER);
+            let rows = self.screen.text();
+            let free = rows.iter().rposition(|row| !row.is_empty()).map_or(0, |last| last + 1);
+            let scroll = if free == rows.len() { "\n" } else { "" };
+            let words: String = ended.to_string().chars().filter(|c| !c.is_control()).collect();
+            self.screen.feed(format!("\x1b[{};1H{scroll}[{words}]\r\n", free + 1).as_bytes());
         }
+        self.notice(Notice::Ended(Box::new(ended)));
     }
 
     /// Lets a viewer in. The size that the terminal has to get is in [`Attached::size`].
@@ -217,8 +249,10 @@ impl Terminal {
         let viewer = ViewerId(self.next_viewer);
         self.next_viewer += 1;
         let wants_to_type = request.lease != LeaseWish::Watch;
-        self.viewers
-            .insert(viewer, Viewer { wants_to_type, size: request.size.map(within_bounds), repaint: false });
+        self.viewers.insert(
+            viewer,
+            Viewer { wants_to_type, size: request.size.map(within_bounds), repaint: Repaint::No },
+        );
         if request.lease == LeaseWish::TakeOver || (wants_to_type && self.lease.is_none()) {
             self.give_lease(Some(viewer));
         }
@@ -230,7 +264,7 @@ impl Terminal {
             Style::Screen => self.first_notice + self.notices.len() as u64,
             Style::Bytes => self.first_notice,
         };
-        let cursor = Cursor { viewer, offset, notice, style, repaint: style == Style::Screen };
+        let cursor = Cursor { viewer, offset, notice, style, repaint: style == Style::Screen, fits: true };
         Some((
             cursor,
             Attached { viewer, session: self.session, lease: self.lease_for(viewer), size: self.size },
@@ -269,12 +303,14 @@ impl Terminal {
         }
     }
 
-    /// A viewer's own terminal has this size now; it counts while that viewer may type. The viewer is painted anew
-    /// in every case: it says an unchanged size to ask for that.
+    /// A viewer's own terminal has this size now; it counts while that viewer may type. A viewer with a screen is
+    /// painted anew in every case; it says an unchanged size to ask for that.
     pub(crate) fn viewer_resized(&mut self, viewer: ViewerId, size: TerminalSize) {
         if let Some(this) = self.viewers.get_mut(&viewer) {
-            this.size = Some(within_bounds(size));
-            this.repaint = true;
+            let size = Some(within_bounds(size));
+            this.repaint =
+                this.repaint.max(if this.size == size { Repaint::Asked } else { Repaint::Resized });
+            this.size = size;
         }
         if self.lease == Some(viewer) {
             self.follow_holder();
@@ -289,9 +325,18 @@ impl Terminal {
 
     /// What comes next for the viewer at `cursor`; bytes are appended to `out`, at most `most` of them.
     pub(crate) fn step(&mut self, cursor: &mut Cursor, most: usize, out: &mut Vec<u8>) -> Step {
-        let asked =
-            self.viewers.get_mut(&cursor.viewer).is_some_and(|viewer| std::mem::take(&mut viewer.repaint));
-        if cursor.repaint || (asked && cursor.style == Style::Screen) {
+        let said = self.viewers.get_mut(&cursor.viewer).map(|viewer| std::mem::take(&mut viewer.repaint));
+        if said == Some(Repaint::Asked) {
+            cursor.style = Style::Screen;
+        }
+        let said_size = said.is_some_and(|said| said != Repaint::No);
+        if cursor.repaint || (said_size && cursor.style == Style::Screen) {
+            return self.picture(cursor);
+        }
+        let fits = self.fits(cursor.viewer);
+        if fits != cursor.fits {
+            // On a terminal of another size lines fold elsewhere: bytes alone would not show the same.
+            cursor.style = Style::Screen;
             return self.picture(cursor);
         }
         let behind = self.ring.end() - cursor.offset;
@@ -309,8 +354,10 @@ impl Terminal {
         let barrier = match self.notices.get(place) {
             Some((at, notice)) if *at <= cursor.offset => {
                 cursor.notice += 1;
-                // The screen was reset for the new program; bytes alone do not tell a viewer so.
-                cursor.repaint = cursor.style == Style::Screen && matches!(notice, Notice::Started(_));
+                // The screen was reset and says why; bytes alone do not tell a viewer so.
+                let changed = matches!(notice, Notice::Ended(ended) if ended.next != Next::End)
+                    || matches!(notice, Notice::Started(_));
+                cursor.repaint = cursor.style == Style::Screen && changed;
                 return Step::Notice(notice.clone());
             }
             Some((at, _)) => *at,
@@ -318,6 +365,9 @@ impl Terminal {
         };
         if cursor.offset == barrier {
             return Step::Wait;
+        }
+        if !fits {
+            return self.picture(cursor);
         }
         let most = most.min(usize::try_from(barrier - cursor.offset).unwrap_or(usize::MAX));
         let offset = cursor.offset;
@@ -331,7 +381,19 @@ impl Terminal {
     fn picture(&mut self, cursor: &mut Cursor) -> Step {
         cursor.repaint = false;
         cursor.offset = self.ring.end();
-        Step::Picture { offset: cursor.offset, picture: self.screen.snapshot(), size: self.size }
+        cursor.fits = self.fits(cursor.viewer);
+        let size = self.viewers.get(&cursor.viewer).and_then(|viewer| viewer.size).filter(|_| !cursor.fits);
+        let picture = match size {
+            None => self.screen.snapshot(),
+            Some(TerminalSize { columns, rows }) => self.screen.excerpt(columns, rows),
+        };
+        Step::Picture { offset: cursor.offset, picture, size: self.size, excerpt: !cursor.fits }
+    }
+
+    /// Whether a viewer's terminal has the agent's size. One that never said a size is taken to.
+    fn fits(&self, viewer: ViewerId) -> bool {
+        let size = self.viewers.get(&viewer).and_then(|viewer| viewer.size);
+        size.is_none_or(|size| size == self.size)
     }
 
     fn heir(&self, viewer: ViewerId) -> Option<ViewerId> {

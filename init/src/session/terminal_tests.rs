@@ -79,7 +79,36 @@ fn an_exit_comes_behind_the_last_byte_and_before_the_next_run() {
     terminal.output(b"again");
     // The picture is what is new: modes that the first program left are gone.
     let told = all(&mut terminal, &mut cursor);
-    assert_eq!(told, ["bytes last words", "ended Code(3)", "started 2", "picture at 15"]);
+    assert_eq!(told, ["bytes last words", "ended Code(3)", "picture at 15", "started 2", "picture at 15"]);
+}
+
+#[test]
+fn who_comes_behind_an_exit_reads_why_and_a_new_program_begins_below() {
+    let mut terminal = Terminal::new(TerminalSize { columns: 60, rows: 5 });
+    started(&mut terminal);
+    terminal.output(b"\x1b[?1049h\x1b[2;3r\x1b[?25lfull screen");
+    terminal.ended(exit(3), Next::Restart { delay_ms: 5 });
+    terminal.output(b"again\r\nfull\r\nthe end");
+    terminal.ended(exit(4), Next::Parked { reason: "th\x1bree".into() });
+    assert_eq!(
+        terminal.text(),
+        ["again", "full", "the end", "[agent exited with code 4; parked: three]", ""]
+    );
+}
+
+#[test]
+fn a_viewer_of_bytes_becomes_one_with_a_screen_when_it_asks_for_a_picture() {
+    let mut terminal = Terminal::new(SIZE);
+    let from_start = AttachRequest { size: Some(SIZE), ..request(LeaseWish::IfFree, AttachFrom::Offset(0)) };
+    let (mut cursor, attached) = terminal.attach(&from_start).unwrap();
+    terminal.output(b"bytes");
+    assert_eq!(all(&mut terminal, &mut cursor), ["lease Some(1)", "bytes bytes"]);
+    terminal.viewer_resized(attached.viewer, TerminalSize { columns: 90, rows: 24 });
+    assert_eq!(all(&mut terminal, &mut cursor), ["90x24"]);
+    terminal.viewer_resized(attached.viewer, TerminalSize { columns: 90, rows: 24 });
+    assert_eq!(all(&mut terminal, &mut cursor), ["picture at 5"]);
+    terminal.viewer_resized(attached.viewer, SIZE);
+    assert_eq!(all(&mut terminal, &mut cursor), ["picture at 5", "80x24"]);
 }
 
 #[test]
@@ -174,6 +203,28 @@ fn a_viewer_that_says_its_size_again_is_painted_anew() {
 }
 
 #[test]
+fn a_viewer_of_another_size_gets_pictures_alone() {
+    let mut terminal = Terminal::new(SIZE);
+    let sized = |columns, rows| AttachRequest {
+        size: Some(TerminalSize { columns, rows }),
+        ..request(LeaseWish::IfFree, AttachFrom::Screen)
+    };
+    let (mut holder, _) = terminal.attach(&sized(80, 24)).unwrap();
+    let (mut other, attached) = terminal.attach(&sized(70, 30)).unwrap();
+    all(&mut terminal, &mut holder);
+    all(&mut terminal, &mut other);
+    terminal.output(b"new");
+    assert_eq!(all(&mut terminal, &mut holder), ["bytes new"]);
+    assert_eq!(all(&mut terminal, &mut other), ["picture at 3"]);
+    // With the lease its size is the agent's, and the other one's is not.
+    terminal.change_lease(attached.viewer, LeaseAction::TakeOver);
+    assert_eq!(all(&mut terminal, &mut other), ["picture at 3", "lease Some(2)", "70x30"]);
+    terminal.output(b" and on");
+    assert_eq!(all(&mut terminal, &mut other), ["bytes  and on"]);
+    assert_eq!(all(&mut terminal, &mut holder), ["picture at 10", "lease Some(2)", "70x30"]);
+}
+
+#[test]
 fn viewers_are_bounded_and_a_place_becomes_free_again() {
     let mut terminal = Terminal::new(SIZE);
     let watch = request(LeaseWish::Watch, AttachFrom::Screen);
@@ -189,7 +240,12 @@ fn questions_in_the_output_are_answered_only_where_nobody_else_does() {
     let mut terminal = Terminal::new(SIZE);
     terminal.output(b"\x1b[6n");
     assert_eq!(terminal.take_replies(), b"\x1b[1;1R");
-    terminal.attach(&request(LeaseWish::IfFree, AttachFrom::Screen)).unwrap();
+    let pipe = terminal.attach(&request(LeaseWish::IfFree, AttachFrom::Offset(0))).unwrap().1;
+    terminal.output(b"\x1b[6n");
+    assert_eq!(terminal.take_replies(), b"\x1b[1;1R", "a pipe answers nothing");
+    terminal.detach(pipe.viewer);
+    let with_terminal = AttachRequest { size: Some(SIZE), ..request(LeaseWish::IfFree, AttachFrom::Screen) };
+    terminal.attach(&with_terminal).unwrap();
     terminal.output(b"\x1b[6n");
     assert_eq!(terminal.take_replies(), b"", "the viewer's own terminal answers");
 }

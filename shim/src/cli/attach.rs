@@ -68,7 +68,7 @@ pub(crate) fn run(ctx: &Context, args: &AttachArgs) -> Result<ExitCode, CliError
         (_, true) => LeaseWish::TakeOver,
         _ => LeaseWish::IfFree,
     };
-    match view(&sandbox, lease, args.keys.keys(), false).map_err(|error| cannot(&sandbox, &error))? {
+    match view(&sandbox, lease, args.keys.keys(), Viewer::Later).map_err(|error| cannot(&sandbox, &error))? {
         AttachOutcome::Detached => Ok(ExitCode::SUCCESS),
         AttachOutcome::Ended(exit) => Ok(ExitCode::from(exit.how.shell_code())),
         AttachOutcome::Interrupted(signal) => Err(interrupted(signal as i32)),
@@ -83,18 +83,28 @@ pub(crate) fn run(ctx: &Context, args: &AttachArgs) -> Result<ExitCode, CliError
     }
 }
 
+/// Which viewer of an agent it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Viewer {
+    /// The one that the agent was started for.
+    First,
+    /// One that comes to what runs.
+    Later,
+}
+
 /// Shows the agent's terminal until the person leaves or it ends.
 pub(super) fn view(
     sandbox: &Sandbox,
     lease: LeaseWish,
     keys: DetachKeys,
-    forward_interrupts: bool,
+    viewer: Viewer,
 ) -> Result<AttachOutcome, AttachError> {
     let connection = sandbox.connect(Instant::now() + PATIENCE)?;
     let options = AttachOptions {
         lease,
         keys,
-        forward_interrupts,
+        from_start: viewer == Viewer::First,
+        forward_interrupts: viewer == Viewer::First,
         streams: Streams::inherited(),
         start_patience: PATIENCE,
     };

@@ -2,7 +2,7 @@
 
 use std::{env, path::PathBuf};
 
-use super::error::CliError;
+use super::{error::CliError, output::tell};
 use crate::sandbox::{StateError, paths::DataDir};
 
 // Flags that every subcommand takes. A doc comment would become the help of the subcommand.
@@ -58,7 +58,7 @@ impl Context {
     /// Tells progress and circumstances, with `-v`.
     pub(crate) fn say(&self, text: impl std::fmt::Display) {
         if self.global.verbose > 0 {
-            eprintln!("{text}");
+            tell(&text.to_string());
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{
     output::{print_json, print_line},
     resolve, stop,
 };
-use crate::sandbox::{LOCK_PATIENCE, StateError};
+use crate::sandbox::{LOCK_PATIENCE, StateError, stop as stop_sandbox, sweep_unfinished};
 
 /// Remove a sandbox with its home and work
 ///
@@ -41,12 +41,18 @@ pub(crate) fn run(ctx: &Context, args: &DestroyArgs) -> Result<ExitCode, CliErro
         Err(StateError::NotFound(_)) => {}
         lock => {
             let _lock = lock?;
+            // Before we had the lock, another command can have started it, or a monitor that was slow have come so far.
+            if sandbox.is_alive() {
+                stop_sandbox::force(&sandbox)?;
+            }
             sandbox
                 .remove()
                 .map_err(StateError::io(format!("removing {}", sandbox.folder().display())))
                 .map_err(|error| CliError::from(error).hint("run it again to remove the rest"))?;
         }
     }
+    // Whoever cleans up does not want to see the remains of a start that was killed.
+    sweep_unfinished(&ctx.data);
     if ctx.global.json {
         print_json(&serde_json::json!({ "name": name, "destroyed": true }))?;
     } else {

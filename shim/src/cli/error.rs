@@ -183,6 +183,14 @@ impl From<StateError> for CliError {
                     path.display()
                 ),
             ),
+            StateError::Foreign { folder, .. } => with(
+                Kind::Failed,
+                &format!(
+                    "where all in it is your own, make it yours alone (`chown`, `chmod 700 {}`); or be the user it \
+                     belongs to, or set AGENT_SHIM_DATA to a folder of your own",
+                    folder.display()
+                ),
+            ),
             StateError::Newer { .. } => with(Kind::Failed, "use the newer agent-shim that wrote it"),
             StateError::NoDataDir => with(Kind::Requirement, "set HOME, XDG_DATA_HOME or AGENT_SHIM_DATA"),
             StateError::Io { source, .. } => with(Kind::Failed, io_hint(source)),

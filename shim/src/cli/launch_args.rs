@@ -10,6 +10,7 @@ use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 use super::{
     context::Context,
     error::{CliError, Kind},
+    output::tell,
     resolve::{self, Place},
     values::{self, MountValue},
 };
@@ -120,7 +121,7 @@ impl LaunchArgs {
     pub(crate) fn prepare(&self, ctx: &Context, stay: Stay) -> Result<Ready, CliError> {
         let (place, name) = self.what(ctx)?;
         match place {
-            Place::Sandbox(sandbox) => self.prepare_existing(sandbox, stay),
+            Place::Sandbox(sandbox) => self.prepare_existing(ctx, sandbox, stay),
             Place::Project(project) => self.prepare_new(ctx, &project, name, stay),
         }
     }
@@ -141,7 +142,7 @@ impl LaunchArgs {
         }
     }
 
-    fn prepare_existing(&self, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
+    fn prepare_existing(&self, ctx: &Context, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
         let lock = sandbox.lock(LOCK_PATIENCE)?;
         let before = sandbox.record()?;
         if sandbox.is_alive() {
@@ -153,6 +154,9 @@ impl LaunchArgs {
         }
         let mut record = before.clone();
         self.apply(&mut record, stay)?;
+        if ctx.global.dry_run {
+            return Ok(Ready { sandbox, record, is_new: false, lock });
+        }
         if self.fresh {
             sandbox.discard_work().map_err(StateError::io("discarding what the agent wrote"))?;
         }
@@ -219,15 +223,19 @@ impl LaunchArgs {
         limits.memory_bytes = self.memory.or(limits.memory_bytes);
         limits.milli_cpus = self.cpus.or(limits.milli_cpus);
         limits.pids = self.pids.or(limits.pids);
-        record.on_agent_exit = match stay {
-            Stay::Up => OnAgentExit::Stay,
-            Stay::UntilAgentEnds => OnAgentExit::End,
+        let (on_agent_exit, usual) = match stay {
+            Stay::Up => (OnAgentExit::Stay, RestartPolicy::OnFailure),
+            Stay::UntilAgentEnds => (OnAgentExit::End, RestartPolicy::Never),
         };
-        record.restart = match (self.restart, stay) {
-            (Some(RestartValue::Always), _) => RestartPolicy::Always,
-            (Some(RestartValue::OnFailure), _) | (None, Stay::Up) => RestartPolicy::OnFailure,
-            (Some(RestartValue::Never), _) | (None, Stay::UntilAgentEnds) => RestartPolicy::Never,
+        record.restart = match self.restart {
+            Some(RestartValue::Always) => RestartPolicy::Always,
+            Some(RestartValue::OnFailure) => RestartPolicy::OnFailure,
+            Some(RestartValue::Never) => RestartPolicy::Never,
+            // What was asked for once stays, unless it was for the other way to run it.
+            None if record.on_agent_exit == on_agent_exit => record.restart,
+            None => usual,
         };
+        record.on_agent_exit = on_agent_exit;
         record.remove = self.rm;
         Ok(())
     }
@@ -251,7 +259,7 @@ impl Ready {
     ) -> Result<(Sandbox, Started), CliError> {
         if ctx.global.debug {
             match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, false) {
-                Ok(text) => eprintln!("{text}"),
+                Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),
             }

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use super::{
     context::Context,
     error::CliError,
-    output::{clean, print_json, print_table},
+    output::{clean, print_json, print_table, tell},
 };
 use crate::sandbox::{
     Sandbox, observe_all,
@@ -37,7 +37,7 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<ExitCode, CliError> 
     for view in &views {
         let reason = view.reason.as_ref().filter(|_| view.state == State::Error);
         if let Some(note) = view.stuck.as_ref().or(reason) {
-            eprintln!("{}: {}", view.name, clean(note));
+            tell(&format!("{}: {}", view.name, clean(note)));
         }
     }
     Ok(ExitCode::SUCCESS)

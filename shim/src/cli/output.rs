@@ -75,6 +75,11 @@ pub(crate) fn print_line(text: &str) -> Result<(), CliError> {
     Ok(writeln!(io::stdout(), "{text}")?)
 }
 
+/// Tells a person something beside the output. Where nobody can be told, the work goes on all the same.
+pub(crate) fn tell(text: &str) {
+    drop(writeln!(io::stderr(), "{text}"));
+}
+
 /// Prints rows in columns as wide as their widest cell; the last column may be of any width.
 pub(crate) fn print_table(rows: &[Vec<String>]) -> Result<(), CliError> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

@@ -6,7 +6,7 @@ use super::{
     context::Context,
     error::{CliError, Kind},
 };
-use crate::sandbox::{Sandbox, name::Name};
+use crate::sandbox::{Sandbox, StateError, name::Name};
 
 /// The sandbox of that name; without one, the one whose project we are in.
 pub(crate) fn sandbox(ctx: &Context, name: Option<&str>) -> Result<Sandbox, CliError> {
@@ -68,10 +68,12 @@ pub(crate) enum Place {
 /// A name means a sandbox if there is one, everything else is a folder.
 pub(crate) fn place(ctx: &Context, text: Option<&str>) -> Result<Place, CliError> {
     let text = text.unwrap_or(".");
-    if let Ok(name) = text.parse::<Name>()
-        && let Ok(sandbox) = Sandbox::find(&ctx.data, &name)
-    {
-        return Ok(Place::Sandbox(sandbox));
+    if let Ok(name) = text.parse::<Name>() {
+        match Sandbox::find(&ctx.data, &name) {
+            Ok(sandbox) => return Ok(Place::Sandbox(sandbox)),
+            Err(StateError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     let path = Path::new(text);
     let error = match path.canonicalize() {

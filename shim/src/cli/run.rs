@@ -3,10 +3,11 @@ use std::{io::IsTerminal, os::fd::AsFd, process::ExitCode, time::Duration};
 use agent_protocol::message::{LeaseWish, TerminalSize};
 
 use super::{
-    attach::{self, KeyArgs},
+    attach::{self, KeyArgs, Viewer},
     context::Context,
     error::{CliError, Kind},
     launch_args::{LaunchArgs, Stay},
+    output::tell,
 };
 use crate::{
     client::attach::AttachOutcome,
@@ -37,13 +38,13 @@ pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     }
     let (sandbox, started) = ready.start(ctx, terminal_size())?;
     // An agent that ends at once may take the sandbox with it before we are attached.
-    let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), true) {
+    let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
         Err(error) if sandbox.is_alive() => return Err(attach::cannot(&sandbox, &error)),
         outcome => outcome,
     };
     match outcome {
         Ok(AttachOutcome::Detached) => {
-            eprintln!("detached; `agent-shim attach {}` comes back", sandbox.name());
+            tell(&format!("detached; `agent-shim attach {}` comes back", sandbox.name()));
             Ok(ExitCode::SUCCESS)
         }
         Ok(AttachOutcome::Ended(exit)) => {

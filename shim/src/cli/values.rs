@@ -1,6 +1,12 @@
 //! Values on the command line.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::Path,
+    time::Duration,
+};
 
 /// `--mount SRC:DST[:ro]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,20 +77,32 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     )
 }
 
+/// Longest file of variables: the kernel takes less than that for a program's whole environment.
+const ENV_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+
 /// A file of `NAME=VALUE` lines; empty lines and those that begin with `#` are passed over.
 ///
 /// Values are taken as they are, without quotes or escapes: there is no one syntax for those.
 pub(crate) fn env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(failed)?;
+    file.take(ENV_FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > ENV_FILE_MAX_BYTES {
+        return Err(format!("{}: larger than {ENV_FILE_MAX_BYTES} bytes", path.display()));
+    }
     parse_env(&text).map_err(|line| format!("{}:{line}: write NAME=VALUE", path.display()))
 }
 
 fn parse_env(text: &str) -> Result<BTreeMap<String, String>, usize> {
-    text.lines()
+    // A pair whose name has a space in it was written with spaces around its `=`, and would set nothing.
+    let plain = |(name, _): &(String, String)| !name.contains(char::is_whitespace);
+    text.trim_start_matches('\u{feff}')
+        .lines()
         .enumerate()
         .map(|(at, line)| (at + 1, line.trim_start()))
         .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .map(|(at, line)| pair(line.strip_prefix("export ").unwrap_or(line)).map_err(|_| at))
+        .map(|(at, line)| pair(line.strip_prefix("export ").unwrap_or(line)).ok().filter(plain).ok_or(at))
         .collect()
 }
 
@@ -141,5 +159,8 @@ mod tests {
         let expected = [("A", "1"), ("B", "x y"), ("C", "=")];
         assert_eq!(parsed, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         assert_eq!(parse_env("A=1\nwrong\n"), Err(2));
+        assert_eq!(parse_env("A = 1\n"), Err(1));
+        assert_eq!(parse_env("\u{feff}A=1\r\n").unwrap()["A"], "1");
+        assert!(env_file(Path::new("/dev/zero")).unwrap_err().contains("larger than"));
     }
 }

@@ -6,7 +6,9 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::fs::{
+    CWD, MemfdFlags, Mode, OFlags, ResolveFlags, SealFlags, fcntl_add_seals, memfd_create, openat2,
+};
 
 /// Largest file that is copied in; a secret or a table of /etc has a few kilobytes.
 pub const COPY_MAX_BYTES: u64 = 1024 * 1024;
@@ -24,7 +26,16 @@ pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
 pub fn sealed_copy(path: &Path) -> io::Result<OwnedFd> {
     // Not waiting for a writer, should it be a pipe by now.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    copy_of(OpenOptions::new().read(true).custom_flags(flags).open(path)?)
+}
+
+/// The same for a path that was resolved when it was given: a symbolic link in it now is not the caller's.
+pub fn sealed_copy_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    copy_of(openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?.into())
+}
+
+fn copy_of(file: File) -> io::Result<OwnedFd> {
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a file"));
     }

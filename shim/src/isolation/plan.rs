@@ -185,6 +185,8 @@ pub enum Origin {
 pub enum Content {
     /// This text.
     Text(String),
+    /// The same of a file that the caller gave, reached without any symbolic link: an agent may have made one since.
+    Given(#[serde(serialize_with = "lossy")] PathBuf),
     /// What this file of the host holds at launch. The plan never holds it, so that printing one shows no secret.
     Of(#[serde(serialize_with = "lossy")] PathBuf),
 }

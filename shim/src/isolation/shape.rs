@@ -15,7 +15,7 @@ const RESERVED: [&str; 6] = ["/proc", "/dev", "/sys", "/etc", "/run/agent", "/ru
 const OCCUPIED: [&str; 10] =
     ["/", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/run", WORKSPACE, HOME, "/tmp"];
 
-/// Lists the mounts for `request`, in order. Makes no system call.
+/// Lists the mounts for `request`, in order. Looks at the host, to find what must stay hidden.
 pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     let mut mounts = request.environment.mounts.clone();
     let dir = |at: &str, mode| Mount::Dir { at: at.to_owned(), mode };
@@ -24,6 +24,13 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         Mount::text("/etc/hostname", format!("{}\n", request.name)),
         Mount::text("/etc/hosts", hosts(&request.name)),
         Mount::Proc { at: at("/proc") },
+    ]);
+    // Settings of the sandbox's own namespaces belong to its user. Where namespaces may be nested it stays open: the
+    // kernel allows a new /proc only to those who see a whole one.
+    if !request.nested_namespaces {
+        mounts.push(Mount::system("/proc/sys"));
+    }
+    mounts.extend([
         Mount::Dev { at: at("/dev") },
         Mount::Tmpfs { at: at("/dev/shm"), size_bytes: SHARED_MEMORY_BYTES, mode: 0o1777 },
         Mount::Seal { at: at("/dev") },
@@ -39,7 +46,7 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         mounts.push(Mount::File {
             at: format!("{SECRETS}/{}", secret.name),
             mode: 0o400,
-            content: Content::Of(secret.source.clone()),
+            content: Content::Given(secret.source.clone()),
         });
     }
     mounts.extend([
@@ -99,10 +106,11 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
         }
     }
     check_unmoved(&request.workspace, WORKSPACE)?;
-    for mount in &request.mounts {
+    for (index, mount) in request.mounts.iter().enumerate() {
         check_unmoved(&mount.source, &mount.at)?;
+        let earlier = request.mounts[..index].iter().map(|earlier| (&earlier.source, earlier.at.as_str()));
         // An earlier session can have put a link where the mount point is to be made, and making it would follow.
-        for (folder, base) in given {
+        for (folder, base) in given.iter().map(|(folder, base)| (*folder, *base)).chain(earlier) {
             if let Ok(below) = Path::new(&mount.at).strip_prefix(base)
                 && let Some(link) = symlink_on_the_way(folder, below)
             {
@@ -114,6 +122,10 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
     for secret in &request.secrets {
         let refuse = |why: String| IsolationError::Secret { name: secret.name.clone(), why };
         let file = || format!("{}: ", secret.source.display());
+        // The agent may have put a link there since, to a file that the person never meant.
+        if let Err(error) = check_unmoved(&secret.source, SECRETS) {
+            return Err(refuse(error.to_string()));
+        }
         match fs::metadata(&secret.source) {
             Ok(found) if found.is_file() => {}
             Ok(_) => return Err(refuse(file() + "not a file")),
@@ -136,8 +148,11 @@ fn check_unmoved(source: &Path, at: &str) -> Result<(), IsolationError> {
 /// Covers what must stay hidden where `mount` would show it, and refuses a mount that is nothing but that.
 fn masks(mount: &UserMount, request: &Request) -> Result<Vec<Mount>, IsolationError> {
     let mut masks = Vec::new();
-    for hidden in &request.hidden {
-        if mount.source.starts_with(hidden) && !mount.source.starts_with(request.folder.join("work")) {
+    // Sources have no links in their paths, and the data folder can have: a home is often reached through one.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let work = real(&request.folder.join("work"));
+    for hidden in request.hidden.iter().map(|hidden| real(hidden)) {
+        if mount.source.starts_with(&hidden) && !mount.source.starts_with(&work) {
             return Err(refuse(&mount.source, &mount.at, "it is part of the state of agent-shim"));
         }
         if let Ok(below) = hidden.strip_prefix(&mount.source)

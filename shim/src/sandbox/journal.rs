@@ -94,7 +94,11 @@ impl Journal {
         let mut bytes = serde_json::to_vec(&line)?;
         bytes.push(b'\n');
         // One write: a kill in between leaves whole lines.
-        self.file.write_all(&bytes)?;
+        if let Err(error) = self.file.write_all(&bytes) {
+            // A full disk took a part of it, which would spoil the next line.
+            self.file.set_len(self.bytes)?;
+            return Err(error);
+        }
         self.bytes += bytes.len() as u64;
         self.next += 1;
         Ok(())
@@ -105,7 +109,11 @@ impl Journal {
             return Ok(());
         }
         let path = self.folder.join(EVENTS_FILE);
-        fs::rename(&path, self.folder.join(OLD_EVENTS_FILE))?;
+        match fs::rename(&path, self.folder.join(OLD_EVENTS_FILE)) {
+            // The last try came so far.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
         self.bytes = 0;
         Ok(())
@@ -268,6 +276,17 @@ mod tests {
         journal.note_event(&event(5)).unwrap();
         assert_eq!(lines(temp.path())[0]["event"], "events-lost");
         assert_eq!(lines(temp.path())[0]["count"], 4);
+    }
+
+    #[test]
+    fn a_rotation_that_came_half_way_is_taken_up_again() {
+        let temp = TempDir::new();
+        let mut journal = Journal::open(temp.path()).unwrap();
+        journal.note_event(&event(1)).unwrap();
+        journal.bytes = ROTATE_BYTES;
+        fs::rename(temp.path().join(EVENTS_FILE), temp.path().join(OLD_EVENTS_FILE)).unwrap();
+        journal.note_event(&event(2)).unwrap();
+        assert_eq!(lines(temp.path())[0]["seq"], 2);
     }
 
     #[test]

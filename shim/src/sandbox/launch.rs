@@ -51,6 +51,8 @@ pub(crate) enum PrepareError {
     Isolation(#[from] IsolationError),
     #[error("the agent cannot be described to init: {0}")]
     Spec(String),
+    #[error("looking at the sandbox's folder")]
+    Folder(#[source] io::Error),
     #[error("finding an id for the sandbox")]
     Caller(#[source] io::Error),
 }
@@ -62,6 +64,11 @@ pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationErro
             Ok(Box::new(Bubblewrap::find(&env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))?))
         }
     }
+}
+
+/// Whether init takes it for the name of a terminal type.
+fn is_terminal_type(term: &str) -> bool {
+    (1..=63).contains(&term.len()) && term.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Decides a start. Looks at the host, changes nothing.
@@ -79,7 +86,8 @@ pub(crate) fn prepare(
     let variables = environment.variables.clone();
     let request = Request {
         name: record.name.to_string(),
-        folder: sandbox.folder().to_owned(),
+        // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
+        folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
         workspace: record.project.clone(),
         environment,
         mounts: record.mounts.iter().map(user_mount).collect(),
@@ -103,7 +111,9 @@ pub(crate) fn prepare(
         dies_with_parent: false,
     };
     let plan = layer.plan(&request)?;
-    let spec = spec::spec_for(record, &variables, size, plan.limits.init_max_processes);
+    // Only who starts an agent to look at it has told us of a terminal.
+    let term = size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
+    let spec = spec::spec_for(record, &variables, size, term.as_deref(), plan.limits.init_max_processes);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
@@ -122,7 +132,7 @@ impl PrepareError {
                 failure(Cause::Requirement, Some(hint.to_owned()))
             }
             Self::Spec(_) => failure(Cause::Request, None),
-            Self::Environment(_) | Self::Caller(_) => failure(Cause::Other, None),
+            Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }
     }
 }

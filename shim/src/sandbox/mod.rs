@@ -77,8 +77,8 @@ pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// What the folder of a sandbox is called while it is made.
 const DRAFT: &str = ".new-";
 
-/// A draft this old belongs to nobody: one is made in milliseconds.
-const DRAFT_AGE: Duration = Duration::from_mins(1);
+/// A draft this old that nobody has locked belongs to nobody: it is locked as soon as it is made.
+const DRAFT_AGE: Duration = Duration::from_secs(1);
 
 /// Folders of a sandbox that hold what the agent wrote; `--fresh` empties them.
 const AGENTS_FOLDERS: [&str; 3] = ["home", "tmp", "work"];
@@ -108,6 +108,14 @@ pub enum StateError {
         path: PathBuf,
         /// What is wrong with it.
         problem: String,
+    },
+    /// Somebody else can change it.
+    #[error("{} cannot be trusted: {why}", .folder.display())]
+    Foreign {
+        /// The folder of all sandboxes.
+        folder: PathBuf,
+        /// Who can.
+        why: String,
     },
     /// The record was written by a later version.
     #[error("{} has version {found}; this agent-shim knows versions up to {known}", .path.display())]
@@ -153,6 +161,7 @@ pub struct Sandbox {
 impl Sandbox {
     /// The sandbox of that name, which must be there.
     pub fn find(data: &DataDir, name: &Name) -> Result<Self, StateError> {
+        data.check_owner()?;
         let folder = data.sandbox(name);
         match fs::symlink_metadata(&folder) {
             Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
@@ -176,6 +185,7 @@ impl Sandbox {
         let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
         let making = || format!("making {}", sandbox.folder.display());
         data.ensure().map_err(StateError::io(making()))?;
+        data.check_owner()?;
         sandbox.clear_place()?;
         sweep_unfinished(data);
         let draft = Self { name: name.clone(), folder: draft_folder(data, name) };
@@ -267,11 +277,17 @@ impl Sandbox {
     }
 
     /// Removes it from the disk. The record goes last: until then it can be seen, and removed by the next try.
+    /// A monitor that undoes a start may be doing the same.
     pub(crate) fn remove(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            if entry.file_name() != record::RECORD_FILE {
-                remove::remove_tree(&entry.path())?;
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        // Names, which hold the folder no longer open: where descriptors are scarce, each one counts.
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        for name in names.collect::<io::Result<Vec<_>>>()? {
+            if name != record::RECORD_FILE {
+                remove::remove_tree(&self.folder.join(name))?;
             }
         }
         remove::remove_tree(&self.folder)
@@ -349,7 +365,7 @@ fn draft_folder(data: &DataDir, name: &Name) -> PathBuf {
 }
 
 /// Removes drafts of commands that were killed. Best effort: the next one tries again.
-fn sweep_unfinished(data: &DataDir) {
+pub(crate) fn sweep_unfinished(data: &DataDir) {
     let Ok(entries) = fs::read_dir(data.agents()) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(DRAFT) {
@@ -357,10 +373,15 @@ fn sweep_unfinished(data: &DataDir) {
         }
         let age = entry.metadata().and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
         let name: Result<Name, _> = "draft".parse();
+        let is_folder = entry.file_type().is_ok_and(|found| found.is_dir());
         if let (Some(age), Ok(name)) = (age, name)
+            && is_folder
             && age > DRAFT_AGE
         {
-            drop(Sandbox { name, folder: entry.path() }.remove());
+            let draft = Sandbox { name, folder: entry.path() };
+            if let Ok(_lock) = draft.lock(Duration::ZERO) {
+                drop(draft.remove());
+            }
         }
     }
 }
@@ -418,6 +439,10 @@ mod tests {
         assert!(draft.exists(), "it may be in the making");
         let old = std::time::SystemTime::now() - 2 * DRAFT_AGE;
         fs::File::open(&draft).unwrap().set_modified(old).unwrap();
+        let maker = ChangeLock::take(&draft, Duration::ZERO).unwrap();
+        sweep_unfinished(&data);
+        assert!(draft.exists(), "somebody still makes it");
+        drop(maker);
         sweep_unfinished(&data);
         assert!(!draft.exists());
     }

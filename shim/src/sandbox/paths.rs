@@ -5,7 +5,7 @@ use std::{
     ffi::OsString,
     fs::{DirBuilder, ReadDir},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -59,8 +59,25 @@ impl DataDir {
         DirBuilder::new().recursive(true).mode(0o700).create(self.agents())
     }
 
+    /// Refuses a folder that somebody else can change: what its files say is done with our rights. It can be theirs
+    /// after `sudo` without a home of its own, or in a place that others prepared.
+    pub fn check_owner(&self) -> Result<(), StateError> {
+        // What cannot be looked at is an error of whoever wants something in it.
+        let Ok(found) = self.agents().metadata() else { return Ok(()) };
+        let (owner, mode) = (found.uid(), found.mode());
+        let why = if owner != rustix::process::geteuid().as_raw() {
+            format!("it belongs to user {owner}")
+        } else if mode & 0o022 != 0 {
+            format!("others may write to it (mode {:04o})", mode & 0o7777)
+        } else {
+            return Ok(());
+        };
+        Err(StateError::Foreign { folder: self.agents(), why })
+    }
+
     /// The names of all sandboxes, sorted. Entries that cannot be a sandbox's name are not ours.
     pub fn names(&self) -> Result<Vec<Name>, StateError> {
+        self.check_owner()?;
         let entries = match self.agents().read_dir() {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -81,12 +98,37 @@ fn sandbox_names(entries: ReadDir) -> Vec<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::{Sandbox, testing::TempDir};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, chown},
+    };
 
     fn chosen(variables: &[(&str, &str)]) -> Option<PathBuf> {
         let get = |name: &str| {
             variables.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value))
         };
         DataDir::from_variables(get).ok().map(|data| data.path().to_owned())
+    }
+
+    #[test]
+    fn a_folder_that_others_can_change_is_refused() {
+        let temp = TempDir::new();
+        let data = DataDir::at(temp.path().join("data"));
+        data.check_owner().unwrap();
+        data.ensure().unwrap();
+        data.check_owner().unwrap();
+        fs::set_permissions(data.agents(), fs::Permissions::from_mode(0o770)).unwrap();
+        assert!(matches!(data.names(), Err(StateError::Foreign { .. })));
+        fs::set_permissions(data.agents(), fs::Permissions::from_mode(0o700)).unwrap();
+        // Only root can make one for somebody else.
+        if rustix::process::geteuid().is_root() {
+            chown(data.agents(), Some(64_123), None).unwrap();
+            let error = data.names().unwrap_err().to_string();
+            assert!(error.contains("belongs to user 64123"), "{error}");
+            let name = "web".parse().unwrap();
+            assert!(matches!(Sandbox::find(&data, &name), Err(StateError::Foreign { .. })));
+        }
     }
 
     #[test]

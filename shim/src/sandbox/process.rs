@@ -2,7 +2,7 @@
 
 use std::{fs, sync::OnceLock};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::isolation::{Process, ProcessId};
 
@@ -41,6 +41,20 @@ pub(crate) fn kill(id: ProcessId) {
         // It may have ended since; a refusal of the kernel shows in the wait that follows.
         drop(process.signal(Signal::KILL));
     }
+}
+
+/// Kills and reaps every child of this process, which has one thread. Returns whether there may be more.
+pub(crate) fn kill_children() -> bool {
+    let me = std::process::id();
+    let children = fs::read_to_string(format!("/proc/self/task/{me}/children")).unwrap_or_default();
+    let mut any = false;
+    for child in children.split_ascii_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
+        any = true;
+        // Its number is its own until it is reaped, and nobody else reaps it.
+        let _ = kill_process(child, Signal::KILL);
+        let _ = waitpid(Some(child), WaitOptions::NOHANG);
+    }
+    any
 }
 
 /// What to record about the process that has this number now; `None` where there is none.

@@ -12,19 +12,23 @@ use rustix::{
     io::Errno,
 };
 
-/// Removes `path` and everything below it; fine if it is not there. No link is followed.
+/// Removes `path` and everything below it; fine if it is not there, or somebody else removes it meanwhile. No link
+/// is followed.
 ///
 /// Folders that lie deeper are first moved to the top, so that neither the stack nor the descriptors grow with
 /// the depth.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(found) if !found.is_dir() => return fs::remove_file(path),
-        Ok(_) => {}
+    let removed = fs::symlink_metadata(path).and_then(|found| {
+        if !found.is_dir() {
+            return fs::remove_file(path);
+        }
+        empty_tree(path)?;
+        fs::remove_dir(path)
+    });
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
-    empty_tree(path)?;
-    fs::remove_dir(path)
 }
 
 /// Removes everything below the folder `path`.

@@ -16,18 +16,19 @@ pub(crate) const CONTROL_FD: i32 = 3;
 /// The spec for one start.
 ///
 /// `variables` come from the environment the tools come from; nothing of the caller's own environment is in
-/// them, and only what was asked for by `-e` and `--env-file` is added. Secrets are mounts and never here.
+/// them but the type of their terminal, and only what was asked for by `-e` and `--env-file` is added. Secrets are mounts and never here.
 pub(crate) fn spec_for(
     record: &Record,
     variables: &[(String, String)],
     size: Option<TerminalSize>,
+    term: Option<&str>,
     max_processes: Option<u64>,
 ) -> InitSpec {
     let mut env: BTreeMap<String, String> = variables.iter().cloned().collect();
     env.extend(record.env.clone());
     let mut terminal = Terminal::default();
-    if let Some(term) = record.env.get("TERM") {
-        terminal.term.clone_from(term);
+    if let Some(term) = record.env.get("TERM").map(String::as_str).or(term) {
+        term.clone_into(&mut terminal.term);
     }
     if let Some(size) = size {
         terminal.cols = size.columns.max(1);
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_spec_of_a_plain_sandbox() {
-        let spec = spec_for(&record(), &variables(), None, None);
+        let spec = spec_for(&record(), &variables(), None, None, None);
         spec.validate().unwrap();
         let json: serde_json::Value = serde_json::from_str(&spec.to_json()).unwrap();
         assert_eq!(json["name"], "web");
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn secrets_are_nowhere_in_it() {
-        let json = spec_for(&record(), &variables(), None, None).to_json();
+        let json = spec_for(&record(), &variables(), None, None, None).to_json();
         assert!(!json.contains("API_KEY") && !json.contains("/keys/api"), "{json}");
     }
 
@@ -98,11 +99,21 @@ mod tests {
         record.env = [("PATH", "/opt/bin"), ("TERM", "vt100")].map(|(k, v)| (k.into(), v.into())).into();
         record.restart = RestartPolicy::Always;
         record.on_agent_exit = OnAgentExit::End;
-        let spec = spec_for(&record, &variables(), Some(TerminalSize { columns: 0, rows: 50 }), Some(99));
+        let spec = spec_for(
+            &record,
+            &variables(),
+            Some(TerminalSize { columns: 0, rows: 50 }),
+            Some("linux"),
+            Some(99),
+        );
         spec.validate().unwrap();
         let agent = spec.agent.unwrap();
         let terminal = agent.terminal.unwrap();
         assert_eq!((terminal.cols, terminal.rows, terminal.term.as_str()), (1, 50, "vt100"));
+        record.env.remove("TERM");
+        let seen =
+            spec_for(&record, &variables(), None, Some("linux"), None).agent.unwrap().terminal.unwrap();
+        assert_eq!(seen.term, "linux");
         assert_eq!(agent.restart.policy, RestartPolicy::Always);
         assert_eq!(spec.on_agent_exit, OnAgentExit::End);
         assert_eq!(spec.env["PATH"], "/opt/bin");

@@ -136,7 +136,13 @@ pub fn begin(
         ours.set_nonblocking(true)?;
         Ok((ours, spawn(data, sandbox, is_new, size, theirs)?))
     });
-    let (ours, monitor) = spawned.map_err(StateError::io("starting the monitor"))?;
+    let (ours, monitor) = spawned.map_err(|source| {
+        if is_new {
+            // What matters is the first error; what cannot be removed stays to be seen.
+            drop(sandbox.remove());
+        }
+        StateError::Io { doing: "starting the monitor".to_owned(), source }
+    })?;
     Ok(Starting { reports: Reports { stream: ours, bytes: Vec::new() }, monitor, is_new })
 }
 
@@ -181,6 +187,8 @@ fn spawn(
     }
     if let Some(size) = size {
         command.arg(format!("--size={}x{}", size.columns, size.rows));
+        // Which has a type as well.
+        command.envs(std::env::var_os("TERM").map(|term| ("TERM", term)));
     }
     command.stdout(OwnedFd::from(reports)).spawn()
 }

@@ -84,16 +84,24 @@ impl UnitLog {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        if let Err(error) = self.file.write_all(bytes) {
+            // A full disk can take a part, which would stand there twice once it is sent again.
+            drop(self.file.set_len(self.bytes));
+            return Err(error);
+        }
         self.bytes += bytes.len() as u64;
         Ok(())
     }
 
     fn rotate(&mut self) -> io::Result<()> {
         let path = self.logs.join(format!("{}.log", self.unit));
-        fs::rename(&path, self.logs.join(format!("{}.log.1", self.unit)))?;
-        self.origin = self.origin.saturating_add(signed(self.bytes));
+        match fs::rename(&path, self.logs.join(format!("{}.log.1", self.unit))) {
+            // The last try came so far.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
+        self.origin = self.origin.saturating_add(signed(self.bytes));
         self.bytes = 0;
         self.note_origin()
     }
@@ -158,6 +166,19 @@ mod tests {
         assert_eq!(content(&temp), "a\r\n[agent-shim: 99 bytes were not recorded]\r\nb");
         drop(log);
         assert_eq!(UnitLog::resume(temp.path(), "agent").unwrap().next_offset(), 101);
+    }
+
+    #[test]
+    fn a_rotation_that_came_half_way_is_taken_up_again() {
+        let temp = sandbox();
+        let mut log = UnitLog::begin(temp.path(), "agent").unwrap();
+        log.append(0, b"old").unwrap();
+        let [old, new] = paths(temp.path(), "agent");
+        fs::rename(&new, &old).unwrap();
+        log.rotate().unwrap();
+        log.append(3, b"new").unwrap();
+        assert_eq!(fs::read(&new).unwrap(), b"new");
+        assert_eq!(UnitLog::resume(temp.path(), "agent").unwrap().next_offset(), 6);
     }
 
     #[test]

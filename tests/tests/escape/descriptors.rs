@@ -31,7 +31,7 @@ fn descriptors() {
             );
         }
         let line = format!("exec 5< leaked 7>> leaked; exec {shim} exec -it box -- {PROBE} descriptors");
-        let output = finish(world.home.command("script", ["-qec", &line, "/dev/null"]), b"")?.success()?;
+        let output = world.on_a_terminal(&line)?;
         board.attempt(
             "leaking descriptors into a command on a terminal",
             only_three(&output.text(), &["/dev/pts/"]),

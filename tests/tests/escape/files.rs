@@ -7,7 +7,7 @@ use agent_tests::{finish, until};
 use anyhow::ensure;
 
 use crate::board::each_person;
-use crate::world::{PROBE, World};
+use crate::world::{PROBE, World, backwards};
 
 #[test]
 fn files_of_the_host_and_of_others() {
@@ -28,12 +28,15 @@ fn files_of_the_host_and_of_others() {
         board.probed("reading by the host's paths and by detours", world.inside("box", &paths));
 
         let everything = world.at("");
-        board.control("hunting for the host's secrets", world.outside(&["hunt", marker, &everything]));
+        board.control(
+            "hunting for the host's secrets",
+            world.outside(&["hunt", &backwards(marker), &everything]),
+        );
         let hunted = world.inside(
             "box",
             &[
                 "hunt",
-                marker,
+                &backwards(marker),
                 "/etc",
                 "/home",
                 "/opt/probe",
@@ -49,7 +52,7 @@ fn files_of_the_host_and_of_others() {
         board.probed("hunting for files of the host, a sibling and the state", hunted);
         let hunted = world.inside(
             "box",
-            &["hunt", "agent-shim/agents", "/run", "/etc", "/home", "/tmp", "/var", "/workspace"],
+            &["hunt", &backwards("agent-shim/agents"), "/run", "/etc", "/home", "/tmp", "/var", "/workspace"],
         );
         board.probed("hunting for the shim's state", hunted);
 
@@ -117,8 +120,11 @@ fn state_below_the_project() {
         let project = world.home.path().to_owned();
         finish(world.start_command("box", &project, &[], &["cat"]), b"")?.success()?;
         let state = "/workspace/data/agent-shim/agents/other";
-        let hunted = world.inside("box", &["hunt", "\"command\"", "/workspace/data"]);
-        board.control("reading the state", world.outside(&["hunt", "\"command\"", &world.at("data")]));
+        let hunted = world.inside("box", &["hunt", &backwards("\"command\""), "/workspace/data"]);
+        board.control(
+            "reading the state",
+            world.outside(&["hunt", &backwards("\"command\""), &world.at("data")]),
+        );
         board.probed("reading the state through the project", hunted);
         board.probed(
             "the control socket through the project",

@@ -4,7 +4,6 @@ use std::fs;
 use std::path::Path;
 
 use agent_tests::{Output, Who, finish, until};
-use anyhow::Context;
 
 use crate::board::{Board, attempts, each_person};
 use crate::world::{PROBE, World};
@@ -17,7 +16,10 @@ fn pid_1_and_the_kernel() {
         let before = world.status("box")?;
         in_plain_bubblewrap(board, world)?;
         judge(board, "a command", &world.inside("box", &["table"])?)?;
-        judge(board, "a command on a terminal", &on_a_terminal(world)?)?;
+        judge(board, "a command on a terminal", &{
+            let shim = agent_tests::agent_shim().display();
+            world.on_a_terminal(&format!("{shim} exec -it box -- {PROBE} table"))?
+        })?;
         let report = project.join("report");
         let told = until("the agent's report", || Ok(report.exists().then(|| fs::read(&report))))?;
         let printed = world.outside(&["landlock"])?;
@@ -68,15 +70,6 @@ fn in_plain_bubblewrap(board: &mut Board, world: &World) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// `exec -t`, with a terminal from script(1).
-fn on_a_terminal(world: &World) -> anyhow::Result<Output> {
-    let shim = agent_tests::agent_shim().display();
-    let line = format!("{shim} exec -it box -- {PROBE} table");
-    let output = finish(world.home.command("script", ["-qec", &line, "/dev/null"]), b"")?.success()?;
-    let start = output.stdout.windows(9).position(|window| window == b"attempts ").context("no table")?;
-    Ok(Output { stdout: output.stdout[start..].to_vec(), ..output })
 }
 
 /// Programs that carry more privileges than their caller, made by root where sandboxes can run them.

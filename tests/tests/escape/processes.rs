@@ -27,6 +27,8 @@ fn processes() {
             })
         });
 
+        board.attempt("taking descriptors from commands that are just starting", young_children(world));
+
         let mut of_the_host = world.home.command("sleep", ["600"]);
         let mut of_the_host = of_the_host.stdin(Stdio::null()).spawn()?;
         let reached = reach_others(world, &mut of_the_host);
@@ -61,6 +63,25 @@ fn processes() {
         board.attempt("living longer than the sandbox", outlive(world));
         Ok(())
     });
+}
+
+/// A race, while the host starts many commands.
+fn young_children(world: &World) -> anyhow::Result<()> {
+    let path = |name: &str| world.home.path().join("project-box").join(name);
+    world
+        .home
+        .run(["exec", "box", "--detach", "--", PROBE, "young-children", "/workspace/young"])?
+        .success()?;
+    until("the race to begin", || Ok(path("young.began").exists().then_some(())))?;
+    let told = until("its report", || {
+        world.home.run(["exec", "box", "--", "true"])?.success()?;
+        Ok(fs::read_to_string(path("young")).ok().filter(|told| told.contains('\n')))
+    })?;
+    let (caught, taken) = told.split_once('\n').context("two parts")?;
+    let caught: usize = caught.trim_start_matches("caught ").parse()?;
+    ensure!(taken.is_empty(), "{taken}");
+    ensure!(caught >= 10, "it caught only {caught} of them");
+    Ok(())
 }
 
 /// Datagrams to the notification socket, each with a descriptor.
@@ -115,7 +136,11 @@ fn alive(word: &str) -> anyhow::Result<usize> {
 fn a_bomb_is_contained() {
     each_person("a bomb", |board, world| {
         world.start("bomb", &["--pids", "100"], &["cat"])?;
-        world.home.run(["exec", "bomb", "--detach", "--", PROBE, "bomb"])?.success()?;
+        // With a try at a limit of its own first.
+        let script = format!(
+            "prlimit --nproc=100000:100000 --pid $$ 2> /dev/null; ulimit -p 100000 2> /dev/null; exec {PROBE} bomb"
+        );
+        world.home.run(["exec", "bomb", "--detach", "--", "sh", "-c", &script])?.success()?;
         let processes =
             || Ok::<_, anyhow::Error>(world.status("bomb")?["init"]["processes"].as_u64().unwrap_or(0));
         let most = until("the bomb to fill its room", || Ok(Some(processes()?).filter(|count| *count > 50)))?;

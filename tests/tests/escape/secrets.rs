@@ -4,6 +4,7 @@ use agent_tests::finish;
 use anyhow::ensure;
 
 use crate::board::each_person;
+use crate::world::backwards;
 
 #[test]
 fn secrets() {
@@ -20,17 +21,22 @@ fn secrets() {
             if output.text() == secret { Ok(()) } else { Err(anyhow::anyhow!("{output}")) },
         );
         let word = secret.as_str();
-        let hunted = world
-            .inside("box", &["hunt", word, "/proc", "/etc", "/tmp", "/home", "/var", "/dev", "/workspace"]);
+        let hunted = world.inside(
+            "box",
+            &["hunt", &backwards(word), "/proc", "/etc", "/tmp", "/home", "/var", "/dev", "/workspace"],
+        );
         board.probed("in environments, command lines and files inside", hunted);
         board.probed(
             "in another sandbox",
-            world.inside("sibling", &["hunt", word, "/proc", "/etc", "/run", "/tmp", "/home", "/workspace"]),
+            world.inside(
+                "sibling",
+                &["hunt", &backwards(word), "/proc", "/etc", "/run", "/tmp", "/home", "/workspace"],
+            ),
         );
-        board.control("in files of the host", world.outside(&["hunt", word, &world.at("home")]));
+        board.control("in files of the host", world.outside(&["hunt", &backwards(word), &world.at("home")]));
         // As whoever runs the tests, who sees more than the person where that is root.
         let mut hunt = std::process::Command::new(&world.probe);
-        hunt.args(["hunt", word, "/proc", &world.at("data")]);
+        hunt.args(["hunt", &backwards(word), "/proc", &world.at("data")]);
         board.probed("in environments and command lines outside, and in the state", finish(hunt, b""));
         let told = ["status", "logs", "events"].map(|what| world.home.run([what, "box"]));
         let told: Vec<_> = told

@@ -46,7 +46,7 @@ fn what_is_printed_cannot_act() {
 fn harmless(printed: &[u8]) -> anyhow::Result<()> {
     let text = String::from_utf8_lossy(printed);
     let acts = text.chars().find(|c| c.is_control() && !['\n', '\t'].contains(c));
-    ensure!(acts.is_none(), "{:?} in {text:?}", acts);
+    ensure!(acts.is_none(), "{acts:?} in {text:?}");
     // A terminal that is not in UTF-8 mode takes a byte for C1; as a part of a character it cannot be told apart.
     let broken =
         printed.utf8_chunks().find(|chunk| chunk.invalid().iter().any(|byte| (0x80..0xa0).contains(byte)));

@@ -72,6 +72,14 @@ impl World {
         self.home.run(["exec", name, "--", "sh", "-c", script])
     }
 
+    /// Runs a shell script on the host as the person, on a terminal from script(1).
+    pub(crate) fn on_a_terminal(&self, line: &str) -> anyhow::Result<Output> {
+        let output = finish(self.home.command("script", ["-qec", line, "/dev/null"]), b"")?.success()?;
+        // The end of its own input is typed into the terminal too, which may echo it anywhere.
+        let stdout = output.text().replace("^@", "").replace("^D\u{8}\u{8}", "").into_bytes();
+        Ok(Output { stdout, ..output })
+    }
+
     /// Starts a sandbox in a project of its own with the probe in it.
     pub(crate) fn start(&self, name: &str, flags: &[&str], agent: &[&str]) -> anyhow::Result<PathBuf> {
         let project = self.home.project(&format!("project-{name}"))?;
@@ -123,4 +131,9 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// A word as the probe takes it when it is to look for it: not itself a place where it is found.
+pub(crate) fn backwards(word: &str) -> String {
+    word.chars().rev().collect()
 }

@@ -118,7 +118,7 @@ fn restart_ends_the_run_and_all_it_started_and_begins_a_new_one() -> anyhow::Res
     let first = init.unit("agent")?.pid;
     assert!(matches!(init.ask(&Request::RestartAgent)?, ServerMessage::Done));
     let (_, exit) = init.exit_of("agent", 0)?;
-    assert_eq!(exit.killed_by, KilledBy::Stop);
+    assert_eq!(exit.killed_by, KilledBy::Restart);
     init.wait_for_file("starts", |text| text == "start\nstart\n")?;
     assert_ne!(init.unit("agent")?.pid, first);
     until("what the first run left behind to be gone", || {

@@ -15,4 +15,4 @@ mod snapshot;
 
 pub(super) use characters::Cut;
 pub(super) use model::Model;
-pub(super) use snapshot::{blank, snapshot};
+pub(super) use snapshot::{blank, excerpt, snapshot};

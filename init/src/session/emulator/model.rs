@@ -2,9 +2,7 @@
 //!
 //! Where terminals differ it does what tmux and alacritty agree on, else what xterm documents. Nothing in here does I/O or knows a viewer.
 
-#[cfg(test)]
-use super::cell::Part;
-use super::cell::{Cell, Color, Style};
+use super::cell::{Cell, Color, Part, Style};
 use super::clusters::Clusters;
 use super::cursor::Cursor;
 use super::grid::Grid;
@@ -115,7 +113,6 @@ fn default_tab(column: u16) -> bool {
 
 impl Model {
     /// The rows shown, without styles and without the blanks at their ends.
-    #[cfg(test)]
     pub(crate) fn text(&self) -> Vec<String> {
         let mut rows = Vec::with_capacity(usize::from(self.rows));
         for line in self.grid.lines() {

@@ -47,6 +47,35 @@ pub(crate) fn snapshot(model: &Model, open: &[u8]) -> Vec<u8> {
     paint.out
 }
 
+/// Paints what `model` shows on a terminal of another size: as much as it has room for, the cursor's row among it.
+/// The stream cannot be taken up from here, since it would fold elsewhere.
+pub(crate) fn excerpt(model: &Model, columns: u16, rows: u16) -> Vec<u8> {
+    let mut paint = Paint { model, out: Vec::with_capacity(4096), pen: Style::default() };
+    paint.reset();
+    let cursor = model.cursor;
+    let shown = rows.min(model.rows);
+    let top = (cursor.y + 1).saturating_sub(shown);
+    for y in 0..shown {
+        paint.text(format_args!("\x1b[{};1H", y + 1));
+        if let Some(line) = model.grid.lines().get(usize::from(top + y)) {
+            paint.part_of_line(line, columns.min(model.cols));
+        }
+        paint.style(Style::default());
+        if columns > model.cols {
+            paint.raw(b"\x1b[K");
+        }
+    }
+    if rows > shown {
+        paint.text(format_args!("\x1b[{};1H\x1b[J", shown + 1));
+    }
+    paint.text(format_args!("\x1b[{};{}H", cursor.y - top + 1, cursor.x.min(columns - 1) + 1));
+    if model.visible {
+        paint.raw(b"\x1b[?25h");
+    }
+    paint.raw(b"\x1b[?2026l");
+    paint.out
+}
+
 /// A blank screen, for when the model itself cannot be painted.
 pub(crate) fn blank() -> Vec<u8> {
     let model = Model::new(1, 1);
@@ -130,6 +159,14 @@ impl Paint<'_> {
             self.raw(b"\x1b[K");
         }
         end >= cols
+    }
+
+    /// Paints the first columns of a row, without half a wide character at their end.
+    fn part_of_line(&mut self, line: &Line, columns: u16) {
+        for x in 0..columns {
+            let cut = x + 1 == columns && line.get(x + 1).part() == Part::Tail;
+            self.cell(if cut { Cell::default() } else { line.get(x) });
+        }
     }
 
     fn cell(&mut self, cell: Cell) {

@@ -116,6 +116,7 @@ enum State {
 struct Stopping {
     why: KilledBy,
     then: After,
+    hangup_at: Option<Instant>,
     kill_at: Option<Instant>,
     stuck_at: Option<Instant>,
 }
@@ -143,6 +144,10 @@ struct Probe {
     /// that hang in the kernel do not pile up.
     kill_at: Option<Instant>,
 }
+
+/// Between the stop signal and SIGHUP on a terminal. A shell ignores SIGTERM there and ends by SIGHUP; a program that
+/// handles SIGTERM but not SIGHUP would be dead before it had put its things in order.
+const HANGUP_AFTER: Duration = Duration::from_millis(500);
 
 /// A process that is there so long after SIGKILL hangs in the kernel; that is worth saying, once.
 const STUCK_AFTER: Duration = Duration::from_secs(5);
@@ -204,6 +209,12 @@ impl Unit {
             (_, Input::ProbeResult { probe, ok }) => self.probed(now, probe, ok, out),
             (State::Running(_), Input::Timer) => self.run_timer(now, out),
             (State::Stopping(run, stopping), Input::Timer) => {
+                if take_if_due(&mut stopping.hangup_at, now) {
+                    for signal in [Signal::HUP, Signal::CONT] {
+                        run.sent.add(signal);
+                        out.signal(run.child, signal, true);
+                    }
+                }
                 if take_if_due(&mut stopping.kill_at, now) {
                     run.sent.add(Signal::KILL);
                     stopping.stuck_at = Some(now + STUCK_AFTER);
@@ -252,14 +263,13 @@ impl Unit {
                 let mut run = *run;
                 run.sent.because(KilledBy::Stop);
                 run.sent.add(signal);
-                let stopping = Stopping { why: KilledBy::Stop, then: After::Halt, kill_at: None, stuck_at: None };
+                let stopping = Stopping::by_sweep();
                 self.probe_is_killed();
                 self.become_state(now, State::Stopping(run, stopping));
             }
             (State::Stopping(run, stopping), Input::Swept(signal)) => {
                 run.sent.add(signal);
-                // The sweep has its own deadlines.
-                *stopping = Stopping { then: After::Halt, kill_at: None, stuck_at: None, ..*stopping };
+                *stopping = Stopping { why: stopping.why, ..Stopping::by_sweep() };
             }
             (State::Running(run) | State::Stopping(run, _), Input::Forward { signal, group }) => {
                 run.sent.add(signal);
@@ -315,26 +325,36 @@ impl Unit {
         let mut run = *run;
         self.kill_probe(out);
         let stop = self.plan.stop;
-        let signals = if why == KilledBy::Watchdog {
-            // A hung program that leaves a core says where it hung.
-            [Some(Signal::ABRT), None]
-        } else {
-            [Some(stop.signal), stop.hangup.then_some(Signal::HUP)]
-        };
+        // A hung program that leaves a core says where it hung.
+        let first = if why == KilledBy::Watchdog { Signal::ABRT } else { stop.signal };
+        let hangs_up = stop.hangup && why != KilledBy::Watchdog;
         out.changed(self.id, Change::Stopping { why });
         run.sent.because(why);
         // SIGCONT last: a suspended group takes no signal but SIGKILL before it goes on.
-        for signal in signals.into_iter().flatten().chain([Signal::CONT]) {
+        for signal in [first, Signal::CONT] {
             run.sent.add(signal);
             out.signal(run.child, signal, true);
         }
-        let stopping = Stopping { why, then, kill_at: Some(now + stop.grace), stuck_at: None };
+        let stopping = Stopping {
+            why,
+            then,
+            hangup_at: hangs_up.then(|| now + HANGUP_AFTER.min(stop.grace / 2)),
+            kill_at: Some(now + stop.grace),
+            stuck_at: None,
+        };
         self.become_state(now, State::Stopping(run, stopping));
     }
 
     fn become_state(&mut self, now: Instant, state: State) {
         self.state = state;
         self.since = now;
+    }
+}
+
+impl Stopping {
+    /// Told by the sweep at the end, which has its own deadlines.
+    fn by_sweep() -> Self {
+        Self { why: KilledBy::Stop, then: After::Halt, hangup_at: None, kill_at: None, stuck_at: None }
     }
 }
 

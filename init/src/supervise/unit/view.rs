@@ -80,7 +80,9 @@ impl Unit {
                     .flatten()
                     .min()
             }
-            State::Stopping(_, stopping) => stopping.kill_at.or(stopping.stuck_at),
+            State::Stopping(_, stopping) => {
+                stopping.hangup_at.into_iter().chain(stopping.kill_at.or(stopping.stuck_at)).min()
+            }
             State::Backoff { until } => Some(*until),
             State::Waiting | State::Starting { .. } | State::Parked { .. } | State::Exited => None,
         }

@@ -52,6 +52,9 @@ const INPUT_BYTES: usize = 16 * 1024;
 pub struct AttachOptions<'a> {
     /// How much the viewer wants to type.
     pub lease: LeaseWish,
+    /// Whether the agent was started for this viewer, so that the terminal shows its bytes from the first on, as if
+    /// it ran without us. Otherwise it begins with a picture.
+    pub from_start: bool,
     /// The keys that mean us; they count where input and output are terminals.
     pub keys: DetachKeys,
     /// Whether Ctrl-C and Ctrl-\ are typed where we have no terminal to type them on, as `run` wants it.
@@ -89,13 +92,15 @@ pub enum AttachError {
 
 /// Shows the agent's terminal, and types, until the person leaves or it ends.
 ///
-/// On a terminal it begins with a picture of the screen. Where the output is none, all bytes that are kept are
+/// On a terminal it begins with a picture of the screen, or with the first byte. Where the output is none, all bytes that are kept are
 /// written as they are, and the agent's exit ends the viewer unless it is started again.
 pub fn run(mut connection: Connection, options: AttachOptions<'_>) -> Result<AttachOutcome, AttachError> {
     let streams = options.streams;
     let interactive = rustix::termios::isatty(streams.input) && rustix::termios::isatty(streams.output);
     let size = terminal::size(streams.output).filter(|_| interactive);
-    let from = if interactive { AttachFrom::Screen } else { AttachFrom::Offset(0) };
+    // Without a size nobody can be asked for a picture later.
+    let paints = interactive && !(options.from_start && size.is_some());
+    let from = if paints { AttachFrom::Screen } else { AttachFrom::Offset(0) };
     let deadline = Instant::now() + options.start_patience;
     connection.request(&Request::Attach(AttachRequest { lease: options.lease, size, from }))?;
     let attached = match connection.recv_message("attaching", Some(deadline))? {
@@ -129,6 +134,15 @@ struct Picture {
     bytes: u64,
 }
 
+/// A line of ours over the program's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overlay {
+    /// What the keys are, and who types.
+    Help,
+    /// How to leave an agent that has ended.
+    Leaves,
+}
+
 struct Viewing<'a> {
     connection: Connection,
     interactive: bool,
@@ -136,14 +150,16 @@ struct Viewing<'a> {
     streams: Streams<'a>,
     screen: Screen<'a>,
     picture: Option<Picture>,
+    /// Bytes were missed and a picture was asked for: what comes before it means nothing.
+    missed: bool,
     input: Option<Endpoint<'a>>,
     matcher: KeyMatcher,
     typing: Typing,
     buffer: Vec<u8>,
     lease: Lease,
     size: Option<TerminalSize>,
-    /// The help line covers a line of the program.
-    helping: bool,
+    /// What covers a line of the program, until the next key.
+    overlay: Option<Overlay>,
     signals: SignalWatch,
     insistence: Insistence,
     outcome: Option<AttachOutcome>,
@@ -173,7 +189,7 @@ impl<'a> Viewing<'a> {
         let screen = if interactive {
             let raw = RawMode::enter(streams.input)
                 .map_err(|error| AttachError::Io("making the terminal raw", error.into()))?;
-            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE).rows)
+            Screen::terminal(outlet, raw, size.unwrap_or(terminal::FALLBACK_SIZE))
         } else {
             Screen::plain(outlet)
         };
@@ -184,13 +200,14 @@ impl<'a> Viewing<'a> {
             streams,
             screen,
             picture: None,
+            missed: false,
             input: Some(input),
             matcher: KeyMatcher::new(keys),
             typing: Typing::default(),
             buffer: Vec::new(),
             lease,
             size,
-            helping: false,
+            overlay: None,
             signals,
             insistence: Insistence::default(),
             outcome: None,
@@ -274,10 +291,17 @@ impl<'a> Viewing<'a> {
             match self.connection.next()? {
                 None => break,
                 Some(Incoming::Data { kind: Kind::Terminal, offset, bytes }) if self.picture.is_none() => {
-                    self.screen.take(offset, bytes)?;
+                    if self.missed {
+                        self.screen.pass(offset, bytes)?;
+                    } else {
+                        self.screen.take(offset, bytes)?;
+                    }
                 }
                 Some(Incoming::Data { kind: Kind::Screen, offset, bytes }) => {
                     self.picture = paint(&mut self.screen, self.picture, offset, bytes)?;
+                    if self.picture.is_none() {
+                        self.show_overlay();
+                    }
                 }
                 Some(Incoming::Data { .. }) => {
                     return Err(ConnectionError::Unexpected { what: "data", during: DURING }.into());
@@ -295,9 +319,14 @@ impl<'a> Viewing<'a> {
             {
                 self.screen.begin_picture(offset)?;
                 self.picture = (bytes > 0).then_some(Picture { at: 0, bytes });
-                self.helping = false;
+                self.missed = false;
             }
             ServerMessage::Skipped { offset } if !self.interactive => self.screen.continue_at(offset)?,
+            ServerMessage::Skipped { offset } if self.screen.is_unpainted() => {
+                self.screen.continue_at(offset)?;
+                self.missed = true;
+                self.repaint()?;
+            }
             ServerMessage::Lease(lease) => {
                 let gained = lease.yours && !self.lease.yours;
                 self.lease = lease;
@@ -305,8 +334,12 @@ impl<'a> Viewing<'a> {
                     // The holder's size counts, and it may have changed while we only watched.
                     self.say_size()?;
                 }
+                self.show_overlay();
             }
-            ServerMessage::Resized(_) | ServerMessage::SessionStarted(_) => {}
+            ServerMessage::SessionStarted(_) => {
+                self.overlay.take_if(|overlay| *overlay == Overlay::Leaves);
+            }
+            ServerMessage::Resized(_) => {}
             ServerMessage::SessionEnded(ended) => self.session_ended(&ended),
             ServerMessage::Failed(failure) => return Err(ConnectionError::Refused(failure).into()),
             other => return Err(unexpected(&other, DURING).into()),
@@ -323,9 +356,21 @@ impl<'a> Viewing<'a> {
             Next::Parked { .. } | Next::Exited => !self.interactive,
         };
         if last {
+            self.screen.program_ended();
             self.outcome = Some(AttachOutcome::Ended(ended.exit.clone()));
-        } else {
-            self.screen.say(&notice::session_ended(ended, self.matcher.keys()));
+            return;
+        }
+        let stays = matches!(ended.next, Next::Parked { .. } | Next::Exited);
+        if self.screen.is_unpainted() && !self.missed {
+            let mut line = notice::session_ended(ended);
+            if stays {
+                line.push(' ');
+                line.push_str(&notice::leaves(self.matcher.keys()));
+            }
+            self.screen.say(&line);
+        } else if stays {
+            // A picture follows that says why.
+            self.overlay = Some(Overlay::Leaves);
         }
     }
 
@@ -335,11 +380,10 @@ impl<'a> Viewing<'a> {
                 Signal::SIGWINCH => {
                     self.size = terminal::size(self.streams.output);
                     if let Some(size) = self.size {
-                        self.screen.resized(size.rows);
+                        self.screen.resized(size);
                     }
-                    if self.lease.yours {
-                        self.say_size()?;
-                    }
+                    // Without the lease it changes nothing for others, but what is shown is painted anew.
+                    self.say_size()?;
                 }
                 Signal::SIGTSTP => {
                     self.screen.leave();
@@ -389,8 +433,7 @@ impl<'a> Viewing<'a> {
     }
 
     fn handle_keys(&mut self, mut input: &[u8]) -> Result<(), Stop> {
-        if self.helping {
-            self.helping = false;
+        if self.overlay.take().is_some() {
             self.repaint()?;
         }
         while !input.is_empty() {
@@ -406,12 +449,21 @@ impl<'a> Viewing<'a> {
                 Some(Action::TakeOver) => self.ask(&ClientMessage::Lease(LeaseAction::TakeOver))?,
                 Some(Action::HandOn) => self.ask(&ClientMessage::Lease(LeaseAction::HandOn))?,
                 Some(Action::Help) => {
-                    self.helping = true;
-                    self.screen.overlay(&notice::help(self.lease));
+                    self.overlay = Some(Overlay::Help);
+                    self.show_overlay();
                 }
             }
         }
         Ok(())
+    }
+
+    /// Shows our line, if there is one, as it reads now.
+    fn show_overlay(&mut self) {
+        match self.overlay {
+            None => {}
+            Some(Overlay::Help) => self.screen.overlay(&notice::help(self.lease)),
+            Some(Overlay::Leaves) => self.screen.overlay(&notice::leaves(self.matcher.keys())),
+        }
     }
 
     /// Sends what was typed; without the lease it goes nowhere.

@@ -1,26 +1,17 @@
 //! What a viewer is told in words.
 
-use std::fmt::Write as _;
-
-use agent_protocol::{
-    exit::{ExitRecord, How, KilledBy},
-    message::{Lease, Next, SessionEnded},
-};
-use nix::sys::signal::Signal;
+use agent_protocol::message::{Lease, SessionEnded};
 
 use crate::terminal::{keys::DetachKeys, sanitize::sanitized};
 
-/// The line behind the last output of a program that ended.
-pub(super) fn session_ended(ended: &SessionEnded, keys: &DetachKeys) -> String {
-    let mut line = format!("[agent {}", how(&ended.exit));
-    // Writing into a string never fails.
-    let _always = match &ended.next {
-        Next::Restart { delay_ms } => write!(line, "; restarts in {delay_ms} ms]"),
-        Next::Parked { reason } => write!(line, "; parked: {}; {keys} leaves]", sanitized(reason)),
-        Next::Exited => write!(line, "; the sandbox lives on; {keys} leaves]"),
-        Next::End => write!(line, "]"),
-    };
-    line
+/// The line below the last output of a program that ended.
+pub(super) fn session_ended(ended: &SessionEnded) -> String {
+    format!("[{}]", sanitized(&ended.to_string()))
+}
+
+/// The line for who waits for nothing.
+pub(super) fn leaves(keys: &DetachKeys) -> String {
+    format!("[{keys} leaves]")
 }
 
 /// The line that the help key shows.
@@ -33,48 +24,19 @@ pub(super) fn help(lease: Lease) -> String {
     format!("[ctrl-] d: detach, t: take over, h: hand on, ctrl-]: send ctrl-]; {typist}]")
 }
 
-fn how(exit: &ExitRecord) -> String {
-    let mut text = match exit.how {
-        How::Code(code) => format!("exited with code {code}"),
-        How::Signal(number) => match Signal::try_from(number) {
-            Ok(signal) => format!("was ended by {signal}"),
-            Err(_) => format!("was ended by signal {number}"),
-        },
-    };
-    text.push_str(match exit.killed_by {
-        KilledBy::Itself | KilledBy::Unknown | KilledBy::Client | KilledBy::Disconnect => "",
-        KilledBy::Stop => " (stop)",
-        KilledBy::Restart => " (restart)",
-        KilledBy::Timeout => " (time was up)",
-        KilledBy::Watchdog => " (no sign of life)",
-        KilledBy::Health => " (unhealthy)",
-        KilledBy::Limit => " (a limit)",
-        KilledBy::OutOfMemory => " (out of memory)",
-    });
-    text
-}
-
 #[cfg(test)]
 mod tests {
-    use agent_protocol::message::{SessionId, ViewerId};
+    use agent_protocol::message::{Next, SessionId, ViewerId};
 
     use super::*;
     use crate::client::testing::exited;
 
     #[test]
-    fn a_notice_says_what_happened_and_what_follows() {
-        let say = |exit: ExitRecord, next| {
-            session_ended(&SessionEnded { session: SessionId(1), exit, next }, &DetachKeys::default())
-        };
-        let restart = Next::Restart { delay_ms: 100 };
-        assert_eq!(say(exited(1), restart), "[agent exited with code 1; restarts in 100 ms]");
-        let killed = ExitRecord { how: How::Signal(9), killed_by: KilledBy::OutOfMemory, ..exited(0) };
-        assert_eq!(say(killed, Next::End), "[agent was ended by SIGKILL (out of memory)]");
-        let parked = Next::Parked { reason: "failed \x1b[2Jthrice".into() };
-        assert_eq!(
-            say(exited(2), parked),
-            r"[agent exited with code 2; parked: failed \x1b[2Jthrice; ctrl-],d leaves]"
-        );
+    fn a_notice_cannot_act_on_the_terminal() {
+        let next = Next::Parked { reason: "failed \x1b[2Jthrice".into() };
+        let ended = SessionEnded { session: SessionId(1), exit: exited(2), next };
+        assert_eq!(session_ended(&ended), r"[agent exited with code 2; parked: failed \x1b[2Jthrice]");
+        assert_eq!(leaves(&DetachKeys::default()), "[ctrl-],d leaves]");
     }
 
     #[test]

@@ -2,11 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use agent_protocol::message::TerminalSize;
 use rustix::{event::PollFd, io::Errno};
 
 use crate::{
     client::{ConnectionError, outlet::Outlet, wait::wait_any},
-    terminal::{modes::ModeTracker, raw::RawMode},
+    terminal::{
+        modes::{ModeTracker, Prompt},
+        raw::RawMode,
+    },
 };
 
 /// How long leaving waits for a terminal that takes nothing, as one held up by Ctrl-S.
@@ -24,9 +28,13 @@ pub(super) struct Screen<'a> {
 struct Terminal<'a> {
     raw: RawMode<'a>,
     modes: ModeTracker,
-    rows: u16,
+    size: TerminalSize,
     /// Whether anything was shown, so that there is something to put back.
     touched: bool,
+    /// Whether what is shown began with a picture, and not with bytes below what the person had on the screen.
+    painted: bool,
+    /// Where the person's shell goes on.
+    prompt: Prompt,
 }
 
 impl<'a> Screen<'a> {
@@ -36,8 +44,15 @@ impl<'a> Screen<'a> {
     }
 
     /// A terminal, raw already.
-    pub(super) fn terminal(outlet: Outlet<'a>, raw: RawMode<'a>, rows: u16) -> Self {
-        let terminal = Terminal { raw, modes: ModeTracker::default(), rows, touched: false };
+    pub(super) fn terminal(outlet: Outlet<'a>, raw: RawMode<'a>, size: TerminalSize) -> Self {
+        let terminal = Terminal {
+            raw,
+            modes: ModeTracker::default(),
+            size,
+            touched: false,
+            painted: false,
+            prompt: Prompt::Below,
+        };
         Self { outlet, terminal: Some(terminal) }
     }
 
@@ -57,20 +72,25 @@ impl<'a> Screen<'a> {
         self.outlet.flush();
     }
 
-    pub(super) fn resized(&mut self, rows: u16) {
+    pub(super) fn resized(&mut self, size: TerminalSize) {
         if let Some(terminal) = &mut self.terminal {
-            terminal.rows = rows;
+            terminal.size = size;
         }
     }
 
     /// A picture follows, and then the stream from `offset` on.
     pub(super) fn begin_picture(&mut self, offset: u64) -> Result<(), ConnectionError> {
         self.continue_at(offset)?;
-        let first = self.terminal.as_ref().filter(|terminal| !terminal.touched).map(|terminal| terminal.rows);
-        if let Some(rows) = first {
+        if let Some(terminal) = self.terminal.as_mut().filter(|terminal| !terminal.painted) {
+            terminal.painted = true;
             // What the person has on the screen moves up into the scrollback instead of being painted over.
-            let mut away = format!("\x1b[{rows};1H").into_bytes();
-            away.extend(std::iter::repeat_n(b'\n', usize::from(rows)));
+            let mut away = if terminal.touched {
+                terminal.modes.restore(terminal.size.rows, Prompt::AtCursor)
+            } else {
+                Vec::new()
+            };
+            away.extend_from_slice(format!("\x1b[{};1H", terminal.size.rows).as_bytes());
+            away.extend(std::iter::repeat_n(b'\n', usize::from(terminal.size.rows)));
             self.show(&away);
         }
         Ok(())
@@ -95,6 +115,25 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
+    /// Passes over the next piece of the stream.
+    pub(super) fn pass(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ConnectionError> {
+        self.outlet.take(offset, &[])?;
+        self.outlet.continue_at(offset + bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Whether the terminal shows bytes as they came, and no picture yet.
+    pub(super) fn is_unpainted(&self) -> bool {
+        self.terminal.as_ref().is_some_and(|terminal| !terminal.painted)
+    }
+
+    /// The program has ended, so that the person's shell goes on where it left the cursor.
+    pub(super) fn program_ended(&mut self) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.prompt = Prompt::AtCursor;
+        }
+    }
+
     /// Shows bytes that are no part of the stream.
     pub(super) fn show(&mut self, bytes: &[u8]) {
         self.outlet.write(bytes);
@@ -104,7 +143,7 @@ impl<'a> Screen<'a> {
     /// Says something on a terminal whose program has ended: whatever it left switched on is switched off.
     pub(super) fn say(&mut self, line: &str) {
         if let Some(terminal) = &mut self.terminal {
-            let mut bytes = terminal.modes.restore(terminal.rows);
+            let mut bytes = terminal.modes.restore(terminal.size.rows, Prompt::Below);
             bytes.extend_from_slice(line.as_bytes());
             bytes.extend_from_slice(b"\r\n");
             self.show(&bytes);
@@ -114,7 +153,9 @@ impl<'a> Screen<'a> {
     /// Shows a line at the bottom, over the program's own; a repaint takes it away again.
     pub(super) fn overlay(&mut self, line: &str) {
         if let Some(terminal) = &self.terminal {
-            let rows = terminal.rows;
+            let TerminalSize { columns, rows } = terminal.size;
+            // One that folded would push the program's lines up.
+            let line: String = line.chars().take(usize::from(columns)).collect();
             let bytes = format!("\x1b7\x1b[{rows};1H\x1b[0;7m\x1b[2K{line}\x1b[0m\x1b8");
             self.show(bytes.as_bytes());
         }
@@ -125,7 +166,8 @@ impl<'a> Screen<'a> {
         let Some(terminal) = &mut self.terminal else { return };
         if terminal.touched {
             terminal.touched = false;
-            let bytes = terminal.modes.restore(terminal.rows);
+            terminal.painted = false;
+            let bytes = terminal.modes.restore(terminal.size.rows, terminal.prompt);
             self.outlet.write(&bytes);
             let deadline = Some(Instant::now() + LEAVE_PATIENCE);
             while self.outlet.is_blocked() && self.outlet.broken().is_none() {

@@ -42,6 +42,7 @@ fn options(streams: Streams<'_>) -> AttachOptions<'_> {
     AttachOptions {
         lease: LeaseWish::IfFree,
         keys: DetachKeys::default(),
+        from_start: false,
         forward_interrupts: false,
         streams,
         start_patience: Duration::from_secs(20),
@@ -131,7 +132,7 @@ fn a_picture_is_painted_keys_are_typed_and_the_terminal_is_put_back() {
     });
     assert!(matches!(outcome, AttachOutcome::Detached), "{outcome:?}");
     assert_eq!(typed, Said::Data(Kind::Terminal, 0, b"ix\x03".to_vec()));
-    assert!(rest.ends_with("\x1b[?1049l") && rest.contains("\x1b[?2004l"), "{rest:?}");
+    assert!(rest.ends_with("\x1b[?1049l\r\n\x1b[J") && rest.contains("\x1b[?2004l"), "{rest:?}");
 }
 
 #[test]
@@ -162,19 +163,24 @@ fn a_watcher_types_nothing_but_its_own_keys() {
 }
 
 #[test]
-fn a_restart_is_said_and_the_end_ends() {
+fn a_viewer_stays_over_a_restart_and_the_end_ends() {
     let (outcome, (), rest) = view(true, |peer, master, _| {
         peer.data(Kind::Terminal, 1000, b"\x1b[?1049h\x1b[31mfull screen");
         peer.say(&ended(1, Next::Restart { delay_ms: 100 }));
-        let seen = see(master, "restarts in 100 ms]\r\n");
-        assert!(seen.contains("\x1b[?1049l[agent exited with code 1;"), "{seen:?}");
+        // The picture says why.
+        peer.say(&ServerMessage::Screen { offset: 1024, bytes: 3, size: SIZE });
+        peer.data(Kind::Screen, 0, b"why");
         peer.say(&ServerMessage::SessionStarted(SessionStarted { session: SessionId(2), pid: 9 }));
         peer.data(Kind::Terminal, 1024, b"again");
-        see(master, "again");
+        see(master, "whyagain");
+        peer.say(&ended(2, Next::Parked { reason: "enough".into() }));
+        peer.say(&ServerMessage::Screen { offset: 1029, bytes: 3, size: SIZE });
+        peer.data(Kind::Screen, 0, b"why");
+        see(master, "why\x1b7\x1b[40;1H\x1b[0;7m\x1b[2K[ctrl-],d leaves]\x1b[0m\x1b8");
         peer.say(&ended(4, Next::End));
     });
     assert!(matches!(&outcome, AttachOutcome::Ended(exit) if *exit == exited(4)), "{outcome:?}");
-    assert!(!rest.contains("1049"));
+    assert!(rest.ends_with("\x1b[?25h\x1b[?1049l"), "{rest:?}");
 }
 
 #[test]
@@ -220,7 +226,7 @@ fn a_new_size_is_told_and_a_signal_ends_the_viewer() {
     assert!(matches!(outcome, AttachOutcome::Interrupted(Signal::SIGTERM)), "{outcome:?}");
     let size = TerminalSize { columns: 1, rows: 1 };
     assert_eq!(heard, Said::Message(ClientMessage::Resize(size)));
-    assert!(rest.ends_with("\x1b[1;1H\r\n"), "{rest:?}");
+    assert!(rest.ends_with("\x1b[?25h\r\n\x1b[J"), "{rest:?}");
 }
 
 #[test]
@@ -321,4 +327,71 @@ fn a_refusal_is_told() {
     let error = run(connection, options(Person::streams(&null))).unwrap_err();
     assert!(matches!(error, AttachError::Connection(ConnectionError::Refused(_))), "{error}");
     peer.join().unwrap();
+}
+
+/// Views from the first byte on, as `run` does.
+fn view_from_start(
+    script: impl FnOnce(&mut Peer, &mut File, &File) + Send + 'static,
+) -> (AttachOutcome, String) {
+    let Person { mut master, terminal } = Person::new();
+    let theirs = terminal.try_clone().unwrap();
+    let (connection, peer) = connected(Features::DESCRIPTORS, move |peer| {
+        let Request::Attach(request) = peer.request() else { panic!("no attach") };
+        assert_eq!((request.size, request.from), (Some(SIZE), AttachFrom::Offset(0)));
+        peer.say(&attached(true));
+        script(peer, &mut master, &theirs);
+        peer.wait_hang_up();
+        drop(theirs);
+        let mut shown = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = master.read(&mut piece) {
+            shown.extend_from_slice(&piece[..count]);
+        }
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    let options = AttachOptions { from_start: true, ..options(Person::streams(&terminal)) };
+    let outcome = run(connection, options).unwrap();
+    drop(terminal);
+    (outcome, peer.join().unwrap())
+}
+
+#[test]
+fn the_first_viewer_shows_bytes_and_leaves_the_cursor_where_they_did() {
+    let (outcome, shown) = view_from_start(|peer, _, _| {
+        peer.data(Kind::Terminal, 0, b"hi\r\n");
+        peer.say(&ended(0, Next::End));
+    });
+    assert!(matches!(outcome, AttachOutcome::Ended(_)), "{outcome:?}");
+    assert!(shown.starts_with("hi\r\n\x1b[0m") && shown.ends_with("\x1b[?25h"), "{shown:?}");
+}
+
+#[test]
+fn a_crash_is_said_below_the_bytes() {
+    let (_, shown) = view_from_start(|peer, _, _| {
+        peer.data(Kind::Terminal, 0, b"hi");
+        peer.say(&ended(1, Next::Restart { delay_ms: 7 }));
+        peer.data(Kind::Terminal, 2, b"again\r\n");
+        peer.say(&ended(0, Next::End));
+    });
+    assert!(
+        shown.contains("\r\n\x1b[J[agent exited with code 1; restarts in 7 ms]\r\nagain\r\n"),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn bytes_that_were_missed_are_made_up_for_by_a_picture_below_what_the_person_had() {
+    let (_, shown) = view_from_start(|peer, master, _| {
+        peer.data(Kind::Terminal, 0, b"\x1b[?1049hslow");
+        peer.say(&ServerMessage::Skipped { offset: 5000 });
+        assert_eq!(peer.hear(), Said::Message(ClientMessage::Resize(SIZE)));
+        peer.data(Kind::Terminal, 5000, b"noise");
+        peer.say(&ServerMessage::Screen { offset: 6000, bytes: 3, size: SIZE });
+        peer.data(Kind::Screen, 0, b"new");
+        peer.data(Kind::Terminal, 6000, b"live");
+        let seen = see(master, "newlive");
+        assert!(!seen.contains("noise") && seen.contains("\x1b[?1049l\x1b[40;1H\n"), "{seen:?}");
+        master.write_all(b"\x1dd").unwrap();
+    });
+    assert!(shown.ends_with("\r\n\x1b[J"), "{shown:?}");
 }

@@ -143,7 +143,9 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     for (number, content) in &rendered.files {
         match content {
             Content::Text(text) => write!(out, " \\\n  {number}< <(printf %s {})", quote(text.as_bytes()))?,
-            Content::Of(path) => write!(out, " \\\n  {number}<{}", quote(path.as_os_str().as_bytes()))?,
+            Content::Of(path) | Content::Given(path) => {
+                write!(out, " \\\n  {number}<{}", quote(path.as_os_str().as_bytes()))?;
+            }
         }
     }
     let record = super::record_path(&plan.folder);
@@ -199,7 +201,7 @@ mod tests {
                 Mount::File {
                     at: "/run/secrets/key".to_owned(),
                     mode: 0o400,
-                    content: Content::Of("/root/key".into()),
+                    content: Content::Given("/root/key".into()),
                 },
                 Mount::Seal { at: "/".to_owned() },
             ],
@@ -294,7 +296,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
     #[test]
     fn a_plan_is_json_too_and_holds_no_secret() {
         let json: serde_json::Value = serde_json::from_str(&plan(Caller::Ordinary).to_json()).unwrap();
-        assert_eq!(json["mounts"][3]["content"]["of"], "/root/key");
+        assert_eq!(json["mounts"][3]["content"]["given"], "/root/key");
         assert_eq!(json["caller"], "ordinary");
     }
 }

@@ -255,6 +255,8 @@ fn in_memory(content: &Content) -> Result<OwnedFd, IsolationError> {
         }
         Content::Of(path) => memory::sealed_copy(path)
             .map_err(|source| step(format!("copying {} to memory", path.display()), source)),
+        Content::Given(path) => memory::sealed_copy_without_links(path)
+            .map_err(|source| step(format!("copying {} to memory", path.display()), source)),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, fstat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::args::Staged;
@@ -28,11 +28,16 @@ pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, Is
     let mut mappings: Vec<((u32, u32), OwnedFd)> = Vec::new();
     let mut detached = Vec::with_capacity(staged.len());
     for Staged { source, access, .. } in staged {
+        // A link is refused, for an agent that may write to a folder above could plant one after the plan was made,
+        // and we read with root's rights.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = openat2(CWD, *source, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .map_err(|error| failed("opening", source, error.into()))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE
             | OpenTreeFlags::OPEN_TREE_CLOEXEC
             | OpenTreeFlags::AT_RECURSIVE
-            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
-        let mount = open_tree(rustix::fs::CWD, *source, flags)
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        let mount = open_tree(&found, "", flags)
             .map_err(|error| failed("cloning the mount of", source, error.into()))?;
         let found = fstat(&mount).map_err(|error| failed("looking at", source, error.into()))?;
         let kind = FileType::from_raw_mode(found.st_mode);

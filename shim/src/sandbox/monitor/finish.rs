@@ -8,15 +8,12 @@ use std::{
 use serde_json::json;
 
 use super::watch::{Watch, finish_child};
-use crate::{
-    isolation::Process,
-    sandbox::{
-        channel::{self, SOCKET_FILE},
-        lock::{ChangeLock, MonitorLock},
-        process,
-        run::{Ended, Stage},
-        start::{Failure, Report},
-    },
+use crate::sandbox::{
+    channel::{self, SOCKET_FILE},
+    lock::{ChangeLock, MonitorLock},
+    process,
+    run::{Ended, Stage},
+    start::{Failure, Report},
 };
 
 /// How long the layer's process may outlive init.
@@ -54,19 +51,15 @@ impl Watch<'_> {
     pub(super) fn undo(&mut self, failure: &Failure) {
         if let Some(init) = &self.init {
             process::kill(init.id());
-        } else if let Some(init) = self.init_from_report() {
-            process::kill(init);
         }
-        if let Some(layer) = self.supervisor.as_ref().map(Process::id) {
-            process::kill(layer);
-        }
+        // Until it has written down which process is init, the layer's children are the only trace of it. Orphans
+        // of ours, they come to us.
         let end = Instant::now() + KERNEL_PATIENCE;
+        while process::kill_children() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
         while channel::is_alive(self.sandbox.folder()) && Instant::now() < end {
-            // A layer that was in the middle of making init may have come so far meanwhile.
-            if let Some(init) = self.init_from_report() {
-                process::kill(init);
-            }
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(1));
         }
         self.drain();
         self.end_layer();
@@ -92,14 +85,6 @@ impl Watch<'_> {
         if let Some(report) = report {
             self.tell(&report);
         }
-    }
-
-    fn init_from_report(&self) -> Option<crate::isolation::ProcessId> {
-        if !channel::is_alive(self.sandbox.folder()) {
-            return None;
-        }
-        let report = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?;
-        process::identify(report.init_pid?)
     }
 
     fn reported_code(&self) -> Option<i32> {

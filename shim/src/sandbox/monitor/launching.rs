@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write,
+    io::{self, Write},
     os::{fd::OwnedFd, unix::fs::OpenOptionsExt, unix::net::UnixStream},
     time::{Duration, Instant, SystemTime},
 };
@@ -154,7 +154,8 @@ impl Watch<'_> {
             if let Some(reason) = self.seen.setup_failed.take() {
                 return Err(failure(Cause::Other, ["the setup failed".to_owned(), reason]));
             }
-            if !lives {
+            // Without a layer to make it, an init that was not seen yet will not come.
+            if !lives || (!self.seen.welcome && self.supervisor.is_none()) {
                 self.drain();
                 return Err(self.early_end());
             }
@@ -187,10 +188,26 @@ impl Watch<'_> {
     /// Init is gone, or never came.
     fn early_end(&self) -> Failure {
         let printed = self.printed();
+        // Whoever cannot write ends, and cannot write why.
+        if printed.is_empty()
+            && let Err(error) = self.try_writing()
+        {
+            let doing = format!("writing into {}", self.sandbox.folder().display());
+            let hint = Some("free some space; nothing was changed".to_owned());
+            return Failure { cause: Cause::Other, messages: vec![doing, error.to_string()], hint };
+        }
         match (&self.layer, self.seen.welcome) {
             (Some(layer), false) => of_isolation(&layer.explain(&printed)),
             _ => failure(Cause::Other, ["init ended before the agent ran".to_owned(), printed]),
         }
+    }
+
+    fn try_writing(&self) -> io::Result<()> {
+        let path = self.sandbox.folder().join(".space");
+        let written = fs::write(&path, [0; 4096]);
+        // It may not even have come to be.
+        drop(fs::remove_file(&path));
+        written
     }
 
     fn printed(&self) -> String {

@@ -112,6 +112,8 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<MonitorLock>, StateError> {
 fn detach() -> io::Result<UnixStream> {
     // Fails only for the leader of a process group, which a child is not unless it was made one.
     let _ = setsid();
+    // A layer that dies in the middle of making init leaves a process that waits for it for ever: it becomes ours.
+    nix::sys::prctl::set_child_subreaper(true)?;
     SigSet::empty().thread_set_mask()?;
     close_foreign()?;
     let line = io::stdout().as_fd().try_clone_to_owned()?;

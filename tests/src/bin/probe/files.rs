@@ -100,12 +100,59 @@ pub(crate) fn write_anywhere() {
     } else {
         open(found.join(" "))
     };
-    print("write-anywhere", outcome);
+    print("write-anywhere", &outcome);
+}
+
+/// Makes files that run with the rights of their owner and group, in every way there is.
+pub(crate) fn plant_programs() {
+    const MODE: libc::mode_t = 0o6755;
+    unsafe {
+        libc::umask(0);
+        let flags = libc::O_CREAT | libc::O_WRONLY;
+        libc::open(c"by-openat".as_ptr(), flags, MODE);
+        libc::mknod(c"by-mknod".as_ptr(), libc::S_IFREG | MODE, 0);
+        #[cfg(target_arch = "x86_64")]
+        {
+            libc::syscall(libc::SYS_open, c"by-open".as_ptr(), flags, MODE);
+            libc::syscall(libc::SYS_creat, c"by-creat".as_ptr(), MODE);
+            libc::syscall(libc::SYS_mknod, c"by-old-mknod".as_ptr(), libc::S_IFREG | MODE, 0);
+        }
+        // struct open_how: flags, mode, resolve.
+        let how = [flags as u64, u64::from(MODE), 0];
+        libc::syscall(
+            libc::SYS_openat2,
+            libc::AT_FDCWD,
+            c"by-openat2".as_ptr(),
+            how.as_ptr(),
+            size_of_val(&how),
+        );
+        let nameless = libc::open(c".".as_ptr(), libc::O_TMPFILE | libc::O_WRONLY, MODE);
+        let by_number = CString::new(format!("/proc/self/fd/{nameless}")).expect("a path");
+        libc::linkat(
+            libc::AT_FDCWD,
+            by_number.as_ptr(),
+            libc::AT_FDCWD,
+            c"by-tmpfile".as_ptr(),
+            libc::AT_SYMLINK_FOLLOW,
+        );
+        for (name, call) in [(c"by-fchmod", 0), (c"by-fchmodat", 1), (c"by-fchmodat2", 2), (c"by-chmod", 3)] {
+            let fd = libc::open(name.as_ptr(), flags, 0o755);
+            match call {
+                0 => libc::fchmod(fd, MODE).into(),
+                1 => libc::fchmodat(libc::AT_FDCWD, name.as_ptr(), MODE, 0).into(),
+                2 => libc::syscall(452, libc::AT_FDCWD, name.as_ptr(), MODE, 0),
+                _ => libc::chmod(name.as_ptr(), MODE).into(),
+            };
+        }
+    }
 }
 
 /// Looks for a text in the names and the content of all files, and in what processes say about themselves.
-pub(crate) fn hunt(marker: &str, roots: &[&str]) {
+///
+/// The text comes backwards, so that being asked for it does not bring it about.
+pub(crate) fn hunt(backwards: &str, roots: &[&str]) {
     const MAX_BYTES: u64 = 1 << 20;
+    let marker: String = backwards.chars().rev().collect();
     let mut found = Vec::new();
     let contains = |bytes: &[u8]| bytes.windows(marker.len()).any(|window| window == marker.as_bytes());
     for root in roots {
@@ -135,7 +182,7 @@ pub(crate) fn hunt(marker: &str, roots: &[&str]) {
             true
         });
     }
-    print("hunt", if found.is_empty() { closed("nowhere") } else { open(found.join(" ")) });
+    print("hunt", &if found.is_empty() { closed("nowhere") } else { open(found.join(" ")) });
 }
 
 /// Reads files by the paths they have on the host, and by detours.
@@ -152,7 +199,7 @@ pub(crate) fn read(paths: &[&str]) {
     let ways = paths.iter().flat_map(|path| detours.map(|detour| format!("{detour}{path}")));
     print(
         "read",
-        any(ways.map(|path| {
+        &any(ways.map(|path| {
             let outcome = match fs::read(&path) {
                 Ok(content) => open(format!("{} bytes", content.len())),
                 Err(error) if error.kind() == std::io::ErrorKind::IsADirectory => open("a folder is there"),

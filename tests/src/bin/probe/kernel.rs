@@ -196,6 +196,17 @@ pub(crate) const ALL: &[Attempt] = &[
         "2" => closed("a filter is on"),
         other => open(format!("Seccomp: {other}")),
     }),
+    ("switch-the-filter-off-by-debugging", Plain::Closed, || unsafe {
+        const PTRACE_O_SUSPEND_SECCOMP: c_int = 1 << 21;
+        let child = libc::fork();
+        if child == 0 {
+            libc::pause();
+        }
+        let outcome =
+            refused(syscall(libc::SYS_ptrace, libc::PTRACE_SEIZE, child, 0, PTRACE_O_SUSPEND_SECCOMP));
+        libc::kill(child, libc::SIGKILL);
+        outcome
+    }),
     ("type-into-own-terminal", Plain::Depends, || on_a_terminal(libc::TIOCSTI, c"x".as_ptr())),
     ("type-into-own-terminal-with-high-bits", Plain::Depends, || {
         on_a_terminal(libc::TIOCSTI | 0xdead_beef << 32, c"x".as_ptr())

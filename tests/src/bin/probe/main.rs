@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         }
         ["write-anywhere"] => files::write_anywhere(),
         ["hunt", marker, ref roots @ ..] => files::hunt(marker, roots),
+        ["plant-programs"] => files::plant_programs(),
         ["read", ref paths @ ..] => files::read(paths),
         ["privileges"] => kernel::print_privileges(),
         ["shared-memory", key, what] => kernel::shared_memory(key, what),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         ["hostile-output"] => spray::hostile_output(),
         ["storm"] => spray::signals(),
         ["notify", socket] => spray::notifications(socket),
+        ["young-children", report] => spray::young_children(report),
         ["not-an-exit"] => spray::not_an_exit(),
         ["process", pid] => init::another_process(pid),
         _ => {

@@ -145,6 +145,6 @@ pub(crate) fn to_file(path: &str, action: impl FnOnce()) {
 }
 
 /// Prints the outcome of an attempt that is not in the table.
-pub(crate) fn print(name: &str, outcome: Outcome) {
-    tell(name, "depends", &outcome);
+pub(crate) fn print(name: &str, outcome: &Outcome) {
+    tell(name, "depends", outcome);
 }

@@ -20,7 +20,7 @@ pub(crate) fn all_unix_names() {
     names.dedup();
     print(
         "unix-names",
-        any(names.into_iter().map(|name| {
+        &any(names.into_iter().map(|name| {
             let address = match name.strip_prefix('@') {
                 Some(name) => UnixAddr::from_abstract_name(name),
                 None => UnixAddr::from_pathname(name),
@@ -37,7 +37,7 @@ pub(crate) fn connect_paths(paths: &[&str]) {
     let ways = paths.iter().flat_map(|path| detours.map(|detour| format!("{detour}{path}")));
     print(
         "connect",
-        any(ways.map(|path| {
+        &any(ways.map(|path| {
             let outcome = UnixAddr::from_pathname(&path)
                 .map_or_else(|error| closed(error.to_string()), |at| connect(&at));
             (path, outcome)
@@ -50,7 +50,7 @@ pub(crate) fn connect_abstract(name: &str) {
     let address = UnixAddr::from_abstract_name(name).expect("a name");
     let sent = UnixDatagram::unbound().and_then(|socket| socket.send_to_addr(b"from inside", &address));
     let sent = sent.map_or_else(|error| closed(error.to_string()), |_| open("a datagram was sent"));
-    print("abstract", any([("connect".to_owned(), connect(&address)), ("send".to_owned(), sent)]));
+    print("abstract", &any([("connect".to_owned(), connect(&address)), ("send".to_owned(), sent)]));
 }
 
 fn connect(address: &UnixAddr) -> Outcome {
@@ -80,7 +80,7 @@ pub(crate) fn connect_loopback(port: &str) {
         socket.send(b"from inside").map(drop)
     });
     ways.push(("udp".to_owned(), judge(datagrams)));
-    print("loopback", any(ways));
+    print("loopback", &any(ways));
 }
 
 fn judge(result: io::Result<()>) -> Outcome {

@@ -195,9 +195,11 @@ fn a_parked_agent_keeps_its_sandbox() {
 }
 
 #[test]
-fn a_shell_on_a_terminal_is_hung_up_too() {
+fn a_shell_on_a_terminal_is_hung_up_once_it_had_its_chance() {
     let mut scene = running_agent(r#", "terminal": {}"#);
-    assert_eq!(scene.stop(), ["SIGTERM -> 1", "SIGHUP -> 1", "SIGCONT -> 1"]);
+    assert_eq!(scene.stop(), ["SIGTERM -> 1", "SIGCONT -> 1"]);
+    assert_eq!(scene.wait(499).timer(), NOTHING);
+    assert_eq!(scene.wait(1).timer(), ["SIGHUP -> 1", "SIGCONT -> 1"]);
 }
 
 #[test]
