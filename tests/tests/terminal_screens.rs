@@ -178,6 +178,11 @@ fn both<'a>(
     Ok((direct, through))
 }
 
+/// Lines of text with their numbers.
+fn numbered(lines: usize, text: &str) -> String {
+    (1..lines).map(|n| ["line ", &n.to_string(), " ", text, "\n"].concat()).collect()
+}
+
 struct Destroyed<'a>(&'a Home);
 
 impl Drop for Destroyed<'_> {
@@ -200,8 +205,7 @@ fn vim_is_the_same_live_after_detach_after_a_kill_and_through_sizes() -> anyhow:
     let home = Home::new(Who::Myself)?;
     let destroyed = Destroyed(&home);
     home.project("project")?;
-    let text: String =
-        (1..100).map(|n| format!("line {n} with some text, \ttabs and ünïcödé 日本\n")).collect();
+    let text = numbered(100, "with some text, \ttabs and ünïcödé 日本");
     home.file("project/text.txt", text.as_bytes())?;
     let script = r"printf '\033[H\033[2J\033[32mbelow\033[m the editor\n'; vim -u NONE -N -n text.txt; printf back; read x";
     let size = (80, 24);
@@ -267,7 +271,7 @@ fn full_screens_are_the_same_for_the_next_viewer() -> anyhow::Result<()> {
     let Some(tmux) = Tmux::start()? else { return Ok(()) };
     let home = Home::new(Who::Myself)?;
     home.project("project")?;
-    let text: String = (1..200).map(|n| format!("line {n} {}\n", "word ".repeat(30))).collect();
+    let text = numbered(200, &"word ".repeat(30));
     home.file("project/text.txt", text.as_bytes())?;
     for (program, sign, keys) in [("top -d 1000", "PID", ""), ("less -N text.txt", "line 3", "/line 77\r")] {
         let destroyed = Destroyed(&home);

@@ -355,8 +355,13 @@ impl Terminal {
             Some((at, notice)) if *at <= cursor.offset => {
                 cursor.notice += 1;
                 // The screen was reset and says why; bytes alone do not tell a viewer so.
-                let changed = matches!(notice, Notice::Ended(ended) if ended.next != Next::End)
-                    || matches!(notice, Notice::Started(_));
+                let changed = match notice {
+                    Notice::Ended(ended) => ended.next != Next::End,
+                    Notice::Started(_) => true,
+                    // Who fits asked for the size, and for a picture with it.
+                    Notice::Resized(_) => !fits,
+                    Notice::Lease(_) => false,
+                };
                 cursor.repaint = cursor.style == Style::Screen && changed;
                 return Step::Notice(notice.clone());
             }

@@ -221,7 +221,9 @@ fn a_viewer_of_another_size_gets_pictures_alone() {
     assert_eq!(all(&mut terminal, &mut other), ["picture at 3", "lease Some(2)", "70x30"]);
     terminal.output(b" and on");
     assert_eq!(all(&mut terminal, &mut other), ["bytes  and on"]);
-    assert_eq!(all(&mut terminal, &mut holder), ["picture at 10", "lease Some(2)", "70x30"]);
+    assert_eq!(all(&mut terminal, &mut holder), ["picture at 10", "lease Some(2)", "70x30", "picture at 10"]);
+    terminal.viewer_resized(attached.viewer, TerminalSize { columns: 60, rows: 30 });
+    assert_eq!(all(&mut terminal, &mut holder), ["60x30", "picture at 10"]);
 }
 
 #[test]

@@ -127,11 +127,15 @@ impl From<ConnectionError> for Stop {
     }
 }
 
-/// A picture that has not come whole.
-#[derive(Clone, Copy)]
-struct Picture {
-    at: u64,
-    bytes: u64,
+/// How far the picture is that the terminal shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Picture {
+    /// It is there, or none was begun: the stream goes on.
+    Whole,
+    /// Bytes were missed and one was asked for: what comes before it means nothing.
+    Asked,
+    /// This much of it has come.
+    Partly { at: u64, bytes: u64 },
 }
 
 /// A line of ours over the program's own.
@@ -149,14 +153,14 @@ struct Viewing<'a> {
     forward_interrupts: bool,
     streams: Streams<'a>,
     screen: Screen<'a>,
-    picture: Option<Picture>,
-    /// Bytes were missed and a picture was asked for: what comes before it means nothing.
-    missed: bool,
+    picture: Picture,
     input: Option<Endpoint<'a>>,
     matcher: KeyMatcher,
     typing: Typing,
     buffer: Vec<u8>,
     lease: Lease,
+    /// It was asked for and will be given: what is typed from now on arrives behind the question.
+    taking_over: bool,
     size: Option<TerminalSize>,
     /// What covers a line of the program, until the next key.
     overlay: Option<Overlay>,
@@ -199,13 +203,13 @@ impl<'a> Viewing<'a> {
             forward_interrupts,
             streams,
             screen,
-            picture: None,
-            missed: false,
+            picture: Picture::Whole,
             input: Some(input),
             matcher: KeyMatcher::new(keys),
             typing: Typing::default(),
             buffer: Vec::new(),
             lease,
+            taking_over: false,
             size,
             overlay: None,
             signals,
@@ -290,16 +294,19 @@ impl<'a> Viewing<'a> {
         while self.outcome.is_none() {
             match self.connection.next()? {
                 None => break,
-                Some(Incoming::Data { kind: Kind::Terminal, offset, bytes }) if self.picture.is_none() => {
-                    if self.missed {
-                        self.screen.pass(offset, bytes)?;
-                    } else {
-                        self.screen.take(offset, bytes)?;
-                    }
+                Some(Incoming::Data { kind: Kind::Terminal, offset, bytes })
+                    if self.picture == Picture::Whole =>
+                {
+                    self.screen.take(offset, bytes)?;
+                }
+                Some(Incoming::Data { kind: Kind::Terminal, offset, bytes })
+                    if self.picture == Picture::Asked =>
+                {
+                    self.screen.pass(offset, bytes)?;
                 }
                 Some(Incoming::Data { kind: Kind::Screen, offset, bytes }) => {
                     self.picture = paint(&mut self.screen, self.picture, offset, bytes)?;
-                    if self.picture.is_none() {
+                    if self.picture == Picture::Whole {
                         self.show_overlay();
                     }
                 }
@@ -315,21 +322,21 @@ impl<'a> Viewing<'a> {
     fn handle_message(&mut self, message: ServerMessage) -> Result<(), Stop> {
         match message {
             ServerMessage::Screen { offset, bytes, size: _ }
-                if self.interactive && self.picture.is_none() =>
+                if self.interactive && !matches!(self.picture, Picture::Partly { .. }) =>
             {
                 self.screen.begin_picture(offset)?;
-                self.picture = (bytes > 0).then_some(Picture { at: 0, bytes });
-                self.missed = false;
+                self.picture = if bytes > 0 { Picture::Partly { at: 0, bytes } } else { Picture::Whole };
             }
             ServerMessage::Skipped { offset } if !self.interactive => self.screen.continue_at(offset)?,
             ServerMessage::Skipped { offset } if self.screen.is_unpainted() => {
                 self.screen.continue_at(offset)?;
-                self.missed = true;
+                self.picture = Picture::Asked;
                 self.repaint()?;
             }
             ServerMessage::Lease(lease) => {
                 let gained = lease.yours && !self.lease.yours;
                 self.lease = lease;
+                self.taking_over &= !lease.yours;
                 if gained {
                     // The holder's size counts, and it may have changed while we only watched.
                     self.say_size()?;
@@ -361,7 +368,7 @@ impl<'a> Viewing<'a> {
             return;
         }
         let stays = matches!(ended.next, Next::Parked { .. } | Next::Exited);
-        if self.screen.is_unpainted() && !self.missed {
+        if self.screen.is_unpainted() && self.picture == Picture::Whole {
             let mut line = notice::session_ended(ended);
             if stays {
                 line.push(' ');
@@ -446,7 +453,10 @@ impl<'a> Viewing<'a> {
                     self.outcome = Some(AttachOutcome::Detached);
                     return Ok(());
                 }
-                Some(Action::TakeOver) => self.ask(&ClientMessage::Lease(LeaseAction::TakeOver))?,
+                Some(Action::TakeOver) => {
+                    self.ask(&ClientMessage::Lease(LeaseAction::TakeOver))?;
+                    self.taking_over = true;
+                }
                 Some(Action::HandOn) => self.ask(&ClientMessage::Lease(LeaseAction::HandOn))?,
                 Some(Action::Help) => {
                     self.overlay = Some(Overlay::Help);
@@ -468,7 +478,7 @@ impl<'a> Viewing<'a> {
 
     /// Sends what was typed; without the lease it goes nowhere.
     fn type_bytes(&mut self, bytes: &[u8]) -> Result<(), Stop> {
-        if self.lease.yours && !bytes.is_empty() {
+        if (self.lease.yours || self.taking_over) && !bytes.is_empty() {
             self.connection.queue_data(Kind::Terminal, self.typing.advance(bytes), bytes);
             self.connection.flush()?;
         }
@@ -496,16 +506,16 @@ impl<'a> Viewing<'a> {
 /// Paints the next piece of a picture; returns what is still to come.
 fn paint(
     screen: &mut Screen<'_>,
-    picture: Option<Picture>,
+    picture: Picture,
     offset: u64,
-    bytes: &[u8],
-) -> Result<Option<Picture>, ConnectionError> {
+    piece: &[u8],
+) -> Result<Picture, ConnectionError> {
     let wrong = ConnectionError::Unexpected { what: "piece of a picture", during: DURING };
-    let Some(picture) = picture else { return Err(wrong) };
-    let at = picture.at + bytes.len() as u64;
-    if offset != picture.at || at > picture.bytes {
+    let Picture::Partly { at, bytes } = picture else { return Err(wrong) };
+    let come = at + piece.len() as u64;
+    if offset != at || come > bytes {
         return Err(wrong);
     }
-    screen.show(bytes);
-    Ok((at < picture.bytes).then_some(Picture { at, ..picture }))
+    screen.show(piece);
+    Ok(if come < bytes { Picture::Partly { at: come, bytes } } else { Picture::Whole })
 }

@@ -138,8 +138,9 @@ fn a_picture_is_painted_keys_are_typed_and_the_terminal_is_put_back() {
 #[test]
 fn a_watcher_types_nothing_but_its_own_keys() {
     let (outcome, heard, _) = view(false, |peer, master, _| {
-        master.write_all(b"nobody hears this\x1dt").unwrap();
+        master.write_all(b"nobody hears this\x1dtat once").unwrap();
         let asked = peer.hear();
+        assert_eq!(peer.hear(), Said::Data(Kind::Terminal, 0, b"at once".to_vec()));
         peer.say(&ServerMessage::Lease(Lease { holder: Some(ViewerId(1)), yours: true }));
         let size = peer.hear();
         master.write_all(b"now\x1dh").unwrap();
@@ -156,7 +157,7 @@ fn a_watcher_types_nothing_but_its_own_keys() {
         [
             Said::Message(ClientMessage::Lease(LeaseAction::TakeOver)),
             Said::Message(ClientMessage::Resize(SIZE)),
-            Said::Data(Kind::Terminal, 0, b"now".to_vec()),
+            Said::Data(Kind::Terminal, 7, b"now".to_vec()),
             Said::Message(ClientMessage::Lease(LeaseAction::HandOn)),
         ]
     );
