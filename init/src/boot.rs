@@ -15,11 +15,14 @@ use agent_protocol::{
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::{
     args::SpecSource,
     harden::{self, Policy},
     sandbox::{self, Prepared},
     signals::{self, Role},
+    spawn::Limit,
     sys,
 };
 
@@ -39,7 +42,24 @@ pub fn run(source: &SpecSource) -> Result<u8> {
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
     confine(&spec.hardening, &mut warnings)?;
-    sandbox::run(Prepared { spec, signals, listener, token, warnings })
+    let descriptors = raise_descriptor_limit();
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
+}
+
+/// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The
+/// usual limit of 1024 would be used up first, and `stop` could not be heard any more.
+const DESCRIPTORS: u64 = 4096;
+
+/// Raises init's own limit as far as it may; returns the one that children are to have, which is the one it was given.
+fn raise_descriptor_limit() -> Option<Limit> {
+    let given = getrlimit(Resource::Nofile);
+    let soft = given.current?;
+    let hard = given.maximum.unwrap_or(libc::RLIM_INFINITY);
+    let raised = DESCRIPTORS.min(hard);
+    if raised <= soft || setrlimit(Resource::Nofile, Rlimit { current: Some(raised), ..given }).is_err() {
+        return None;
+    }
+    Some(Limit { resource: libc::RLIMIT_NOFILE.cast_signed(), soft, hard })
 }
 
 fn read_spec(source: &SpecSource) -> Result<InitSpec> {

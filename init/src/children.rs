@@ -157,7 +157,7 @@ impl Children {
         self.last_generation += 1;
         let generation = self.last_generation;
         if let Some(mark) = self.mark(generation) {
-            request.limits.push(Limit { resource: tree::MARK_RESOURCE, value: mark.highest });
+            request.limits.push(Limit::fixed(tree::MARK_RESOURCE, mark.highest));
         }
         match spawn::spawn(&request) {
             Ok(pid) => {

@@ -94,13 +94,22 @@ pub enum Placement {
     NewForegroundGroup,
 }
 
-/// One resource limit, soft and hard alike.
+/// One resource limit (getrlimit(2)), in the resource's own unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limit {
     /// `RLIMIT_...`
     pub resource: i32,
-    /// In the resource's own unit.
-    pub value: u64,
+    /// What is enforced.
+    pub soft: u64,
+    /// What the soft one can be raised to.
+    pub hard: u64,
+}
+
+impl Limit {
+    /// A limit that cannot be raised.
+    pub fn fixed(resource: i32, value: u64) -> Self {
+        Self { resource, soft: value, hard: value }
+    }
 }
 
 /// Starts a program. Only [`crate::children`] calls this, because what was started must be waited for.
@@ -256,7 +265,7 @@ fn plan(request: &SpawnRequest<'_>, candidates: &[PathBuf], argv: &[OsString]) -
         limits: request
             .limits
             .iter()
-            .map(|limit| (limit.resource, libc::rlimit64 { rlim_cur: limit.value, rlim_max: limit.value }))
+            .map(|limit| (limit.resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard }))
             .collect(),
         user: request.user.as_ref().map(|user| Ids {
             uid: user.uid,

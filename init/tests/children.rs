@@ -205,7 +205,7 @@ fn the_child_gets_default_signals_although_rust_ignores_sigpipe() {
 #[test]
 fn limits_umask_and_credentials_are_set() {
     let _turn = turn();
-    let limit = |r: &mut SpawnRequest| r.limits = vec![Limit { resource: 7, value: 33 }];
+    let limit = |r: &mut SpawnRequest| r.limits = vec![Limit::fixed(7, 33)];
     assert_eq!(output(limit, &["sh", "-c", "ulimit -n"]).0, "33\n");
     assert_eq!(output(|r| r.umask = Some(0o27), &["sh", "-c", "umask"]).0, "0027\n");
     let user = Credentials { uid: 1234, gid: 2345, groups: vec![2345, 77] };

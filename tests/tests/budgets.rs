@@ -18,7 +18,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Stdio, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{DEADLINE, Home, Sandbox, Who, agent_init, until};
+use agent_tests::{DEADLINE, Home, Sandbox, Who, agent_init, finish, until};
 use anyhow::{Context, bail, ensure};
 
 /// Overrides the number of commands that must leave nothing behind.
@@ -381,4 +381,13 @@ fn in_parallel<T: Send>(
     })?;
     results.sort_by_key(|(number, _)| *number);
     Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+/// Init raises its own limit so that its other bounds are what is reached first; what it starts is not to notice.
+#[test]
+fn commands_get_the_descriptor_limit_that_init_was_given() -> anyhow::Result<()> {
+    let sandbox = Sandbox::builder().start()?;
+    let given = finish(sandbox.command("sh", ["-c", "ulimit -Sn; ulimit -Hn"]), b"")?.success()?.text();
+    assert_eq!(sandbox.sh("ulimit -Sn; ulimit -Hn")?.success()?.text(), given);
+    Ok(())
 }

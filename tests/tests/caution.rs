@@ -64,3 +64,18 @@ fn a_full_standard_error_stops_nothing() -> anyhow::Result<()> {
     ensure!(command.status()?.success());
     Ok(())
 }
+
+/// The agent gets what the umask takes from others, and we go on with what it takes from us.
+#[test]
+fn a_umask_against_the_owner_is_no_obstacle() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    home.project("project")?;
+    let shim = agent_tests::agent_shim();
+    let script =
+        "umask 0777; \"$0\" start --name box --env host project -- cat && \"$0\" exec box -- sh -c umask
+        \"$0\" destroy --force box";
+    let command = home.command("sh", ["-c".as_ref(), script.as_ref(), shim.as_os_str()]);
+    let output = finish(command, b"")?.success()?;
+    ensure!(output.text().starts_with("box\n0077\nbox"), "{output}");
+    Ok(())
+}

@@ -9,7 +9,7 @@ use nix::{
 };
 
 /// Shows the files of the folder `play` in their order, one more for each key. It ends with the last one.
-const PLAYER: &str = r#"import os, sys, tty, termios
+const PLAYER: &str = r"import os, sys, tty, termios
 before = termios.tcgetattr(0)
 tty.setraw(0)
 for name in sorted(os.listdir('play')):
@@ -17,7 +17,7 @@ for name in sorted(os.listdir('play')):
         os.write(1, stage.read())
     os.read(0, 1)
 termios.tcsetattr(0, termios.TCSANOW, before)
-"#;
+";
 
 /// What is shown first wherever a case begins: nothing, in the modes of a fresh terminal.
 const FRESH: &[u8] = b"\x1b[?1049l\x1bc\x1b[H\x1b[2J";
@@ -41,7 +41,7 @@ fn cases() -> Vec<Case> {
         rows.concat()
     };
     vec![
-        case("colours", table(32, &|n| format!("\x1b[48;5;{n}m{:02x}", n), 256), "\x1b[38;5;99mpen\x1b[m"),
+        case("colours", table(32, &|n| format!("\x1b[48;5;{n}m{n:02x}"), 256), "\x1b[38;5;99mpen\x1b[m"),
         case(
             "truecolor",
             table(64, &|n| format!("\x1b[38;2;{};{};{}m#", n % 256, n / 2 % 256, 255 - n % 256), 64 * 16),

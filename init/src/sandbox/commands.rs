@@ -39,7 +39,8 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
-    pub(super) fn of(spec: &InitSpec) -> Self {
+    /// `descriptors` is what children get where init has raised its own limit.
+    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>) -> Self {
         let mut env: BTreeMap<OsString, OsString> =
             spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(user) = &spec.user {
@@ -52,7 +53,8 @@ impl Defaults {
             set("USER", &user.name);
             set("LOGNAME", &user.name);
         }
-        let limits = spec.limits.pids.iter().map(|pids| Limit { resource: NPROC, value: *pids }).collect();
+        let processes = spec.limits.pids.map(|pids| Limit::fixed(NPROC, pids));
+        let limits = processes.into_iter().chain(descriptors).collect();
         Self {
             env,
             workdir: spec.workdir.as_ref().map(PathBuf::from),

@@ -32,6 +32,7 @@ use crate::{
     journal::unix_ms,
     notify::{Notice, NotifySocket, Watchdog},
     signals::{Origin, Received, Signal, Signals},
+    spawn::Limit,
     supervise::{self, Action, Announcement, Change, Ended, Instant, ProbeId, Supervisor, UnitId},
     usage,
 };
@@ -93,9 +94,14 @@ pub(super) struct Loop {
 }
 
 impl Loop {
-    pub(super) fn new(spec: InitSpec, shared: Rc<Shared>, warnings: Vec<String>) -> Self {
+    pub(super) fn new(
+        spec: InitSpec,
+        shared: Rc<Shared>,
+        descriptors: Option<Limit>,
+        warnings: Vec<String>,
+    ) -> Self {
         Self {
-            defaults: Defaults::of(&spec),
+            defaults: Defaults::of(&spec, descriptors),
             clock: Clock::start(),
             supervisor: Supervisor::new(&spec, unix_ms()),
             shared,
@@ -341,7 +347,8 @@ impl Loop {
     }
 
     fn signalled(&mut self, received: Received) {
-        let ignores_inside = self.spec.hardening.ignore_inside_signals;
+        // Only the first process of a namespace can tell inside from outside: elsewhere everybody has a pid.
+        let ignores_inside = self.spec.hardening.ignore_inside_signals && std::process::id() == 1;
         if received.origin == Origin::Inside && ignores_inside {
             // Once for each: whoever is inside decides how often, and the log is on the host's disk.
             if self.ignored.insert(received.signal) {

@@ -32,6 +32,7 @@ use crate::{
     server::{Admission, Listener, Server, accept_all},
     session::terminal::Terminal,
     signals::Signals,
+    spawn::Limit,
 };
 
 /// Questions that wait for the loop at once; whoever asks waits for a place.
@@ -46,6 +47,7 @@ pub(crate) struct Prepared {
     pub(crate) signals: nix::sys::signal::SigSet,
     pub(crate) listener: Option<std::os::fd::OwnedFd>,
     pub(crate) token: Token,
+    pub(crate) descriptors: Option<Limit>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -56,7 +58,7 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 }
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
-    let Prepared { spec, signals, listener, token, mut warnings } = prepared;
+    let Prepared { spec, signals, listener, token, descriptors, mut warnings } = prepared;
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.clone()).unwrap_or_default();
     let terminal = Terminal::new(TerminalSize { columns: wanted.cols, rows: wanted.rows });
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -73,7 +75,9 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     };
     let signals = Signals::new(&signals)?;
     let notify = open_notify(&mut warnings);
-    let code = event_loop::Loop::new(spec, Rc::clone(&shared), warnings).run(signals, asked, notify).await;
+    let code = event_loop::Loop::new(spec, Rc::clone(&shared), descriptors, warnings)
+        .run(signals, asked, notify)
+        .await;
     if let Some(acceptor) = acceptor {
         acceptor.abort();
     }

@@ -98,6 +98,9 @@ impl InitSpec {
         if json.len() > MAX_SPEC_BYTES {
             return Err(SpecError::TooLarge { bytes: json.len() });
         }
+        if json.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(SpecError::NoObject);
+        }
         let Versioned { version } = serde_json::from_slice(json)?;
         if version == 0 || version > VERSION {
             return Err(SpecError::Version { found: version });
@@ -141,13 +144,22 @@ pub enum SpecError {
     },
     /// Not JSON, a wrong type, or an unknown field.
     #[error("the spec cannot be read: {0}")]
-    Syntax(#[from] serde_json::Error),
+    Syntax(String),
+    /// JSON, but no object: serde would take a list for the fields in their order.
+    #[error("the spec cannot be read: it is not a JSON object")]
+    NoObject,
     /// Well formed, but not something that could be done.
     #[error("the spec is not valid: {}", check::join(problems))]
     Invalid {
         /// Each thing that is wrong.
         problems: Vec<Problem>,
     },
+}
+
+impl From<serde_json::Error> for SpecError {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Syntax(error.to_string())
+    }
 }
 
 /// How much init logs.

@@ -25,6 +25,7 @@ mod values;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
+use rustix::{fs::Mode, process::umask};
 
 use self::{
     context::{Context, Global},
@@ -69,6 +70,7 @@ enum Command {
 
 /// The whole program: from the arguments to the exit code. Errors are printed here and nowhere else.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    keep_ours_usable();
     let args: Vec<OsString> = args.into_iter().collect();
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,
@@ -80,6 +82,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(code) => code,
         Err(error) => error.print(color, style),
     }
+}
+
+/// A umask that takes rights from the owner would close what we make to ourselves. What it takes from others stays.
+fn keep_ours_usable() {
+    let given = umask(Mode::RWXG | Mode::RWXO);
+    umask(given - Mode::RWXU);
 }
 
 /// Builds only the subcommand that the first argument names: the whole tree would cost `exec` more than its connection.

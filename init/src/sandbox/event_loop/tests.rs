@@ -18,7 +18,7 @@ fn idle(spec: &serde_json::Value) -> Loop {
     let spec = InitSpec::from_json(spec.to_string().as_bytes()).unwrap();
     let terminal = Terminal::new(TerminalSize { columns: 80, rows: 24 });
     let shared = Rc::new(Shared::new(terminal, Outputs::new(std::iter::empty())));
-    Loop::new(spec, shared, Vec::new())
+    Loop::new(spec, shared, None, Vec::new())
 }
 
 fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {
