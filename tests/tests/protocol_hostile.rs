@@ -322,8 +322,10 @@ fn leaving_at_any_point_of_a_command_leaves_nothing() -> anyhow::Result<()> {
     let status = init.status()?;
     assert!(status.counts.execs <= 20);
     until("all connections to be closed", || Ok((init.status()?.counts.connections == 1).then_some(())))?;
-    init.sh("pkill -x sleep; pkill -x cat; true")?;
-    until("no command to be left", || Ok((init.status()?.counts.execs == 0).then_some(())))
+    until("no command to be left", || {
+        init.sh("pkill -x sleep; pkill -x cat; true")?;
+        Ok((init.status()?.counts.execs == 0).then_some(()))
+    })
 }
 
 #[test]
