@@ -18,6 +18,14 @@ pub fn agent_init() -> &'static Path {
     PATH.get_or_init(|| folder().join("agent-init"))
 }
 
+/// Copies a program that is to be run. Another process does it: this one may be forking in another thread just
+/// then, and a child that still holds the copy open for writing makes it "busy" (execve(2), ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let status = Command::new("cp").arg(from).arg(to).status()?;
+    anyhow::ensure!(status.success(), "copying {} to {}: {status}", from.display(), to.display());
+    Ok(())
+}
+
 /// The folder of the profile that the tests were built in, with fresh binaries in it.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();

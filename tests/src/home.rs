@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Output, agent_shim};
+use crate::{DEADLINE, Output, agent_shim, copy_program};
 
 /// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
 const ORDINARY: u32 = 61_234;
@@ -85,7 +85,10 @@ impl Home {
 
     /// A program of the person's.
     pub fn program(&self, name: &str, script: &str) -> anyhow::Result<PathBuf> {
-        let path = self.file(name, script.as_bytes())?;
+        let draft = self.file(&format!("{name}.draft"), script.as_bytes())?;
+        let path = self.path.join(name);
+        copy_program(&draft, &path)?;
+        fs::remove_file(draft)?;
         self.give(&path, 0o755)?;
         Ok(path)
     }

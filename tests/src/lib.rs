@@ -18,7 +18,7 @@ mod tmux;
 mod traces;
 mod wait;
 
-pub use binaries::{agent_init, agent_shim};
+pub use binaries::{agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
 pub use output::Output;
 pub use parts::{Part, is_alive, state, until_gone};

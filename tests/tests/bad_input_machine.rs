@@ -120,7 +120,7 @@ fn user_namespaces_are_switched_off() -> anyhow::Result<()> {
 fn init_is_missing() -> anyhow::Result<()> {
     let home = person(Who::Ordinary)?;
     let alone = home.project("bin")?.join("agent-shim");
-    fs::copy(agent_shim(), &alone)?;
+    agent_tests::copy_program(agent_shim(), &alone)?;
     let mut shim = home.command(&alone, START);
     shim.env("AGENT_SHIM_INIT", "/no/such/init");
     finish(shim, b"")?.exits(4)?.complains("agent-init")?.complains("hint:")?;

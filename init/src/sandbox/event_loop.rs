@@ -87,6 +87,9 @@ pub(super) struct Loop {
     warnings: Vec<String>,
     /// More children have ended than one turn took.
     reap_more: bool,
+    /// Whether init is the first process of its PID namespace. Only there is inside told from outside: elsewhere
+    /// everybody has a pid.
+    is_first: bool,
     /// Signals from inside that were told of.
     ignored: HashSet<Signal>,
     /// How often something was given up because of a fault of our own.
@@ -117,6 +120,7 @@ impl Loop {
             ending: None,
             warnings,
             reap_more: false,
+            is_first: std::process::id() == 1,
             ignored: HashSet::new(),
             faults: 0,
             spec,
@@ -347,8 +351,7 @@ impl Loop {
     }
 
     fn signalled(&mut self, received: Received) {
-        // Only the first process of a namespace can tell inside from outside: elsewhere everybody has a pid.
-        let ignores_inside = self.spec.hardening.ignore_inside_signals && std::process::id() == 1;
+        let ignores_inside = self.spec.hardening.ignore_inside_signals && self.is_first;
         if received.origin == Origin::Inside && ignores_inside {
             // Once for each: whoever is inside decides how often, and the log is on the host's disk.
             if self.ignored.insert(received.signal) {

@@ -340,6 +340,8 @@ mod tests {
             rustix::pipe::fcntl_setpipe_size(&writer, LAST_BYTES).unwrap();
             rustix::io::ioctl_fionbio(&writer, true).unwrap();
             let reader = ReadEnd::new(reader.into()).unwrap();
+            // Whoever of both is asked first below.
+            while (&writer).write(&vec![0; CHUNK_BYTES]).is_ok() {}
             let came = Cell::new(0);
             let for_ever = async {
                 let mut buf = vec![0; CHUNK_BYTES];

@@ -85,7 +85,7 @@ fn programs_with_privileges() {
         board.attempt("the host's setuid programs", none);
         if world.who == Who::Ordinary && nix::unistd::geteuid().is_root() {
             let setuid = project.join("setuid");
-            fs::copy(&world.probe, &setuid)?;
+            agent_tests::copy_program(&world.probe, &setuid)?;
             fs::set_permissions(&setuid, std::os::unix::fs::PermissionsExt::from_mode(0o4755))?;
             let output = world.as_person("project-box/setuid privileges", &[])?;
             board.attempt("the control", contains(&output, "euid 0 "));
@@ -96,7 +96,7 @@ fn programs_with_privileges() {
             );
 
             let capable = project.join("capable");
-            fs::copy(&world.probe, &capable)?;
+            agent_tests::copy_program(&world.probe, &capable)?;
             fs::set_permissions(&capable, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
             // Version 2 with the effective bit, then CAP_SYS_ADMIN as permitted.
             let value: Vec<u8> =

@@ -28,7 +28,7 @@ impl World {
     pub(crate) fn new(who: Who) -> anyhow::Result<Self> {
         let home = Home::new(who)?;
         let probe = home.path().join("probe");
-        fs::copy(env!("CARGO_BIN_EXE_probe"), &probe)?;
+        agent_tests::copy_program(Path::new(env!("CARGO_BIN_EXE_probe")), &probe)?;
         fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
         let marker =
             format!("marker-{}", home.path().file_name().context("a name")?.display()).replace('.', "-");

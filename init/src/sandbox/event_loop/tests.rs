@@ -139,6 +139,7 @@ fn what_a_run_left_behind_is_gone_before_the_next_one_starts() {
 #[test]
 fn a_flood_of_signals_from_inside_is_logged_once_for_each() {
     let mut init = idle(&json!({ "version": 1, "name": "box" }));
+    init.is_first = true;
     for signal in [Signal::TERM, Signal::HUP, Signal::TERM, Signal::TERM] {
         init.signalled(Received { signal, origin: Origin::Inside, pid: 7 });
     }
