@@ -70,6 +70,11 @@ impl Unit {
         self == Self::MegabytesPerSecond
     }
 
+    /// A low quantile means the better part of the samples: of speeds, the high ones.
+    fn toward_best(self, Quantile(part): Quantile) -> Quantile {
+        if self.is_speed() { Quantile(1.0 - part) } else { Quantile(part) }
+    }
+
     fn show(self, value: f64) -> String {
         match self {
             Self::Milliseconds => format!("{value:.2} ms"),
@@ -91,7 +96,7 @@ impl Row {
 
     /// Whether a target is met; unknown where somebody is missing.
     pub(crate) fn verdict(&self, target: &Target, typical: Quantile) -> Verdict {
-        let at = if target.at == Quantile::MEDIAN { typical } else { target.at };
+        let at = if target.at == Quantile::MEDIAN { self.unit.toward_best(typical) } else { target.at };
         let found = self.samples(target.ours).and_then(|ours| match target.against {
             Against::Nobody => ours.quantile(at),
             Against::Peer(peer) => ours.ratio(self.samples(peer)?, at),
@@ -154,7 +159,7 @@ impl Row {
             Outcome::Measured(samples) => samples,
         };
         let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| self.unit.show(value));
-        let typically = show(samples.quantile(typical));
+        let typically = show(samples.quantile(self.unit.toward_best(typical)));
         if samples.count() < 2 {
             return format!("{typically:>12}");
         }
@@ -226,6 +231,17 @@ mod tests {
         let targets = || vec![at_most(0.5, Against::Peer("them")), at_most(0.4, Against::Peer("them"))];
         assert_eq!(met(&row(Unit::Milliseconds, them(), targets())), [Some(true), Some(false)]);
         assert_eq!(met(&row(Unit::MegabytesPerSecond, them(), targets())), [Some(true), Some(true)]);
+    }
+
+    #[test]
+    fn the_better_part_of_speeds_is_the_high_one() {
+        let row = row(
+            Unit::MegabytesPerSecond,
+            vec![series("us", &[1.0, 9.0])],
+            vec![at_most(9.0, Against::Nobody)],
+        );
+        assert_eq!(row.verdict(&row.targets[0], Quantile(0.0)).met, Some(true));
+        assert_eq!(row.verdict(&row.targets[0], Quantile(1.0)).met, Some(false));
     }
 
     #[test]
