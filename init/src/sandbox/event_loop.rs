@@ -8,22 +8,18 @@ use std::{
 };
 
 use agent_protocol::{
-    exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
-    message::{AgentStatus, Counts, ExecId, ExecRequest, Status, Usage, What},
+    message::{ExecId, What},
     spec::{self, InitSpec},
 };
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep_until,
-};
+use tokio::{sync::mpsc, time::sleep_until};
 
 use super::{
-    ask::{Ask, Ends, StartedExec},
+    ask::Ask,
     clock::Clock,
-    commands::{self, Defaults},
-    execs::{Due, Execs},
-    shared::{AGENT, Shared},
+    commands::Defaults,
+    execs::Execs,
+    shared::Shared,
     units::{Run, Units},
     wire,
 };
@@ -33,9 +29,13 @@ use crate::{
     notify::{Notice, NotifySocket, Watchdog},
     signals::{Origin, Received, Signal, Signals},
     spawn::Limit,
-    supervise::{self, Action, Announcement, Change, Ended, Instant, ProbeId, Supervisor, UnitId},
-    usage,
+    supervise::{self, Action, Ended, Instant, ProbeId, Supervisor, UnitId},
 };
+
+mod reports;
+mod requests;
+#[cfg(test)]
+mod tests;
 
 /// News from the tasks that read the units' output, at once.
 const FIRST_OUTPUTS: usize = 64;
@@ -417,219 +417,6 @@ impl Loop {
             note(self.children.signal_everything(signal), "signalling everything");
         }
     }
-
-    fn answer(&mut self, ask: Ask) {
-        match ask {
-            Ask::Status(reply) => give(reply, self.status()),
-            Ask::Exec { request, reply } => {
-                let started = self.exec(*request);
-                if let Err(Ok(unheard)) = reply.send(started) {
-                    self.abandoned(unheard.id);
-                }
-            }
-            Ask::ExecWait { exec, reply } => give(reply, self.execs.wait(exec)),
-            Ask::ExecSignal { exec, signal, reply } => give(reply, self.signal_exec(exec, signal)),
-            Ask::RestartAgent(reply) => {
-                let asked = self.request(supervise::Event::Restart { unit: UnitId::Agent });
-                give(reply, asked);
-            }
-            Ask::SignalAgent { signal, reply } => {
-                let asked = match spec::Signal::from_number(signal) {
-                    Some(signal) => self.request(supervise::Event::Forward { signal, group: true }),
-                    None => Err(bad_signal(signal)),
-                };
-                give(reply, asked);
-            }
-            Ask::Stop { force, reply } => {
-                let asked = self.request(supervise::Event::Stop { within: None, force });
-                give(reply, asked);
-            }
-            Ask::ViewerSawExit => self.supervise(supervise::Event::ViewerSawExit),
-        }
-    }
-
-    /// Something a person asked for, which the supervisor may refuse.
-    fn request(&mut self, event: supervise::Event) -> Result<(), Failure> {
-        self.refused = None;
-        self.supervise(event);
-        match self.refused.take() {
-            Some(reason) => Err(Failure::new(FailureKind::WrongState, reason)),
-            None => Ok(()),
-        }
-    }
-
-    fn exec(&mut self, request: ExecRequest) -> Result<StartedExec, Failure> {
-        if self.stopping {
-            return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
-        }
-        let id = self.execs.next_id()?;
-        let command = commands::shown(&request.argv);
-        let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
-        let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
-        let now = self.clock.now();
-        self.register(child, Role::Exec(id, now));
-        let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
-        if matches!(ends, Ends::Terminal(_)) {
-            self.execs.has_terminal(id);
-        }
-        let pid = pid(child);
-        self.tell(What::ExecStarted { exec: id, pid, command });
-        Ok(StartedExec { id, pid, ends, exit })
-    }
-
-    fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
-        let child = self.execs.child(exec)?;
-        let signal = Signal::new(number).ok_or_else(|| bad_signal(number))?;
-        self.execs.will_end(exec, KilledBy::Client, Some(number));
-        self.children
-            .signal_group(child, signal)
-            .map_err(|error| Failure::new(FailureKind::WrongState, error.to_string()))
-    }
-
-    /// A command whose client has gone is asked to end; one on a terminal was hung up by the kernel already, and
-    /// may have its reasons to go on.
-    fn abandoned(&mut self, exec: ExecId) {
-        let Ok(child) = self.execs.child(exec) else { return };
-        self.execs.will_end(exec, KilledBy::Disconnect, None);
-        if self.execs.is_on_terminal(exec) {
-            return;
-        }
-        note(self.children.signal_group(child, Signal::TERM), "ending a command without a client");
-    }
-
-    fn end_exec(&self, due: Due) {
-        let (child, signal) = match due {
-            Due::Terminate(child) => (child, Signal::TERM),
-            Due::Kill(child) => (child, Signal::KILL),
-        };
-        note(self.children.kill_tree(child, signal), "ending a command that ran out of time");
-    }
-
-    fn exec_ended(&mut self, exec: ExecId, started: Instant, exit: children::Exit) {
-        let now = self.clock.now();
-        let (how, core_dumped) = match exit {
-            children::Exit::Code(code) => (How::Code(code.into()), false),
-            children::Exit::Signal { signal, core_dumped } => (How::Signal(signal.number()), core_dumped),
-        };
-        let signal = if let How::Signal(signal) = how { Some(signal) } else { None };
-        let killed_by = self
-            .execs
-            .ended_by(exec, signal)
-            .unwrap_or_else(|| if self.stopping { KilledBy::Stop } else { wire::killed_by(how) });
-        let exit = ExitRecord {
-            how,
-            core_dumped,
-            killed_by,
-            limit: wire::limit(how, killed_by),
-            output_truncated: false,
-            ran_ms: wire::millis(now.since(started)),
-            at_unix_ms: unix_ms(),
-        };
-        self.tell(What::ExecExited { exec, exit: exit.clone() });
-        self.execs.finished(exec, exit);
-    }
-
-    fn announce(&mut self, announcement: Announcement) {
-        let what = match announcement {
-            Announcement::Unit { unit, change } => match self.unit_news(unit, change) {
-                Some(what) => what,
-                None => return,
-            },
-            Announcement::SetupDone => What::SetupDone,
-            Announcement::SetupFailed { reason } => What::SetupFailed { reason },
-            Announcement::ShutdownBegan { force, .. } => {
-                self.stopping = true;
-                What::Stopping { force }
-            }
-            Announcement::Lingering { .. } | Announcement::Sweep { .. } => return,
-        };
-        self.tell(what);
-    }
-
-    fn unit_news(&mut self, id: UnitId, change: Change) -> Option<What> {
-        let unit = self.units.name(&self.spec, id);
-        Some(match change {
-            Change::Ready => What::UnitReady { unit },
-            Change::Status { text } => What::UnitStatusText { unit, text },
-            Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
-            Change::Exited(record) => {
-                let exit = wire::exit(&record, self.truncated.contains(&id), &self.clock);
-                if id == UnitId::Agent {
-                    self.units.session_ended(exit.clone());
-                }
-                What::UnitExited { unit, exit }
-            }
-            Change::BackingOff { delay, .. } => What::UnitBackoff { unit, delay_ms: wire::millis(delay) },
-            Change::Parked { reason } => What::UnitParked { unit, reason },
-            Change::Stuck => {
-                What::Warning { message: format!("`{unit}` is still there seconds after SIGKILL") }
-            }
-            // A start is told when it was executed, with the pid; the others show in what follows.
-            Change::Starting { .. }
-            | Change::Started { .. }
-            | Change::Leaving
-            | Change::Stopping { .. }
-            | Change::Done => return None,
-        })
-    }
-
-    /// Viewers are told of an exit together with what follows, which is known once the supervisor is done.
-    fn announce_session_ends(&mut self) {
-        if let Some(exit) = self.units.take_session_end() {
-            let status = self.supervisor.status();
-            let agent = status.units.iter().find(|unit| unit.unit == UnitId::Agent);
-            if let Some(agent) = agent {
-                let next = wire::next(&agent.state, &status.phase, &self.clock);
-                self.shared.terminal.borrow_mut().ended(exit, next);
-            }
-        }
-    }
-
-    fn status(&self) -> Status {
-        let supervised = self.supervisor.status();
-        let used = usage::measure();
-        let pid_of = |child: Option<supervise::ChildId>| {
-            child.and_then(|known| self.roles.get(&known)).map(|(child, _)| pid(*child))
-        };
-        let told = |unit: &supervise::UnitStatus| {
-            wire::unit(unit, pid_of(unit.child), self.truncated.contains(&unit.unit), &self.clock)
-        };
-        let mut units: Vec<_> = supervised.units.iter().map(told).collect();
-        units.sort_by_key(|unit| unit.name != AGENT);
-        let terminal = self.shared.terminal.borrow();
-        let mut warnings = self.warnings.clone();
-        if terminal.pictures_lost() > 0 {
-            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
-        }
-        if self.faults > 0 {
-            warnings.push(format!("init met a fault of its own {} times", self.faults));
-        }
-        Status {
-            init_version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_ms: wire::millis(self.clock.now().0),
-            phase: wire::phase(&supervised.phase),
-            units,
-            agent: AgentStatus {
-                session: terminal.session(),
-                output_bytes: terminal.end(),
-                lease: terminal.lease(),
-            },
-            counts: Counts {
-                connections: self.shared.connections.get(),
-                viewers: u32::try_from(terminal.viewers()).unwrap_or(u32::MAX),
-                execs: u32::try_from(self.execs.len()).unwrap_or(u32::MAX),
-                processes: used.processes,
-                orphans_reaped: self.children.orphans_reaped(),
-            },
-            usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
-            warnings,
-        }
-    }
-
-    fn tell(&self, what: What) {
-        tracing::info!(?what);
-        self.shared.journal.borrow_mut().add(unix_ms(), what);
-    }
 }
 
 async fn heard(notify: Option<&mut NotifySocket>) -> (u32, Notice) {
@@ -659,15 +446,6 @@ fn note<T, E: std::fmt::Display>(result: Result<T, E>, doing: &str) {
     }
 }
 
-/// Whoever asked may be gone by now.
-fn give<T>(reply: oneshot::Sender<T>, answer: T) {
-    let _ = reply.send(answer);
-}
-
-fn bad_signal(number: i32) -> Failure {
-    Failure::new(FailureKind::BadRequest, format!("{number} is not a signal"))
-}
-
 fn pid(child: children::ChildId) -> u32 {
     u32::try_from(child.pid()).unwrap_or(0)
 }
@@ -695,6 +473,3 @@ fn spawn_error(failure: Failure) -> supervise::SpawnError {
     };
     supervise::SpawnError { kind, message: failure.message }
 }
-
-#[cfg(test)]
-mod tests;

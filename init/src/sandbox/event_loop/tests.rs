@@ -7,6 +7,8 @@ use agent_protocol::message::{AttachFrom, AttachRequest, LeaseWish, TerminalSize
 use serde_json::json;
 use tokio::task::LocalSet;
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::{
     output::Outputs,

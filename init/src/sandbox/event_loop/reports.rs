@@ -1,0 +1,117 @@
+//! What the loop says of itself: events for those who follow, and the state for those who ask.
+
+use agent_protocol::message::{AgentStatus, Counts, Status, Usage, What};
+
+use super::{
+    super::{shared::AGENT, wire},
+    Loop, pid,
+};
+use crate::{
+    journal::unix_ms,
+    supervise::{self, Announcement, Change, UnitId},
+    usage,
+};
+
+impl Loop {
+    pub(super) fn announce(&mut self, announcement: Announcement) {
+        let what = match announcement {
+            Announcement::Unit { unit, change } => match self.unit_news(unit, change) {
+                Some(what) => what,
+                None => return,
+            },
+            Announcement::SetupDone => What::SetupDone,
+            Announcement::SetupFailed { reason } => What::SetupFailed { reason },
+            Announcement::ShutdownBegan { force, .. } => {
+                self.stopping = true;
+                What::Stopping { force }
+            }
+            Announcement::Lingering { .. } | Announcement::Sweep { .. } => return,
+        };
+        self.tell(what);
+    }
+
+    fn unit_news(&mut self, id: UnitId, change: Change) -> Option<What> {
+        let unit = self.units.name(&self.spec, id);
+        Some(match change {
+            Change::Ready => What::UnitReady { unit },
+            Change::Status { text } => What::UnitStatusText { unit, text },
+            Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
+            Change::Exited(record) => {
+                let exit = wire::exit(&record, self.truncated.contains(&id), &self.clock);
+                if id == UnitId::Agent {
+                    self.units.session_ended(exit.clone());
+                }
+                What::UnitExited { unit, exit }
+            }
+            Change::BackingOff { delay, .. } => What::UnitBackoff { unit, delay_ms: wire::millis(delay) },
+            Change::Parked { reason } => What::UnitParked { unit, reason },
+            Change::Stuck => {
+                What::Warning { message: format!("`{unit}` is still there seconds after SIGKILL") }
+            }
+            // A start is told when it was executed, with the pid; the others show in what follows.
+            Change::Starting { .. }
+            | Change::Started { .. }
+            | Change::Leaving
+            | Change::Stopping { .. }
+            | Change::Done => return None,
+        })
+    }
+
+    /// Viewers are told of an exit together with what follows, which is known once the supervisor is done.
+    pub(super) fn announce_session_ends(&mut self) {
+        if let Some(exit) = self.units.take_session_end() {
+            let status = self.supervisor.status();
+            let agent = status.units.iter().find(|unit| unit.unit == UnitId::Agent);
+            if let Some(agent) = agent {
+                let next = wire::next(&agent.state, &status.phase, &self.clock);
+                self.shared.terminal.borrow_mut().ended(exit, next);
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let supervised = self.supervisor.status();
+        let used = usage::measure();
+        let pid_of = |child: Option<supervise::ChildId>| {
+            child.and_then(|known| self.roles.get(&known)).map(|(child, _)| pid(*child))
+        };
+        let told = |unit: &supervise::UnitStatus| {
+            wire::unit(unit, pid_of(unit.child), self.truncated.contains(&unit.unit), &self.clock)
+        };
+        let mut units: Vec<_> = supervised.units.iter().map(told).collect();
+        units.sort_by_key(|unit| unit.name != AGENT);
+        let terminal = self.shared.terminal.borrow();
+        let mut warnings = self.warnings.clone();
+        if terminal.pictures_lost() > 0 {
+            warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
+        }
+        if self.faults > 0 {
+            warnings.push(format!("init met a fault of its own {} times", self.faults));
+        }
+        Status {
+            init_version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: wire::millis(self.clock.now().0),
+            phase: wire::phase(&supervised.phase),
+            units,
+            agent: AgentStatus {
+                session: terminal.session(),
+                output_bytes: terminal.end(),
+                lease: terminal.lease(),
+            },
+            counts: Counts {
+                connections: self.shared.connections.get(),
+                viewers: u32::try_from(terminal.viewers()).unwrap_or(u32::MAX),
+                execs: u32::try_from(self.execs.len()).unwrap_or(u32::MAX),
+                processes: used.processes,
+                orphans_reaped: self.children.orphans_reaped(),
+            },
+            usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
+            warnings,
+        }
+    }
+
+    pub(super) fn tell(&self, what: What) {
+        tracing::info!(?what);
+        self.shared.journal.borrow_mut().add(unix_ms(), what);
+    }
+}
