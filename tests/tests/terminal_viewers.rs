@@ -191,11 +191,11 @@ fn what_comes_from_inside_does_nothing_to_the_terminal_that_prints_it() -> anyho
     let pane = tmux.pane(&stage.home, 100, 50)?;
     let before = pane.shown()?;
     until("the output", || Ok(stage.home.run(["logs", "box"])?.text().contains("loud").then_some(())))?;
-    for command in
-        ["logs box", "list", "status box", "events box", "attach nobody", "status 'no\x1b[?1003hbody'"]
-    {
-        pane.line(&format!("clear; agent-shim {command}; echo over"))?;
-        pane.see("\nover\n")?;
+    let commands =
+        ["logs box", "list", "status box", "events box", "attach nobody", "status 'no\x1b[?1003hbody'"];
+    for (at, command) in commands.into_iter().enumerate() {
+        pane.line(&format!("clear; agent-shim {command}; echo over {at}"))?;
+        pane.see(&format!("\nover {at}\n$"))?;
         let shown = pane.shown()?;
         assert_eq!((&shown.modes, &shown.title), (&before.modes, &before.title), "{command}: {shown}");
     }
