@@ -1,6 +1,6 @@
 //! Prints how fast and how small we are, next to others that do the same on the same machine in the same minute.
 //!
-//! `cargo bench -p agent-tests -- [--only ROW]... [--rounds N] [--quantile Q] [--json]`
+//! `cargo bench -p agent-tests --bench peers -- [--only ROW]... [--rounds N] [--quantile Q] [--json]`
 //!
 //! Times are printed and never asserted: see `tests/budgets.rs` for what does not depend on the machine.
 
@@ -37,7 +37,7 @@ struct Options {
 fn main() -> ExitCode {
     // `cargo test --all-targets` runs this as well, and wants to know only that it runs.
     if !env::args().any(|argument| argument == "--bench") {
-        println!("nothing was asked: see `cargo bench -p agent-tests -- --help`");
+        println!("nothing was asked: see `cargo bench -p agent-tests --bench peers -- --help`");
         return ExitCode::SUCCESS;
     }
     match parse(env::args().skip(1)).and_then(|options| options.map_or(Ok(true), |options| run(&options))) {

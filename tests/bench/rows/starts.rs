@@ -8,7 +8,7 @@ use crate::{
     rounds::{Contender, in_turn},
     stats::Quantile,
     table::{Against, Row, Target, Unit},
-    tools::{Container, Fifo, Guard, find, millis, plain_bwrap},
+    tools::{Container, Fifo, Guard, find, millis, plain_bwrap, processes},
 };
 
 /// Samples of each contender in a round.
@@ -80,7 +80,8 @@ fn until_hello(command: &mut Command, ready: &Fifo) -> anyhow::Result<f64> {
     let guard = Guard(command.spawn()?);
     ready.wait()?;
     let took = began.elapsed();
-    drop(guard);
+    // An init that is killed takes nobody along where it is not PID 1.
+    processes::tree(guard.pid()).into_iter().for_each(processes::end);
     Ok(millis(took))
 }
 
