@@ -64,7 +64,7 @@ impl Tmux {
     /// A new server; `None`, with the reason on standard error, where there is no tmux.
     pub fn start() -> anyhow::Result<Option<Self>> {
         if Command::new("tmux").arg("-V").output().is_err() {
-            eprintln!("skipped: tmux is not installed");
+            crate::skip("tmux is not installed");
             return Ok(None);
         }
         let folder = tempfile::Builder::new().prefix("as-tmux-").tempdir_in("/tmp")?;

@@ -169,7 +169,7 @@ fn on_a_small_disk(home: &Home, kilobytes: u32, script: &str) -> anyhow::Result<
 #[test]
 fn the_disk_is_full() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can mount a small disk");
+        agent_tests::skip("only root can mount a small disk");
         return Ok(());
     }
     let mut refused = 0;
@@ -207,7 +207,7 @@ fn the_disk_is_full() -> anyhow::Result<()> {
 #[test]
 fn the_disk_fills_while_it_runs() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can mount a small disk");
+        agent_tests::skip("only root can mount a small disk");
         return Ok(());
     }
     let home = person(Who::Myself)?;
@@ -238,7 +238,7 @@ fn the_disk_fills_while_it_runs() -> anyhow::Result<()> {
 #[test]
 fn the_data_folder_is_read_only() -> anyhow::Result<()> {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: only root can mount");
+        agent_tests::skip("only root can mount");
         return Ok(());
     }
     let sandbox = Sandbox::builder().start()?;

@@ -408,7 +408,7 @@ fn another_user_cannot_reach_the_socket() -> anyhow::Result<()> {
     let mode = std::fs::metadata(&folder)?.permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED another user: the tests are not root and cannot become one");
+        agent_tests::skip("another user: the tests are not root and cannot become one");
         return Ok(());
     }
     let dial =

@@ -73,7 +73,7 @@ impl Board {
 
     /// Says that something cannot be tried here.
     pub(crate) fn skip(&self, name: &str, why: &str) {
-        println!("{}: {name} ... SKIPPED: {why}", self.context);
+        agent_tests::skip(&format!("{}: {name}: {why}", self.context));
     }
 }
 
