@@ -36,7 +36,11 @@ fn code(init: &str, args: &[&str]) -> i32 {
 
 /// Starts an init whose command prints a line once it is set up, and returns when it did.
 fn start(init: &str, args: &[&str]) -> (Child, BufReader<std::process::ChildStdout>, String) {
-    let mut child = command(init, args).stdout(Stdio::piped()).spawn().expect("init starts");
+    // Whoever runs the tests may ignore signals, as nohup does; a shell cannot trap what it was told to ignore.
+    let mut child = command("env", &[&["--default-signal", init], args].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("init starts");
     let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
     let mut line = String::new();
     output.read_line(&mut line).expect("the command's first line");
