@@ -55,7 +55,7 @@ fn is_open_to_others(folder: &Path) -> bool {
 /// The binaries in a folder of their own below /tmp, for a checkout in root's home. All test programs share the copy that
 /// was made of this build; those of older builds are removed.
 fn public_copy(folder: &Path) -> anyhow::Result<PathBuf> {
-    const PREFIX: &str = "agent-shim-tests-";
+    const PREFIX: &str = "as-tests-";
     let built = ["agent-init", "agent-shim"].map(|name| folder.join(name));
     let newest = built.iter().filter_map(|binary| binary.metadata().ok()?.modified().ok()).max();
     let stamp =

@@ -26,7 +26,7 @@ impl Traces {
     /// What there is now.
     pub fn of(home: &Home) -> anyhow::Result<Self> {
         let mut traces = Self::default();
-        let text = home.path().to_string_lossy().into_owned();
+        let text = unique_name(home);
         for pid in pids() {
             if is_alive(pid) && names_it(pid, &text) {
                 traces.processes.insert(format!("{pid}: {}", command(pid)));
@@ -64,9 +64,15 @@ impl Traces {
 
 /// The Unix sockets that living processes of the person have open now, as far as the tests may look.
 ///
+/// The name that nothing but this person's folder has. Not its whole path: where /tmp is a file system of its own,
+/// mountinfo counts from there.
+fn unique_name(home: &Home) -> String {
+    home.path().file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// The control socket is bound by a relative name, so its path in /proc/net/unix tells nothing.
 pub fn sockets_of(home: &Home) -> BTreeSet<u64> {
-    let text = home.path().to_string_lossy().into_owned();
+    let text = unique_name(home);
     let ours = pids().into_iter().filter(|pid| names_it(*pid, &text));
     ours.flat_map(|pid| links(pid, "fd"))
         .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
@@ -84,7 +90,7 @@ fn names_it(pid: i32, text: &str) -> bool {
         fs::read(format!("/proc/{pid}/{file}"))
             .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
     };
-    let opened = |link: PathBuf| link.starts_with(text);
+    let opened = |link: PathBuf| link.components().any(|part| part.as_os_str() == text);
     ["cmdline", "environ", "mountinfo"].into_iter().any(holds)
         || ["cwd", "root"]
             .into_iter()

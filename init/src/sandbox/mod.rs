@@ -78,10 +78,11 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let code = event_loop::Loop::new(spec, Rc::clone(&shared), descriptors, warnings)
         .run(signals, asked, notify)
         .await;
+    // Whoever connected just now is served, with what there is to the end.
+    flush(&shared).await;
     if let Some(acceptor) = acceptor {
         acceptor.abort();
     }
-    flush(&shared).await;
     Ok(code)
 }
 

@@ -10,7 +10,7 @@ mod follow;
 mod pipe;
 mod socket;
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
 
 use agent_protocol::{
     Request, ServerMessage,
@@ -44,6 +44,9 @@ const TOLD_BUSY: u32 = 32;
 
 /// From accept(2) to a whole request: a client of ours sends it at once.
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+
+/// For the same when init ends.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(100);
 
 /// For a reply to go out: a client of ours reads it at once.
 const REPLY_WITHIN: Duration = Duration::from_secs(10);
@@ -127,11 +130,15 @@ async fn serve(server: Server, socket: Socket, _open: Open) {
     let mut ending = server.shared.ending.subscribe();
     let features =
         if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
-    let opening = timeout(REQUEST_WITHIN, open(&server.token, busy, features, socket));
+    let mut opening = pin!(timeout(REQUEST_WITHIN, open(&server.token, busy, features, socket)));
     let opened = tokio::select! {
-        opened = opening => opened,
-        // Nothing was asked for yet, so nothing is lost.
-        _ = ending.wait_for(|ending| *ending) => return,
+        biased;
+        opened = &mut opening => opened,
+        // What was asked for just now, such as the last events, is still answered; who asks for nothing is not waited for.
+        _ = ending.wait_for(|ending| *ending) => match timeout(LAST_REQUEST_WITHIN, opening).await {
+            Ok(opened) => opened,
+            Err(_) => return,
+        },
     };
     let Ok(Some((request, mut incoming, outgoing, features))) = opened else { return };
     let outcome = match request {
