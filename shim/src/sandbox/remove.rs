@@ -18,6 +18,20 @@ use rustix::{
 /// Folders that lie deeper are first moved to the top, so that neither the stack nor the descriptors grow with
 /// the depth.
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    // A command that looks at the sandbox just now may leave a lock file behind the removal's back.
+    for _ in 0..REMOVAL_TRIES {
+        match remove_tree_once(path) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            result => return result,
+        }
+    }
+    remove_tree_once(path)
+}
+
+/// Tries again where a folder was filled while it was removed.
+const REMOVAL_TRIES: usize = 100;
+
+fn remove_tree_once(path: &Path) -> io::Result<()> {
     let removed = fs::symlink_metadata(path).and_then(|found| {
         if !found.is_dir() {
             return fs::remove_file(path);
