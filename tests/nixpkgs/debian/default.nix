@@ -39,7 +39,7 @@ let
     program=$(readlink -f /usr/bin/python3)
     version=''${program##*/}
     take "$program"
-    mkdir "$out/lib/$version"
+    mkdir -p "$out/lib/$version"
     tar -C "/usr/lib/$version" -ch --exclude=__pycache__ --exclude='./config-*' --exclude=./test --exclude=./idlelib \
       --exclude=./tkinter --exclude=./ensurepip --exclude=./sitecustomize.py . | tar -C "$out/lib/$version" -x
     take_libraries "$out/lib/$version"/lib-dynload/*.so
@@ -107,13 +107,13 @@ in
     take "$(readlink -f /usr/bin/node)"
     # Others than Debian put everything into the one program.
     from=/usr/share/nodejs/
-    modules=$(cat "$out"/bin/node "$out"/lib/libnode.so.* 2>/dev/null | grep -aoE "$from[a-z_/-]+\.js" | sort -u || true)
+    modules=$(cat "$out"/bin/node "$libraries"/libnode.so.* 2>/dev/null | grep -aoE "$from[a-z_/-]+\.js" | sort -u || true)
     if [ -n "$modules" ]; then
       to=$out/share/nodejs/
       for module in $modules; do
         install -Dm644 "$module" "$to''${module#$from}"
       done
-      cc -shared -fPIC -DFROM="\"$from\"" -DTO="\"$to\"" -o "$out/lib/libredirect.so" ${./redirect.c}
+      cc -shared -fPIC -DFROM="\"$from\"" -DTO="\"$to\"" -o "$libraries/libredirect.so" ${./redirect.c}
       patchelf --add-needed libredirect.so "$out/bin/node"
     fi
   '';

@@ -1,8 +1,11 @@
 # Functions for the scripts in default.nix.
 
+# Where a package keeps the libraries of its programs, out of the way of other packages'.
+libraries=$out/libexec/lib
+
 # Copies programs, with the libraries that they name.
 take() {
-    mkdir -p "$out/bin" "$out/lib"
+    mkdir -p "$out/bin"
     cp -L "$@" "$out/bin/"
     local program
     for program; do own "$out/bin/${program##*/}"; done
@@ -10,7 +13,7 @@ take() {
 
 # Copies the programs of one of Debian's packages; what is a script there has other needs and is left out.
 take_programs_of() {
-    mkdir -p "$out/bin" "$out/lib"
+    mkdir -p "$out/bin"
     local program
     for program in $(dpkg -L "$1" | grep -E '^(/usr)?/s?bin/.'); do
         if is_elf "$program"; then cp -L "$program" "$out/bin/"; fi
@@ -22,19 +25,19 @@ take_programs_of() {
 own() {
     chmod u+w "$@"
     take_libraries "$@"
-    local loader home=${glibc:-$out}
+    local loader home=$glibc
     loader=$(patchelf --print-interpreter /bin/bash)
     # DT_RPATH, not DT_RUNPATH: libraries find the libraries that they name in it too.
-    patchelf --set-interpreter "$home/lib/${loader##*/}" --force-rpath --set-rpath "$out/lib:$home/lib" "$@"
+    patchelf --set-interpreter "$home/lib/${loader##*/}" --force-rpath --set-rpath "$libraries:$home/lib" "$@"
 }
 
 # Copies the libraries that these files name, unless the C library's package has them.
 take_libraries() {
-    mkdir -p "$out/lib"
+    mkdir -p "$libraries"
     local library
     for library in $(ldd "$@" | sed -n 's/.*=> \(\/[^ ]*\) .*/\1/p' | sort -u); do
-        if [ ! -e "$glibc/lib/${library##*/}" ] && [ ! -e "$out/lib/${library##*/}" ]; then
-            cp -L "$library" "$out/lib/"
+        if [ ! -e "$glibc/lib/${library##*/}" ] && [ ! -e "$libraries/${library##*/}" ]; then
+            cp -L "$library" "$libraries/"
         fi
     done
 }
