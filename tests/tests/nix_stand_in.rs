@@ -2,7 +2,7 @@
 
 use std::{path::Path, process::Command};
 
-use agent_tests::{Home, Nix, Output, Who, finish, until};
+use agent_tests::{Home, Nix, Output, Who, finish, skip, until};
 
 /// A program of the store where there is nothing but the store, and the shell that the C library looks for.
 fn alone(home: &Home, nix: &Nix, package: &Path, script: &str) -> anyhow::Result<Output> {
@@ -202,5 +202,47 @@ fn a_small_disk_fills() -> anyhow::Result<()> {
     let output = finish(build, b"")?;
     assert_ne!(output.code(), 0, "{output}");
     output.complains("No space left on device")?;
+    Ok(())
+}
+
+/// An agent that people use, from its registry into the store, on the store's node.
+#[test]
+fn a_real_agent_runs_from_the_store() -> anyhow::Result<()> {
+    let mut home = Home::new(Who::Ordinary)?;
+    let Some(nix) = home.nix()? else { return Ok(()) };
+    let folder = home.project("gemini")?;
+    let mut install = home.command("npm", ["install", "--ignore-scripts", "--omit=optional"]);
+    install
+        .args(["--no-audit", "--no-fund", "--fetch-retries=0", "--prefix"])
+        .arg(&folder)
+        .arg("@google/gemini-cli");
+    // How this machine gets at the registry is its own affair.
+    for name in ["NODE_EXTRA_CA_CERTS", "HTTPS_PROXY", "https_proxy", "npm_config_registry"] {
+        install.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
+    match finish(install, b"") {
+        Ok(output) if output.code() == 0 => {}
+        Ok(output) => {
+            skip(&format!(
+                "npm cannot install a real agent: {}",
+                output.errors().lines().find(|line| !line.is_empty()).unwrap_or_default()
+            ));
+            return Ok(());
+        }
+        Err(error) => {
+            skip(&format!("npm cannot install a real agent: {error}"));
+            return Ok(());
+        }
+    }
+    let expression = format!(
+        "with import {} {{ config = {{ }}; }}; writeShellScriptBin \"gemini\"
+         ''exec ${{nodejs_24}}/bin/node ${{{}}}/node_modules/@google/gemini-cli/bundle/gemini.js \"$@\"''",
+        nix.nixpkgs().display(),
+        folder.display()
+    );
+    let build = home.command("nix-build", ["--no-out-link", "-E", &expression]);
+    let path = finish(build, b"")?.success()?.text();
+    let version = alone(&home, &nix, Path::new(&path), "gemini --version")?.success()?.text();
+    assert!(version.split('.').count() >= 3, "{version}");
     Ok(())
 }
