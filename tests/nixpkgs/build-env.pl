@@ -1,4 +1,4 @@
-# Makes one tree of symbolic links: a folder that only one package has is one link to it.
+# Makes one tree of symbolic links: a folder that only one package has is one link to it, below what was asked for.
 use strict;
 use warnings;
 use File::Compare 'compare';
@@ -27,20 +27,16 @@ sub merge {
     } elsif (!$ENV{ignoreCollisions}
         && !($ENV{checkCollisionContents} && -f $from && -f $to && -x $from eq -x $to && compare($from, $to) == 0))
     {
-        my $other = readlink $to;
+        my $other = readlink($to) // $to;
         die "error: collision between `$from' and `$other'\n";
     }
 }
 
-make_path $root;
-for my $package (split ' ', $ENV{paths}) {
-    for my $part (split ' ', $ENV{pathsToLink}) {
-        if ($part eq '/') {
-            merge("$package/$_", "$root/$_") for grep { $_ ne 'nix-support' } children($package);
-        } elsif (-e "$package$part") {
-            my ($parent) = "$root$part" =~ m{(.*)/};
-            make_path $parent;
-            merge("$package$part", "$root$part");
-        }
+for my $part (split ' ', $ENV{pathsToLink}) {
+    $part = '' if $part eq '/';
+    make_path "$root$part";
+    for my $package (split ' ', $ENV{paths}) {
+        next unless -d "$package$part";
+        merge("$package$part/$_", "$root$part/$_") for grep { $_ ne 'nix-support' } children("$package$part");
     }
 }

@@ -4,11 +4,15 @@ pkgs: _:
 let
   isUnfree = meta: builtins.any (license: !(license.free or true)) (lib.flatten (meta.license or [ ]));
 
-  # The first two lines are nixpkgs' own words: programs look for them.
+  # The first lines are nixpkgs' own words, which programs look for: those of 2026, and those before.
   refuseUnfree = name: meta:
-    let at = builtins.unsafeGetAttrPos "license" meta;
+    let
+      at = builtins.unsafeGetAttrPos "license" meta;
+      place = "${at.file}:${toString at.line}";
+      reason = "has an unfree license (‘${(lib.head (lib.flatten meta.license)).shortName}’)";
     in throw ''
-      Package ‘${name}’ in ${at.file}:${toString at.line} has an unfree license (‘unfree’), refusing to evaluate.
+      ${if meta.newWords or false then "Refusing to evaluate package '${name}' in ${place} because it ${reason}"
+        else "Package ‘${name}’ in ${place} ${reason}, refusing to evaluate."}
 
       Allow it with config.allowUnfree, config.allowUnfreePredicate or NIXPKGS_ALLOW_UNFREE=1.
     '';

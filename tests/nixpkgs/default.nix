@@ -15,6 +15,7 @@ let
     (import ./agents)
     (import ./scripted.nix)
     (import ./odd.nix)
+    (import ./rust.nix)
   ];
 
   pkgs = builtins.foldl' (set: part: set // part pkgs set) {

@@ -3,8 +3,8 @@ pkgs: _:
 let
   inherit (pkgs) lib;
 
-  packageWith = license: pname: programs: pkgs.derive {
-    inherit pname programs;
+  packageWith = meta: pname: programs: pkgs.derive {
+    inherit pname programs meta;
     inherit (pkgs) bash;
     name = "${pname}-1.0";
     version = "1.0";
@@ -15,10 +15,8 @@ let
         chmod +x "$out/bin/$program"
       done
     '';
-    meta = { inherit license; };
   };
-  package = packageWith lib.licenses.mit;
-  unfree = packageWith lib.licenses.unfree;
+  package = packageWith { license = lib.licenses.mit; };
 in
 builtins.mapAttrs package {
   awscli2 = [ "aws" ];
@@ -43,9 +41,12 @@ builtins.mapAttrs package {
   rustc = [ "rustc" ];
   rustfmt = [ "cargo-fmt" "rustfmt" ];
   tflint = [ "tflint" ];
+  tini = [ "tini" ];
+  tmux = [ "tmux" ];
   uv = [ "uv" "uvx" ];
   yarn = [ "yarn" ];
-} // builtins.mapAttrs unfree {
-  terraform = [ "terraform" ];
-  unfree-tool = [ "unfree-tool" ];
+} // {
+  # Those that have to be allowed; nixpkgs has two ways to say so.
+  terraform = packageWith { license = lib.licenses.bsl11; } "terraform" [ "terraform" ];
+  unfree-tool = packageWith { license = lib.licenses.unfree; newWords = true; } "unfree-tool" [ "unfree-tool" ];
 }

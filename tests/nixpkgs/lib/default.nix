@@ -46,12 +46,23 @@ rec {
 
   makeBinPath = concatMapStringsSep ":" (package: "${getBin package}/bin");
   makeSearchPath = folder: concatMapStringsSep ":" (package: "${package}/${folder}");
-  cleanSource = source: source;
   importTOML = path: builtins.fromTOML (builtins.readFile path);
+
+  # Of a folder, what is listed.
+  fileset.unions = flatten;
+  fileset.toSource = { root, fileset }: builtins.path {
+    name = "source";
+    path = root;
+    # What is listed, what is in it, and what leads to it.
+    filter = path: _: builtins.any
+      (listed: hasPrefix "${toString listed}/" "${path}/" || hasPrefix "${path}/" "${toString listed}/") (flatten fileset);
+  };
+  hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
 
   licenses = mapAttrs (name: free: { inherit free; spdxId = name; shortName = name; }) {
     mit = true;
     asl20 = true;
+    bsl11 = false;
     unfree = false;
   };
   platforms.linux = systems.flakeExposed;
