@@ -103,7 +103,11 @@
                 pkgs.rustPlatform.cargoSetupHook
               ]
               ++ tools;
-              buildPhase = command;
+              # Some of cargo's helpers want a home, and Nix's builder has none.
+              buildPhase = ''
+                export HOME=$TMPDIR
+                ${command}
+              '';
               installPhase = "touch $out";
             };
         in
