@@ -157,10 +157,18 @@ impl Build<'_> {
         let started = Instant::now();
         let word = if count == 1 { "package" } else { "packages" };
         report.say(&format!("environment {}: building {count} {word} with Nix", self.id));
-        let done = self.nix_build(freshness, report).and_then(|()| self.closure(report));
+        let before = self.files.find(self.id);
+        if let Some(before) = &before {
+            self.keep_previous(&before.store_path)?;
+        }
+        let done = self.nix_build(freshness, report).and_then(|()| self.closure(report)).and_then(
+            |(path, closure)| self.files.finish(self.id, &path, &closure).map(|()| (path, closure)),
+        );
         report.done();
-        let (store_path, closure) = done?;
-        self.files.finish(self.id, &store_path, &closure)?;
+        let (store_path, closure) = done.inspect_err(|error| self.clean_up(error))?;
+        if before.is_some_and(|before| before.store_path == store_path) {
+            self.files.remove_previous(self.id).map_err(EnvError::io("removing the previous environment"))?;
+        }
         let took = elapsed(started.elapsed());
         report.say(&format!("environment {}: built in {took}, {} store paths", self.id, closure.len()));
         self.files.find(self.id).ok_or_else(|| {
@@ -169,6 +177,43 @@ impl Build<'_> {
                 Vec::new(),
             )
         })
+    }
+
+    /// Leaves nothing of an environment that could not be built, but for a log that says why. What was there before
+    /// stays.
+    fn clean_up(&self, error: &EnvError) {
+        let is_told_in_the_log = matches!(error, EnvError::Build(failure) if failure.has_more_to_say());
+        if self.files.find(self.id).is_none() && !is_told_in_the_log {
+            // What cannot be removed is seen as unfinished, and removed by `env gc`.
+            drop(self.files.remove(self.id));
+        }
+    }
+
+    /// Has the store keep what this name means now: sandboxes that run use it, whatever the name means later.
+    fn keep_previous(&self, store_path: &Path) -> Result<(), EnvError> {
+        let previous = self.files.previous(self.id);
+        let args = [
+            OsStr::new("--add-root"),
+            previous.as_os_str(),
+            OsStr::new("--indirect"),
+            OsStr::new("--realise"),
+            store_path.as_os_str(),
+        ];
+        let mut errors = Vec::new();
+        let deadline = Instant::now() + CLOSURE_PATIENCE;
+        let ended = nix_command::run(&self.tools.store, &args, self.signals, Some(deadline), |heard| {
+            if let Heard::Error(bytes) = heard {
+                append(&mut errors, bytes, MAX_ERROR_BYTES);
+            }
+        });
+        match ended.map_err(EnvError::io(format!("running {}", self.tools.store.display())))? {
+            Ended::Code(0) => Ok(()),
+            Ended::Cancelled(signal) => Err(EnvError::Cancelled(signal)),
+            Ended::Code(_) | Ended::Late => {
+                let errors = super::nix_log::plain(&String::from_utf8_lossy(&errors));
+                Err(self.failure(classify(&errors, &[]), Vec::new()))
+            }
+        }
     }
 
     fn failure(&self, problem: Problem, tail: Vec<String>) -> EnvError {

@@ -5,6 +5,7 @@
 //! specs/<id>.json     what was asked for
 //! envs/<id>           link to the store path; Nix keeps what it points to
 //! envs/<id>.closure   everything the environment consists of; written last
+//! envs/<id>.previous  link to what it was before it was built anew
 //! envs/<id>.log       what Nix said
 //! envs/<id>.lock      held by whoever builds or uses it
 //! ```
@@ -136,6 +137,11 @@ impl Files {
         self.specs.join(format!("{id}.nix"))
     }
 
+    /// Link to what stood under this name before it was built anew: sandboxes that run may still use it.
+    pub(super) fn previous(&self, id: &EnvId) -> PathBuf {
+        self.envs.join(format!("{id}.previous"))
+    }
+
     fn closure(&self, id: &EnvId) -> PathBuf {
         self.envs.join(format!("{id}.closure"))
     }
@@ -223,17 +229,17 @@ impl Files {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Removes all of it but what holds the lock. The link goes first: without it the rest means nothing.
+    /// Removes all of it. The link goes first: without it the rest means nothing.
     pub(super) fn remove(&self, id: &EnvId) -> io::Result<()> {
-        let lock = self.lock_file(id);
-        for path in [self.link(id), self.closure(id), self.log(id), self.expression(id), self.spec(id), lock]
-        {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
+        let (previous, lock) = (self.previous(id), self.lock_file(id));
+        [self.link(id), previous, self.closure(id), self.log(id), self.expression(id), self.spec(id), lock]
+            .iter()
+            .try_for_each(|path| remove_file(path))
+    }
+
+    /// Removes what stood under this name before.
+    pub(super) fn remove_previous(&self, id: &EnvId) -> io::Result<()> {
+        remove_file(&self.previous(id))
     }
 
     /// Holds the environment as one of many. `env gc` looks at it for moments only, a build takes long.
@@ -274,6 +280,13 @@ impl Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
+    }
+}
+
+fn remove_file(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -142,6 +142,11 @@ pub(super) fn message(problem: &Problem) -> String {
 }
 
 impl BuildFailure {
+    /// Whether more can be learned from the log than from the message.
+    pub(super) fn has_more_to_say(&self) -> bool {
+        matches!(self.problem, Problem::Builder(_) | Problem::Collision(_) | Problem::Other(_))
+    }
+
     fn blame(&self) -> Blame {
         match &self.problem {
             Problem::Unknown(_) | Problem::NotPackages(_) | Problem::NotNixpkgs => Blame::Request,
@@ -179,8 +184,9 @@ impl BuildFailure {
                 }
             }
             Problem::NotPackages(names) => {
-                let name = names.first().map(|name| shown(name)).unwrap_or_default();
-                Some(format!("name one of its packages: {name}.NAME"))
+                let first = names.first().cloned().unwrap_or_default();
+                let inside = shown(&[first, vec!["NAME".to_owned()]].concat());
+                Some(format!("name one of the packages in it: {inside}"))
             }
             Problem::Unfree(_) => fixed("`--unfree` allows such packages"),
             Problem::Refused { .. } => fixed("leave it out, or choose another nixpkgs with `--nixpkgs`"),

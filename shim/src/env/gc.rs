@@ -12,7 +12,7 @@ use super::{
     spec::EnvId,
     view::Users,
 };
-use crate::sandbox::{name::Name, paths::DataDir};
+use crate::sandbox::{Sandbox, name::Name, paths::DataDir};
 
 /// What was done, or would be.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -83,6 +83,11 @@ pub fn collect(data: &DataDir, dry_run: bool) -> Result<Collected, EnvError> {
             (sandboxes, _) => Some(Reason::Used { sandboxes: sandboxes.to_vec() }),
         };
         if let Some(reason) = reason {
+            let sandbox_lives =
+                |name: &Name| Sandbox::find(data, name).is_ok_and(|sandbox| sandbox.is_alive());
+            if !dry_run && !users.of(&id).iter().any(sandbox_lives) {
+                files.remove_previous(&id).map_err(EnvError::io("removing the previous environment"))?;
+            }
             collected.kept.push(Kept { id, reason });
             continue;
         }

@@ -52,7 +52,9 @@ impl StandardError {
         let width = errors.is_terminal().then(|| {
             rustix::termios::tcgetwinsize(&errors).map_or(80, |size| usize::from(size.ws_col).max(20))
         });
-        Self { width, shown: None, is_dirty: false }
+        // Where lines stay, a build that is over in a moment needs none but the first and the last.
+        let shown = width.is_none().then(Instant::now);
+        Self { width, shown, is_dirty: false }
     }
 
     fn write(text: &str) {
