@@ -171,12 +171,9 @@ impl Build<'_> {
         }
         let took = elapsed(started.elapsed());
         report.say(&format!("environment {}: built in {took}, {} store paths", self.id, closure.len()));
-        self.files.find(self.id).ok_or_else(|| {
-            self.failure(
-                Problem::Other(format!("{} is not what was built", store_path.display())),
-                Vec::new(),
-            )
-        })
+        // What Nix has built is missing where something else than Nix took it away.
+        let missing = || Problem::StoreDamaged(store_path.display().to_string());
+        self.files.find(self.id).ok_or_else(|| self.failure(missing(), Vec::new()))
     }
 
     /// Leaves nothing of an environment that could not be built, but for a log that says why. What was there before

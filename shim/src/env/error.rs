@@ -137,6 +137,7 @@ pub(super) fn message(problem: &Problem) -> String {
         }
         Problem::FlakesDisabled => "flakes are switched off in this Nix".to_owned(),
         Problem::NixTooOld(version) => format!("these packages need Nix {version} or later"),
+        Problem::StoreDamaged(path) => format!("the Nix store has lost {path}, and does not know it"),
         Problem::Other(text) => format!("Nix cannot build the environment: {text}"),
     }
 }
@@ -155,6 +156,7 @@ impl BuildFailure {
             | Problem::DaemonRefuses
             | Problem::NotWritable(_)
             | Problem::FlakesDisabled
+            | Problem::StoreDamaged(_)
             | Problem::Fetch { .. }
             | Problem::NixTooOld(_) => Blame::Machine,
             Problem::Unfree(_)
@@ -210,6 +212,7 @@ impl BuildFailure {
             Problem::FlakesDisabled => fixed(
                 "put `experimental-features = nix-command flakes` into ~/.config/nix/nix.conf, or name nixpkgs by commit or folder",
             ),
+            Problem::StoreDamaged(_) => fixed("`nix-store --verify --check-contents --repair` mends it"),
             Problem::NixTooOld(_) => fixed("upgrade Nix, or choose an older nixpkgs with `--nixpkgs`"),
         }
     }

@@ -58,6 +58,8 @@ pub enum Problem {
     FlakesDisabled,
     /// The packages need a newer Nix.
     NixTooOld(String),
+    /// The store has lost a path that its database has.
+    StoreDamaged(String),
     /// Something else, in Nix's own words.
     Other(String),
 }
