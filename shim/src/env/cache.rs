@@ -38,7 +38,7 @@ use crate::sandbox::{
 const CLOSURE_HEAD: &str = "agent-shim closure 1";
 
 /// Largest list that is read: some hundred thousand paths.
-pub(super) const MAX_CLOSURE_BYTES: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_CLOSURE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Largest spec that is read.
 const MAX_SPEC_BYTES: u64 = 1024 * 1024;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Longest line that is looked at. A longer one is cut off, and is text then.
-pub(super) const MAX_LINE_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = 64 * 1024;
 
 /// Something that happens in Nix.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -67,14 +67,17 @@ pub enum Problem {
 /// Finds out what went wrong. `errors` are what Nix called errors, `log` is everything it wrote.
 pub(super) fn classify(errors: &str, log: &[String]) -> Problem {
     let of_builder = |text: &str| log.iter().rev().any(|line| line.contains(text));
-    if let Some(names) = after(errors, UNKNOWN).and_then(names) {
+    // An error may be shown with the lines of the expression around it, so that words of ours appear where they are
+    // only written: what was said comes last, and the rest of the words are looked for as Nix begins an error.
+    if let Some(names) = last(errors, UNKNOWN).and_then(names) {
         return Problem::Unknown(names.into_iter().map(|name| (name, Vec::new())).collect());
     }
-    if let Some(names) = after(errors, NOT_PACKAGES).and_then(names) {
+    if let Some(names) = last(errors, NOT_PACKAGES).and_then(names) {
         return Problem::NotPackages(names);
     }
+    let ours = format!("error: {NOT_NIXPKGS}");
     let not_nixpkgs =
-        [NOT_NIXPKGS, "attribute 'buildEnv' missing", "called with unexpected argument 'config'"];
+        [ours.as_str(), "attribute 'buildEnv' missing", "called with unexpected argument 'config'"];
     if not_nixpkgs.iter().any(|words| errors.contains(words)) {
         return Problem::NotNixpkgs;
     }
@@ -103,7 +106,7 @@ pub(super) fn classify(errors: &str, log: &[String]) -> Problem {
     if flakes.iter().any(|words| errors.contains(words)) {
         return Problem::FlakesDisabled;
     }
-    if let Some(rest) = after(errors, "This version of Nixpkgs requires Nix >= ") {
+    if let Some(rest) = last(errors, "This version of Nixpkgs requires Nix >= ") {
         return Problem::NixTooOld(first_word(rest));
     }
     if errors.contains("failed with exit code")
@@ -132,7 +135,8 @@ fn refused(errors: &str) -> Option<Problem> {
     if !errors.to_lowercase().contains("refusing to evaluate") {
         return None;
     }
-    let package = after(errors, "valuate package ").or_else(|| after(errors, "Package ")).and_then(quoted)?;
+    let name = |words: &str| quoted(&errors[errors.rfind(words)?..]);
+    let package = name("package '").or_else(|| name("Package ‘"))?;
     let reasons = [
         ("is marked as insecure", "is known to be insecure"),
         ("is marked as broken", "is broken"),
@@ -185,6 +189,10 @@ fn collision(log: &[String]) -> Option<[String; 2]> {
     let text = log[at..].iter().take(4).fold(String::new(), |text, line| text + line + "\n");
     let mut quoted = text.split(['`', '\'', '"']).filter(|part| part.starts_with('/'));
     Some([quoted.next()?.to_owned(), quoted.next()?.to_owned()])
+}
+
+fn last<'a>(text: &'a str, words: &str) -> Option<&'a str> {
+    text.rfind(words).map(|at| &text[at + words.len()..])
 }
 
 fn after<'a>(text: &'a str, words: &str) -> Option<&'a str> {
@@ -240,6 +248,18 @@ mod tests {
         assert_eq!(not, Problem::NotPackages(vec![vec!["python312Packages".to_owned()]]));
         assert_eq!(of("error: agent-shim: this is not nixpkgs"), Problem::NotNixpkgs);
         assert_eq!(of("error: attribute 'buildEnv' missing"), Problem::NotNixpkgs);
+    }
+
+    /// Later versions of Nix show where an error comes from.
+    #[test]
+    fn our_own_words_in_the_lines_around_an_error_are_not_what_was_said() {
+        let excerpt = "error:\n       … from call site\n         at /d/specs/x.nix:33:6:\n           32| in\n           \
+                       33| if unknown != [ ] then throw \"agent-shim: there are no packages ${names unknown}\"\n             \
+                       |      ^\n           34| else throw \"agent-shim: this is not nixpkgs\"\n       error: ";
+        let name = vec!["helo".to_owned()];
+        let unknown = format!("{excerpt}agent-shim: there are no packages [[\"helo\"]]");
+        assert_eq!(of(&unknown), Problem::Unknown(vec![(name, Vec::new())]));
+        assert_eq!(of(&format!("{excerpt}something")), Problem::Other("something".to_owned()));
     }
 
     #[test]
