@@ -36,6 +36,7 @@ pub(crate) struct EnvCommandArgs {
 }
 
 #[derive(Subcommand, Debug)]
+#[command(disable_help_subcommand = true)]
 enum EnvCommand {
     /// Build an environment, unless it is there
     ///

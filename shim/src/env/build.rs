@@ -3,7 +3,6 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{BufWriter, Write},
     os::fd::AsFd,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
@@ -13,14 +12,16 @@ use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    cache::{Built, Files, Lock, MAX_CLOSURE_BYTES, StoredSpec, is_store_path},
+    cache::{Built, Files, Lock, MAX_CLOSURE_BYTES, StoredSpec},
+    closure::is_store_path,
     error::{BuildFailure, EnvError},
     expression::{expression, neighbours},
+    listener::Listener,
     nearest,
     nix_command::{self, Ended, Heard},
-    nix_log::{Event, Lines, parse},
+    nix_log::{Lines, plain},
     problem::{Problem, classify},
-    progress::{Progress, Report, elapsed},
+    progress::{Report, elapsed},
     spec::{CanonicalSpec, EnvId, EnvSpec},
 };
 use crate::{client::signals::SignalWatch, sandbox::paths::DataDir};
@@ -43,17 +44,8 @@ const MAX_NAMES_BYTES: usize = 16 * 1024 * 1024;
 /// Most names that are proposed for a wrong one.
 const NEAR_NAMES: usize = 3;
 
-/// Lines of a failed builder that are shown.
-const TAIL_LINES: usize = 15;
-
-/// Lines of all builders that are remembered, to find those of the one that failed.
-const MAX_RECENT_LINES: usize = 500;
-
 /// Errors that are remembered, in bytes.
-const MAX_ERROR_BYTES: usize = 256 * 1024;
-
-/// Where a log ends, whatever a builder still writes.
-const MAX_LOG_BYTES: u64 = 64 * 1024 * 1024;
+pub(crate) const MAX_ERROR_BYTES: usize = 256 * 1024;
 
 /// What is asked of Nix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +199,7 @@ impl Build<'_> {
             Ended::Code(0) => Ok(()),
             Ended::Cancelled(signal) => Err(EnvError::Cancelled(signal)),
             Ended::Code(_) | Ended::Late => {
-                let errors = super::nix_log::plain(&String::from_utf8_lossy(&errors));
+                let errors = plain(&String::from_utf8_lossy(&errors));
                 Err(self.failure(classify(&errors, &[]), Vec::new()))
             }
         }
@@ -249,8 +241,7 @@ impl Build<'_> {
             Ended::Code(0) => Ok(()),
             Ended::Cancelled(signal) => Err(EnvError::Cancelled(signal)),
             Ended::Code(_) | Ended::Late => {
-                let recent: Vec<String> = listener.recent.iter().map(|(_, line)| line.clone()).collect();
-                let mut problem = classify(&listener.errors, &recent);
+                let mut problem = listener.problem();
                 if let Problem::Unknown(names) = &mut problem {
                     report.show("looking for names like it", Instant::now());
                     self.add_near_names(names);
@@ -287,7 +278,7 @@ impl Build<'_> {
             Ended::Cancelled(signal) => return Err(EnvError::Cancelled(signal)),
             Ended::Late => return Err(wrong("the store did not list the closure in time".to_owned())),
             Ended::Code(_) => {
-                let errors = super::nix_log::plain(&String::from_utf8_lossy(&errors));
+                let errors = plain(&String::from_utf8_lossy(&errors));
                 return Err(self.failure(classify(&errors, &[]), Vec::new()));
             }
         }
@@ -337,77 +328,4 @@ struct Beside {
 fn append(buffer: &mut Vec<u8>, bytes: &[u8], most: usize) {
     let room = most.saturating_sub(buffer.len());
     buffer.extend_from_slice(&bytes[..bytes.len().min(room)]);
-}
-
-/// Hears what Nix says: writes the log, follows the progress, remembers errors.
-struct Listener {
-    progress: Progress,
-    log: BufWriter<File>,
-    log_bytes: u64,
-    errors: String,
-    /// The last lines of builders, each with its builder's name.
-    recent: std::collections::VecDeque<(String, String)>,
-}
-
-impl Listener {
-    fn new(log: File, now: Instant) -> Self {
-        Self {
-            progress: Progress::new(now),
-            log: BufWriter::new(log),
-            log_bytes: 0,
-            errors: String::new(),
-            recent: std::collections::VecDeque::new(),
-        }
-    }
-
-    fn hear(&mut self, line: &[u8]) {
-        let event = parse(line);
-        match &event {
-            Event::BuildLine { id, line } => {
-                let builder = self.progress.builder(*id).unwrap_or_default().to_owned();
-                self.note(&format!("{builder}> {line}"));
-                if self.recent.len() == MAX_RECENT_LINES {
-                    self.recent.pop_front();
-                }
-                self.recent.push_back((builder, line.clone()));
-            }
-            Event::Message { level, text } => {
-                self.note(text);
-                // Where Nix dies before it can speak as it was asked to, errors are plain text.
-                let is_error = *level == 0 || text.starts_with("error:");
-                if is_error && self.errors.len() + text.len() < MAX_ERROR_BYTES {
-                    self.errors.extend([text, "\n"]);
-                }
-            }
-            _ => {}
-        }
-        self.progress.take(&event);
-    }
-
-    /// A log that cannot be written is missed later, and is no reason to stop.
-    fn note(&mut self, line: &str) {
-        let before = self.log_bytes;
-        self.log_bytes = before.saturating_add(line.len() as u64 + 1);
-        if self.log_bytes <= MAX_LOG_BYTES {
-            drop(writeln!(self.log, "{line}"));
-        } else if before <= MAX_LOG_BYTES {
-            drop(writeln!(self.log, "(the rest was not kept)"));
-        }
-        drop(self.log.flush());
-    }
-
-    /// The last lines of one builder.
-    fn tail_of(&self, derivation: &str) -> Vec<String> {
-        let name = super::nix_log::short_name(derivation);
-        let mut tail: Vec<String> = self
-            .recent
-            .iter()
-            .rev()
-            .filter(|(builder, _)| builder == name)
-            .take(TAIL_LINES)
-            .map(|(_, line)| line.clone())
-            .collect();
-        tail.reverse();
-        tail
-    }
 }

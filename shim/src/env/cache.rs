@@ -26,6 +26,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    closure,
     error::EnvError,
     spec::{EnvId, EnvSpec},
 };
@@ -33,9 +34,6 @@ use crate::sandbox::{
     atomic::{self, Survives},
     paths::{DataDir, check_folder},
 };
-
-/// First line of a list; its last one says how many paths there are between them.
-const CLOSURE_HEAD: &str = "agent-shim closure 1";
 
 /// Largest list that is read: some hundred thousand paths.
 pub(crate) const MAX_CLOSURE_BYTES: u64 = 16 * 1024 * 1024;
@@ -193,7 +191,7 @@ impl Files {
     pub(super) fn find(&self, id: &EnvId) -> Option<Built> {
         let store_path = fs::read_link(self.link(id)).ok()?;
         let list = read_bounded(&self.closure(id), MAX_CLOSURE_BYTES).ok()?;
-        let closure = parse_closure(&list, &store_path)?;
+        let closure = closure::parse(&list, &store_path)?;
         let store_dir = store_path.parent()?.to_owned();
         // A collector takes what nothing links to, and a store can be another one than it was.
         let is_there = fs::symlink_metadata(&store_path).is_ok_and(|found| found.is_dir());
@@ -209,7 +207,7 @@ impl Files {
     pub(super) fn finish(&self, id: &EnvId, store_path: &Path, closure: &[PathBuf]) -> Result<(), EnvError> {
         let name = format!("{id}.closure");
         // After a power cut it is built again, which takes a moment where the store still has it.
-        atomic::replace(&self.envs, &name, closure_text(store_path, closure).as_bytes(), Survives::PowerCut)
+        atomic::replace(&self.envs, &name, closure::text(store_path, closure).as_bytes(), Survives::PowerCut)
             .map_err(EnvError::io(format!("writing {}", self.closure(id).display())))
     }
 
@@ -288,34 +286,6 @@ fn remove_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn closure_text(store_path: &Path, closure: &[PathBuf]) -> String {
-    let mut text = format!("{CLOSURE_HEAD}\n{}\n", store_path.display());
-    for path in closure {
-        text.extend([&path.display().to_string(), "\n"]);
-    }
-    text.extend(["end ", &closure.len().to_string(), "\n"]);
-    text
-}
-
-/// The paths of a list that is whole and belongs to this store path.
-fn parse_closure(bytes: &[u8], store_path: &Path) -> Option<Vec<PathBuf>> {
-    let text = str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
-    let mut lines = text.split('\n');
-    (lines.next()? == CLOSURE_HEAD).then_some(())?;
-    (Path::new(lines.next()?) == store_path).then_some(())?;
-    let count: usize = lines.next_back()?.strip_prefix("end ")?.parse().ok()?;
-    let paths: Vec<PathBuf> = lines.map(PathBuf::from).collect();
-    let store_dir = store_path.parent()?;
-    // They become mounts, so a list that names anything else was not written by us.
-    let are_ours = paths.iter().all(|path| is_store_path(path, store_dir));
-    (paths.len() == count && are_ours && paths.iter().any(|path| path == store_path)).then_some(paths)
-}
-
-/// Whether it lies directly in the store.
-pub(super) fn is_store_path(path: &Path, store_dir: &Path) -> bool {
-    path.parent() == Some(store_dir) && path.file_name().is_some_and(|name| name != "." && name != "..")
 }
 
 fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
@@ -404,17 +374,6 @@ mod tests {
             world.build();
             break_it(&world);
             assert!(world.found().is_none(), "breakage {index}");
-        }
-    }
-
-    #[test]
-    fn every_prefix_of_a_list_is_no_list() {
-        let store_path = Path::new("/nix/store/abc-environment");
-        let text =
-            closure_text(store_path, &["/nix/store/abc-environment".into(), "/nix/store/def-jq".into()]);
-        assert!(parse_closure(text.as_bytes(), store_path).is_some());
-        for end in 0..text.len() {
-            assert!(parse_closure(&text.as_bytes()[..end], store_path).is_none(), "{end}");
         }
     }
 

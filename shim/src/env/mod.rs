@@ -9,6 +9,7 @@ mod cache;
 pub mod catalog;
 /// What was said about an environment, layer by layer.
 pub mod choice;
+mod closure;
 /// Why there is no environment.
 pub mod error;
 /// The Nix expression.
@@ -18,6 +19,7 @@ pub mod gc;
 pub mod host;
 /// `-I`.
 pub mod image;
+mod listener;
 /// Words that were probably meant.
 pub mod nearest;
 /// An environment that was built, as a sandbox sees it.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::nix_log::{Event, Work, short_name};
+use crate::terminal::sanitize::sanitized;
 
 /// Most pieces of work that are remembered as going on. Nix has a few at once; what lies about more is forgotten.
 const MAX_ONGOING: usize = 1024;
@@ -50,7 +51,9 @@ impl StandardError {
     pub fn new() -> Self {
         let errors = io::stderr();
         let width = errors.is_terminal().then(|| {
-            rustix::termios::tcgetwinsize(&errors).map_or(80, |size| usize::from(size.ws_col).max(20))
+            let columns = rustix::termios::tcgetwinsize(&errors).map_or(0, |size| usize::from(size.ws_col));
+            // Some terminals do not say how wide they are.
+            if columns == 0 { 80 } else { columns.max(20) }
         });
         // Where lines stay, a build that is over in a moment needs none but the first and the last.
         let shown = width.is_none().then(Instant::now);
@@ -72,7 +75,7 @@ impl Default for StandardError {
 impl Report for StandardError {
     fn say(&mut self, line: &str) {
         self.done();
-        Self::write(&format!("{line}\n"));
+        Self::write(&format!("{}\n", sanitized(line)));
     }
 
     fn show(&mut self, line: &str, now: Instant) {
@@ -83,11 +86,11 @@ impl Report for StandardError {
         self.shown = Some(now);
         if let Some(width) = self.width {
             // One column less than there are: a full line would wrap, and could not be rewritten.
-            let line: String = line.chars().take(width - 1).collect();
+            let line: String = sanitized(line).to_string().chars().take(width - 1).collect();
             Self::write(&format!("\r{line}\x1b[K"));
             self.is_dirty = true;
         } else {
-            Self::write(&format!("{line}\n"));
+            Self::write(&format!("{}\n", sanitized(line)));
         }
     }
 
