@@ -14,8 +14,20 @@ fn alone_command(home: &Home, nix: &Nix, package: &Path, script: &str) -> anyhow
     let coreutils = nix.build(home, "coreutils")?;
     let mut command =
         home.command("bwrap", ["--unshare-user", "--unshare-pid", "--die-with-parent", "--clearenv"]);
-    command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp", "--ro-bind"]);
-    command.args([nix.store(), nix.store()]).args(["--setenv", "HOME", "/tmp", "--setenv", "PATH"]);
+    command.args([
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/work",
+        "--chdir",
+        "/work",
+        "--ro-bind",
+    ]);
+    command.args([nix.store(), nix.store()]).args(["--setenv", "HOME", "/work", "--setenv", "PATH"]);
     command.arg(format!("{}/bin:{}/bin", package.display(), coreutils.display()));
     command.args([std::ffi::OsStr::new("--symlink"), bash.join("bin/bash").as_os_str(), "/bin/sh".as_ref()]);
     command.arg("--").arg(bash.join("bin/bash")).args(["-euc", script]);
