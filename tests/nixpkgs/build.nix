@@ -79,6 +79,7 @@ rec {
   }:
     derive {
       inherit name paths pathsToLink extraPrefix ignoreCollisions checkCollisionContents passthru meta;
+      priorities = map (path: path.meta.priority or 5) paths;
       script = "perl ${./build-env.pl}\n${postBuild}";
     };
 

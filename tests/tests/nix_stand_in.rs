@@ -174,6 +174,11 @@ fn trees_of_links_are_made_as_by_nixpkgs() -> anyhow::Result<()> {
     build("buildEnv { name = \"clash\"; paths = [ jq other-jq ]; }")?
         .exits(100)?
         .complains("error: collision between `")?;
+    let ranked = build(
+        "let worse = other-jq // { meta.priority = 1000; }; in buildEnv { name = \"ranked\"; paths = [ worse jq ]; }",
+    )?;
+    let program = std::fs::read_link(format!("{}/bin/jq", ranked.success()?.text()))?;
+    assert!(program.to_string_lossy().contains("-jq-12/"), "{}", program.display());
     build("symlinkJoin { name = \"join\"; paths = [ jq other-jq ]; }")?.success()?;
     let info = build("closureInfo { rootPaths = [ git jq ]; }")?.success()?.text();
     let listed = std::fs::read_to_string(format!("{info}/store-paths"))?;
