@@ -43,6 +43,9 @@ const KEPT: [&str; 12] = [
     "tzdata",
 ];
 
+/// A folder of another Nix's programs, to run the tests with that.
+const OTHER_NIX: &str = "AGENT_TESTS_NIX";
+
 /// So many paths in a shared store are too many: what nobody needs is removed.
 const CROWDED: usize = 5_000;
 
@@ -78,8 +81,11 @@ impl Home {
         if !is_possible() {
             return Ok(None);
         }
-        let folder = Path::new("/tmp").join(format!("as-nix-{}", self.uid()));
-        let lock = File::create(format!("/tmp/as-nix-{}-{}.lock", self.uid(), nix::unistd::geteuid()))?;
+        // Another version of Nix may have another idea of what a store is.
+        let other = if std::env::var_os(OTHER_NIX).is_some() { "-other" } else { "" };
+        let folder = PathBuf::from(format!("/tmp/as-nix-{}{other}", self.uid()));
+        let lock =
+            File::create(format!("/tmp/as-nix-{}{other}-{}.lock", self.uid(), nix::unistd::geteuid()))?;
         let (lock, is_alone) = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => (lock, true),
             // Whoever is alone builds what most tests need.
@@ -182,6 +188,9 @@ impl Home {
             ("NIX_CONF_DIR", "conf"),
         ] {
             self.variable(variable, nix.folder.join(part));
+        }
+        if let Ok(other) = std::env::var(OTHER_NIX) {
+            self.variable("PATH", format!("{other}:{}", self.search_path()));
         }
         // Nix wants to know what people are called, and this one may be in no /etc/passwd.
         self.variable("USER", "person");

@@ -1,6 +1,9 @@
 //! The package set that stands in for nixpkgs: what the other tests of environments are worth depends on it.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use agent_tests::{Home, Nix, Output, Who, finish, skip, until};
 
@@ -196,7 +199,7 @@ fn a_store_of_ones_own_can_be_broken() -> anyhow::Result<()> {
         let mut home = Home::new(*who)?;
         let Some(nix) = home.private_nix()? else { return Ok(()) };
         let mut build = home.command("nix-build", ["--no-out-link", "-A", "slow-build"]);
-        let mut build = build.arg(nix.nixpkgs()).stdout(std::process::Stdio::null()).spawn()?;
+        let mut build = build.arg(nix.nixpkgs()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         until("the builder to begin", || Ok(nix.slow_build_started().exists().then_some(())))?;
         assert!(build.try_wait()?.is_none());
         nix.release_slow_build()?;
