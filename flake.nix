@@ -157,6 +157,7 @@
           agent-shim-app = {
             type = "app";
             program = "${start}/bin/agent-shim";
+            meta.description = agent-shim.meta.description;
           };
         in
         {

@@ -79,6 +79,7 @@ rec {
   }:
     derive {
       inherit name paths pathsToLink extraPrefix ignoreCollisions checkCollisionContents passthru meta;
+      priorities = map (path: path.meta.priority or 5) paths;
       script = "perl ${./build-env.pl}\n${postBuild}";
     };
 
@@ -101,9 +102,12 @@ rec {
 
   # A folder whose file `store-paths` lists all that these paths need, themselves included.
   closureInfo = { rootPaths }:
-    runCommand "closure-info" {
-      exportReferencesGraph = lib.concatMap (path: [ (baseNameOf (builtins.unsafeDiscardStringContext path)) path ]) rootPaths;
-      graphs = map (path: baseNameOf (builtins.unsafeDiscardStringContext path)) rootPaths;
+    let
+      graph = number: "graph-${toString number}";
+      numbers = lib.range 1 (lib.length rootPaths);
+    in runCommand "closure-info" {
+      graphs = map graph numbers;
+      exportReferencesGraph = lib.concatMap (number: [ (graph number) (lib.elemAt rootPaths (number - 1)) ]) numbers;
     } ''
       mkdir "$out"
       cat $graphs >"$out/registration"

@@ -15,7 +15,6 @@ let
     cargoSetupHook = tool "cargo-setup-hook.sh";
     rustLibSrc = tool "rust-lib-src";
     buildRustPackage = { pname, version, src, cargoLock, ... }@given:
-      assert builtins.pathExists "${src}/Cargo.toml";
       pkgs.stdenv.mkDerivation (removeAttrs given [ "cargoLock" ] // {
         name = "${pname}${suffix}-${version}";
         cargoDeps = importCargoLock cargoLock;

@@ -1,6 +1,9 @@
 //! The package set that stands in for nixpkgs: what the other tests of environments are worth depends on it.
 
-use std::{path::Path, process::Command};
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
 
 use agent_tests::{Home, Nix, Output, Who, finish, skip, until};
 
@@ -14,8 +17,20 @@ fn alone_command(home: &Home, nix: &Nix, package: &Path, script: &str) -> anyhow
     let coreutils = nix.build(home, "coreutils")?;
     let mut command =
         home.command("bwrap", ["--unshare-user", "--unshare-pid", "--die-with-parent", "--clearenv"]);
-    command.args(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--chdir", "/tmp", "--ro-bind"]);
-    command.args([nix.store(), nix.store()]).args(["--setenv", "HOME", "/tmp", "--setenv", "PATH"]);
+    command.args([
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        "--tmpfs",
+        "/tmp",
+        "--tmpfs",
+        "/work",
+        "--chdir",
+        "/work",
+        "--ro-bind",
+    ]);
+    command.args([nix.store(), nix.store()]).args(["--setenv", "HOME", "/work", "--setenv", "PATH"]);
     command.arg(format!("{}/bin:{}/bin", package.display(), coreutils.display()));
     command.args([std::ffi::OsStr::new("--symlink"), bash.join("bin/bash").as_os_str(), "/bin/sh".as_ref()]);
     command.arg("--").arg(bash.join("bin/bash")).args(["-euc", script]);
@@ -162,6 +177,11 @@ fn trees_of_links_are_made_as_by_nixpkgs() -> anyhow::Result<()> {
     build("buildEnv { name = \"clash\"; paths = [ jq other-jq ]; }")?
         .exits(100)?
         .complains("error: collision between `")?;
+    let ranked = build(
+        "let worse = other-jq // { meta.priority = 1000; }; in buildEnv { name = \"ranked\"; paths = [ worse jq ]; }",
+    )?;
+    let program = std::fs::read_link(format!("{}/bin/jq", ranked.success()?.text()))?;
+    assert!(program.to_string_lossy().contains("-jq-12/"), "{}", program.display());
     build("symlinkJoin { name = \"join\"; paths = [ jq other-jq ]; }")?.success()?;
     let info = build("closureInfo { rootPaths = [ git jq ]; }")?.success()?.text();
     let listed = std::fs::read_to_string(format!("{info}/store-paths"))?;
@@ -179,7 +199,7 @@ fn a_store_of_ones_own_can_be_broken() -> anyhow::Result<()> {
         let mut home = Home::new(*who)?;
         let Some(nix) = home.private_nix()? else { return Ok(()) };
         let mut build = home.command("nix-build", ["--no-out-link", "-A", "slow-build"]);
-        let mut build = build.arg(nix.nixpkgs()).stdout(std::process::Stdio::null()).spawn()?;
+        let mut build = build.arg(nix.nixpkgs()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         until("the builder to begin", || Ok(nix.slow_build_started().exists().then_some(())))?;
         assert!(build.try_wait()?.is_none());
         nix.release_slow_build()?;

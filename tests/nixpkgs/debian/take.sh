@@ -27,8 +27,10 @@ own() {
     take_libraries "$@"
     local loader home=$glibc
     loader=$(patchelf --print-interpreter /bin/bash)
-    # DT_RPATH, not DT_RUNPATH: libraries find the libraries that they name in it too.
-    patchelf --set-interpreter "$home/lib/${loader##*/}" --force-rpath --set-rpath "$libraries:$home/lib" "$@"
+    # DT_RPATH, not DT_RUNPATH: libraries find the libraries that they name in it too. With pages of 4 kB patchelf 0.18
+    # makes a python that crashes.
+    patchelf --page-size 65536 --set-interpreter "$home/lib/${loader##*/}" \
+        --force-rpath --set-rpath "$libraries:$home/lib" "$@"
 }
 
 # Copies the libraries that these files name, unless the C library's package has them.

@@ -10,8 +10,6 @@ rec {
   # The name of a package, without its version.
   getName = x: if builtins.isString x then (builtins.parseDrvName x).name else x.pname or (builtins.parseDrvName x.name).name;
 
-  getBin = package: package.bin or package.out or package;
-
   hasAttrByPath = path: set:
     path == [ ] || builtins.isAttrs set && set ? ${head path} && hasAttrByPath (tail path) set.${head path};
 
@@ -20,32 +18,21 @@ rec {
     else if builtins.isAttrs set && set ? ${head path} then attrByPath (tail path) default set.${head path}
     else default;
 
-  getAttrFromPath = path: attrByPath path (throw "cannot find attribute `${concatStringsSep "." path}'");
-
   isDerivation = value: value.type or null == "derivation";
 
-  optional = condition: value: if condition then [ value ] else [ ];
-  optionals = condition: list: if condition then list else [ ];
   optionalString = condition: text: if condition then text else "";
-  optionalAttrs = condition: set: if condition then set else { };
 
   genAttrs = names: value: listToAttrs (map (name: nameValuePair name (value name)) names);
   nameValuePair = name: value: { inherit name value; };
   mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
 
   range = first: last: if first > last then [ ] else builtins.genList (n: first + n) (last - first + 1);
-  unique = foldl' (seen: x: if elem x seen then seen else seen ++ [ x ]) [ ];
   flatten = x: if builtins.isList x then concatMap flatten x else [ x ];
   concatMapStringsSep = separator: f: list: concatStringsSep separator (map f list);
-  splitString = separator: text: filter builtins.isString (builtins.split (escapeRegex separator) text);
-  escapeRegex = builtins.replaceStrings specials (map (c: "\\${c}") specials);
-  specials = [ "\\" "." "*" "+" "?" "(" ")" "[" "]" "{" "}" "^" "$" "|" ];
 
   # One word of shell, whatever is in it.
   escapeShellArg = text: "'${builtins.replaceStrings [ "'" ] [ "'\\''" ] (toString text)}'";
 
-  makeBinPath = concatMapStringsSep ":" (package: "${getBin package}/bin");
-  makeSearchPath = folder: concatMapStringsSep ":" (package: "${package}/${folder}");
   importTOML = path: builtins.fromTOML (builtins.readFile path);
 
   # Of a folder, what is listed.
