@@ -114,6 +114,18 @@ fn every_preset_and_every_set_can_be_built() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `other-jq` has a program of the same name as the preset's `jq`.
+#[test]
+fn what_was_named_more_directly_wins() -> anyhow::Result<()> {
+    let mut home = Home::new(Who::Ordinary)?;
+    let Some(nix) = home.nix()? else { return Ok(()) };
+    let (_, path) = built(build(&home, &nix, &["--nix-preset", "codex", "--nix-packages", "other-jq"])?)?;
+    let jq = fs::canonicalize(path.join("bin/jq"))?;
+    assert!(jq.display().to_string().contains("other-jq"), "{}", jq.display());
+    assert!(path.join("bin/other-jq").exists());
+    Ok(())
+}
+
 #[test]
 fn a_dry_run_prints_the_expression_and_makes_nothing() -> anyhow::Result<()> {
     let mut home = Home::new(Who::Ordinary)?;
