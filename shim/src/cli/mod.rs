@@ -4,6 +4,8 @@ mod attach;
 mod completions;
 mod context;
 mod destroy;
+mod env;
+mod env_args;
 mod error;
 mod events;
 mod exec;
@@ -61,6 +63,7 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Env(env::EnvCommandArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -113,6 +116,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "env" => Env(env::EnvCommandArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -141,6 +145,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Env(args) => env::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),
