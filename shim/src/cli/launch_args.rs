@@ -20,7 +20,7 @@ use crate::sandbox::{
     name::Name,
     record::{Environment, Isolation, MountRecord, Record, SecretRecord, Workspace},
     start as start_sandbox,
-    start::{Cause, Failure, StartError, Started},
+    start::{Cause, Failure, Occasion, StartError, Started},
 };
 
 // What `run` and `start` have in common. A doc comment would become the help of both.
@@ -243,8 +243,8 @@ impl LaunchArgs {
 
 impl Ready {
     /// Shows what would be launched, and takes back what was made for it.
-    pub(crate) fn show(self, ctx: &Context) -> Result<(), CliError> {
-        let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, ctx.global.json);
+    pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
+        let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, ctx.global.json);
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
@@ -252,19 +252,15 @@ impl Ready {
     }
 
     /// Starts it, and waits until the agent runs.
-    pub(crate) fn start(
-        self,
-        ctx: &Context,
-        size: Option<agent_protocol::message::TerminalSize>,
-    ) -> Result<(Sandbox, Started), CliError> {
+    pub(crate) fn start(self, ctx: &Context, occasion: &Occasion) -> Result<(Sandbox, Started), CliError> {
         if ctx.global.debug {
-            match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, false) {
+            match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, false) {
                 Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),
             }
         }
-        let starting = start_sandbox::begin(&ctx.data, &self.sandbox, &self.lock, self.is_new, size)
+        let starting = start_sandbox::begin(&ctx.data, &self.sandbox, &self.lock, self.is_new, occasion)
             .map_err(|error| self.in_context(error.into()))?;
         ctx.say(format_args!("starting `{}` in {}", self.sandbox.name(), self.sandbox.folder().display()));
         match starting.wait(&self.sandbox) {

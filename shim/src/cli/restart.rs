@@ -10,7 +10,7 @@ use super::{
     output::{print_json, print_line},
     resolve,
 };
-use crate::client;
+use crate::{client, sandbox::start::Occasion};
 
 /// How long init may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
         client::restart(&mut connection, deadline)
             .map_err(|error| CliError::from(error).while_doing(cannot()))?;
     } else {
-        LaunchArgs::for_name(sandbox.name()).prepare(ctx, Stay::Up)?.start(ctx, None)?;
+        LaunchArgs::for_name(sandbox.name()).prepare(ctx, Stay::Up)?.start(ctx, &Occasion::default())?;
     }
     if ctx.global.json {
         print_json(&sandbox.observe())?;

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     client::attach::AttachOutcome,
-    sandbox::{Sandbox, start::Started},
+    sandbox::{
+        Sandbox,
+        start::{Occasion, Started},
+    },
     terminal,
 };
 
@@ -33,10 +36,11 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     let ready = args.launch.prepare(ctx, Stay::UntilAgentEnds)?;
     if ctx.global.dry_run {
-        ready.show(ctx)?;
+        ready.show(ctx, &Occasion::default())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (sandbox, started) = ready.start(ctx, terminal_size())?;
+    let occasion = Occasion { size: terminal_size(), ..Occasion::default() };
+    let (sandbox, started) = ready.start(ctx, &occasion)?;
     // An agent that ends at once may take the sandbox with it before we are attached.
     let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
         Err(error) if sandbox.is_alive() => return Err(attach::cannot(&sandbox, &error)),

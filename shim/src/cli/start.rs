@@ -6,6 +6,7 @@ use super::{
     launch_args::{LaunchArgs, Stay},
     output::{print_json, print_line},
 };
+use crate::sandbox::start::Occasion;
 
 /// Start a sandbox and its agent
 ///
@@ -20,10 +21,10 @@ pub(crate) struct StartArgs {
 pub(crate) fn run(ctx: &Context, args: &StartArgs) -> Result<ExitCode, CliError> {
     let ready = args.launch.prepare(ctx, Stay::Up)?;
     if ctx.global.dry_run {
-        ready.show(ctx)?;
+        ready.show(ctx, &Occasion::default())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (sandbox, _) = ready.start(ctx, None)?;
+    let (sandbox, _) = ready.start(ctx, &Occasion::default())?;
     if ctx.global.json {
         print_json(&sandbox.observe())?;
     } else {

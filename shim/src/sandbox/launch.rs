@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use agent_protocol::{message::TerminalSize, spec::InitSpec};
+use agent_protocol::spec::InitSpec;
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
     paths::DataDir,
     record::{Environment, Isolation, Record},
     spec::{self, CONTROL_FD},
-    start::{Cause, Failure},
+    start::{Cause, Failure, Occasion},
 };
 use crate::{
     env::host,
@@ -76,7 +76,7 @@ pub(crate) fn prepare(
     data: &DataDir,
     sandbox: &Sandbox,
     record: &Record,
-    size: Option<TerminalSize>,
+    occasion: &Occasion,
 ) -> Result<Prepared, PrepareError> {
     let layer = layer_for(record)?;
     let network = if record.network { Network::Host } else { Network::None };
@@ -112,8 +112,8 @@ pub(crate) fn prepare(
     };
     let plan = layer.plan(&request)?;
     // Only who starts an agent to look at it has told us of a terminal.
-    let term = size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
-    let spec = spec::spec_for(record, &variables, size, term.as_deref(), plan.limits.init_max_processes);
+    let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
+    let spec = spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))

@@ -17,6 +17,8 @@ pub mod monitor;
 pub mod name;
 /// Where everything is on the host.
 pub mod paths;
+/// Variables of the agent that no file holds.
+pub mod private;
 mod probe;
 mod process;
 /// What a sandbox is: `sandbox.json`.

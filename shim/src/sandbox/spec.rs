@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agent_protocol::{
-    message::TerminalSize,
-    spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal},
-};
+use agent_protocol::spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal};
 
-use super::record::Record;
+use super::{record::Record, start::Occasion};
 use crate::isolation::plan::WORKSPACE;
 
 /// The descriptor under which init finds its listening socket.
@@ -20,7 +17,7 @@ pub(crate) const CONTROL_FD: i32 = 3;
 pub(crate) fn spec_for(
     record: &Record,
     variables: &[(String, String)],
-    size: Option<TerminalSize>,
+    occasion: &Occasion,
     term: Option<&str>,
     max_processes: Option<u64>,
 ) -> InitSpec {
@@ -30,7 +27,7 @@ pub(crate) fn spec_for(
     if let Some(term) = record.env.get("TERM").map(String::as_str).or(term) {
         term.clone_into(&mut terminal.term);
     }
-    if let Some(size) = size {
+    if let Some(size) = occasion.size {
         terminal.cols = size.columns.max(1);
         terminal.rows = size.rows.max(1);
     }
@@ -41,6 +38,7 @@ pub(crate) fn spec_for(
         workdir: Some(WORKSPACE.to_owned()),
         agent: Some(Agent {
             argv: record.command.clone(),
+            env: occasion.private.reveal().clone(),
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
@@ -58,7 +56,10 @@ pub(crate) fn spec_for(
 mod tests {
     use super::*;
     use crate::sandbox::record::SecretRecord;
-    use agent_protocol::spec::{OnAgentExit, RestartPolicy};
+    use agent_protocol::{
+        message::TerminalSize,
+        spec::{OnAgentExit, RestartPolicy},
+    };
     use std::time::SystemTime;
 
     fn record() -> Record {
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn the_spec_of_a_plain_sandbox() {
-        let spec = spec_for(&record(), &variables(), None, None, None);
+        let spec = spec_for(&record(), &variables(), &Occasion::default(), None, None);
         spec.validate().unwrap();
         let json: serde_json::Value = serde_json::from_str(&spec.to_json()).unwrap();
         assert_eq!(json["name"], "web");
@@ -89,7 +90,7 @@ mod tests {
 
     #[test]
     fn secrets_are_nowhere_in_it() {
-        let json = spec_for(&record(), &variables(), None, None, None).to_json();
+        let json = spec_for(&record(), &variables(), &Occasion::default(), None, None).to_json();
         assert!(!json.contains("API_KEY") && !json.contains("/keys/api"), "{json}");
     }
 
@@ -99,20 +100,26 @@ mod tests {
         record.env = [("PATH", "/opt/bin"), ("TERM", "vt100")].map(|(k, v)| (k.into(), v.into())).into();
         record.restart = RestartPolicy::Always;
         record.on_agent_exit = OnAgentExit::End;
+        let private = [("KEY".to_owned(), "k".to_owned())].into_iter().collect();
         let spec = spec_for(
             &record,
             &variables(),
-            Some(TerminalSize { columns: 0, rows: 50 }),
+            &Occasion { size: Some(TerminalSize { columns: 0, rows: 50 }), private },
             Some("linux"),
             Some(99),
         );
         spec.validate().unwrap();
         let agent = spec.agent.unwrap();
+        // The agent's alone: steps, services and other commands have no use for its keys.
+        assert_eq!((agent.env["KEY"].as_str(), spec.env.get("KEY")), ("k", None));
         let terminal = agent.terminal.unwrap();
         assert_eq!((terminal.cols, terminal.rows, terminal.term.as_str()), (1, 50, "vt100"));
         record.env.remove("TERM");
-        let seen =
-            spec_for(&record, &variables(), None, Some("linux"), None).agent.unwrap().terminal.unwrap();
+        let seen = spec_for(&record, &variables(), &Occasion::default(), Some("linux"), None)
+            .agent
+            .unwrap()
+            .terminal
+            .unwrap();
         assert_eq!(seen.term, "linux");
         assert_eq!(agent.restart.policy, RestartPolicy::Always);
         assert_eq!(spec.on_agent_exit, OnAgentExit::End);

@@ -29,6 +29,7 @@ use super::{
     Sandbox, StateError, channel, launch,
     lock::{ChangeLock, MonitorLock},
     paths::{DATA_VARIABLE, DataDir},
+    private::PrivateVariables,
     record::Record,
     stop,
 };
@@ -103,6 +104,15 @@ pub enum StartError {
     Failed(#[from] Failure),
 }
 
+/// What belongs to one start, and is not written down with the sandbox.
+#[derive(Clone, Debug, Default)]
+pub struct Occasion {
+    /// The terminal of whoever starts it.
+    pub size: Option<TerminalSize>,
+    /// Variables that only the agent gets.
+    pub private: PrivateVariables,
+}
+
 /// A start that the monitor is carrying out.
 #[derive(Debug)]
 pub struct Starting {
@@ -124,7 +134,7 @@ pub fn begin(
     sandbox: &Sandbox,
     _lock: &ChangeLock,
     is_new: bool,
-    size: Option<TerminalSize>,
+    occasion: &Occasion,
 ) -> Result<Starting, StartError> {
     if !is_new {
         if channel::is_alive(sandbox.folder()) {
@@ -134,7 +144,7 @@ pub fn begin(
     }
     let spawned = UnixStream::pair().and_then(|(ours, theirs)| {
         ours.set_nonblocking(true)?;
-        Ok((ours, spawn(data, sandbox, is_new, size, theirs)?))
+        Ok((ours, spawn(data, sandbox, is_new, occasion, theirs)?))
     });
     let (ours, monitor) = spawned.map_err(|source| {
         if is_new {
@@ -147,8 +157,17 @@ pub fn begin(
 }
 
 /// What a start would do, as text: the exact command, or the whole plan as JSON.
-pub fn show(data: &DataDir, sandbox: &Sandbox, record: &Record, json: bool) -> Result<String, Failure> {
-    let prepared = launch::prepare(data, sandbox, record, None).map_err(|error| error.to_failure())?;
+///
+/// Of the agent's private variables only the names are in it.
+pub fn show(
+    data: &DataDir,
+    sandbox: &Sandbox,
+    record: &Record,
+    occasion: &Occasion,
+    json: bool,
+) -> Result<String, Failure> {
+    let occasion = Occasion { private: occasion.private.hidden(), ..*occasion };
+    let prepared = launch::prepare(data, sandbox, record, &occasion).map_err(|error| error.to_failure())?;
     if !json {
         return Ok(prepared.layer.to_shell(&prepared.plan));
     }
@@ -177,7 +196,7 @@ fn spawn(
     data: &DataDir,
     sandbox: &Sandbox,
     is_new: bool,
-    size: Option<TerminalSize>,
+    occasion: &Occasion,
     reports: UnixStream,
 ) -> io::Result<Child> {
     let mut command = monitor_command(data, sandbox)?;
@@ -185,10 +204,13 @@ fn spawn(
     if is_new {
         command.arg("--new");
     }
-    if let Some(size) = size {
+    if let Some(size) = occasion.size {
         command.arg(format!("--size={}x{}", size.columns, size.rows));
         // Which has a type as well.
         command.envs(std::env::var_os("TERM").map(|term| ("TERM", term)));
+    }
+    if let Some(keys) = occasion.private.to_file()? {
+        command.stdin(keys);
     }
     command.stdout(OwnedFd::from(reports)).spawn()
 }

@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use agent_protocol::message::TerminalSize;
 use serde_json::json;
 
 use super::{
@@ -23,7 +22,7 @@ use crate::{
         paths::DataDir,
         probe::{self, Answer},
         run::{Run, Stage},
-        start::{Cause, Failure, Report},
+        start::{Cause, Failure, Occasion, Report},
         unit_log::LOGS,
     },
 };
@@ -42,7 +41,7 @@ pub(super) fn start(
     data: &DataDir,
     sandbox: &Sandbox,
     is_new: bool,
-    size: Option<TerminalSize>,
+    occasion: &Occasion,
     mut line: UnixStream,
 ) {
     let lock = match super::take_lock(sandbox) {
@@ -67,7 +66,7 @@ pub(super) fn start(
         }
     };
     watch.line = Some(line);
-    match watch.launch(data, size).and_then(|()| watch.come_up()) {
+    match watch.launch(data, occasion).and_then(|()| watch.come_up()) {
         Ok(()) => {
             watch.run.stage = Stage::Running;
             watch.write_run();
@@ -103,9 +102,9 @@ fn begin(sandbox: &Sandbox) -> Result<Watch<'_>, StateError> {
 }
 
 impl Watch<'_> {
-    fn launch(&mut self, data: &DataDir, size: Option<TerminalSize>) -> Result<(), Failure> {
-        let prepared =
-            launch::prepare(data, self.sandbox, &self.record, size).map_err(|error| error.to_failure())?;
+    fn launch(&mut self, data: &DataDir, occasion: &Occasion) -> Result<(), Failure> {
+        let prepared = launch::prepare(data, self.sandbox, &self.record, occasion)
+            .map_err(|error| error.to_failure())?;
         let other = |doing: &str, error: &dyn std::error::Error| {
             let mut messages = vec![doing.to_owned()];
             messages.extend(chain(error));

@@ -21,7 +21,15 @@ use nix::sys::signal::SigSet;
 use rustix::process::setsid;
 
 use self::watch::Watch;
-use super::{Sandbox, StateError, channel, lock::MonitorLock, paths::DataDir, process, start, view::unix_ms};
+use super::{
+    Sandbox, StateError, channel,
+    lock::MonitorLock,
+    paths::DataDir,
+    private::PrivateVariables,
+    process,
+    start::{self, Occasion},
+    view::unix_ms,
+};
 
 /// How long a monitor that ends may keep its lock from the next one.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
@@ -29,7 +37,7 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// What a monitor is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Start the sandbox, and report over standard output.
+    /// Start the sandbox, and report over standard output. Standard input holds the agent's private variables.
     Start {
         /// Whether a failure removes the sandbox.
         is_new: bool,
@@ -42,10 +50,14 @@ pub enum Order {
 
 /// The whole life of a monitor.
 pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
-    let Ok(line) = detach() else { return ExitCode::FAILURE };
+    let private = match order {
+        Order::Start { .. } => PrivateVariables::from_file(io::stdin()),
+        Order::Adopt => Ok(PrivateVariables::default()),
+    };
+    let (Ok(private), Ok(line)) = (private, detach()) else { return ExitCode::FAILURE };
     match order {
         Order::Start { is_new, size } => {
-            launching::start(data, sandbox, is_new, size, line);
+            launching::start(data, sandbox, is_new, &Occasion { size, private }, line);
             ExitCode::SUCCESS
         }
         Order::Adopt => {
@@ -118,6 +130,7 @@ fn detach() -> io::Result<UnixStream> {
     close_foreign()?;
     let line = io::stdout().as_fd().try_clone_to_owned()?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;
     let line = UnixStream::from(line);
     // Not a socket where the monitor adopts; nobody reads or writes it then.
