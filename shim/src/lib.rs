@@ -1,5 +1,7 @@
 //! The host side of agent sandboxes, as a library; `agent-shim` is its command line.
 
+// Agents and providers as data.
+pub mod agents;
 // The command line: one file per subcommand.
 pub mod cli;
 // Speaking to init: connections, commands, terminals.
