@@ -1,7 +1,9 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
+mod agree;
 mod attach;
 mod completions;
+mod config;
 mod context;
 mod destroy;
 mod env_args;
@@ -62,6 +64,7 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -114,6 +117,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "config" => Config(config::ConfigArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -142,6 +146,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),
