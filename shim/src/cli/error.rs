@@ -58,6 +58,7 @@ pub(crate) struct CliError {
     kind: Kind,
     message: String,
     causes: Vec<String>,
+    lines: Vec<String>,
     hint: Option<String>,
 }
 
@@ -90,7 +91,7 @@ impl Kind {
 
 impl CliError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+        Self { kind, message: message.into(), causes: Vec::new(), lines: Vec::new(), hint: None }
     }
 
     pub(crate) fn because(mut self, error: &dyn Error) -> Self {
@@ -100,6 +101,12 @@ impl CliError {
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Lines of somebody else's text that belong to the message: a place in a file, the end of a log.
+    pub(crate) fn lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.lines.extend(lines);
         self
     }
 
@@ -130,6 +137,9 @@ impl CliError {
                 text.extend(["  caused by: ", &clean(cause), "\n"]);
                 last = cause;
             }
+        }
+        for line in &self.lines {
+            text.extend(["  | ", &clean(line), "\n"]);
         }
         if let Some(hint) = &self.hint {
             text.extend([yellow, "hint:", plain, " ", &clean(hint), "\n"]);

@@ -4,6 +4,8 @@ mod attach;
 mod completions;
 mod context;
 mod destroy;
+#[allow(dead_code)]
+mod env_args;
 mod error;
 mod events;
 mod exec;

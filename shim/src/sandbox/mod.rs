@@ -3,7 +3,7 @@
 //! There is no daemon. A sandbox is a folder, and any process of ours may be killed at any instant: whoever comes next reads
 //! the files, asks the kernel, and goes on.
 
-mod atomic;
+pub(crate) mod atomic;
 mod channel;
 mod init_binary;
 mod journal;
