@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{AgentError, Definition, Provider};
+use crate::env::nearest::nearest;
 
 /// The same file format, with the same types, as `[agents]` and `[providers]` of a configuration: whatever the built-in
 /// ones need, a person can write.
 const BUILTIN: &str = include_str!("builtin.toml");
-
-/// How alike two words must be, from 0 to 1, for the one to be taken for the other misspelt.
-const ALIKE: f64 = 0.6;
 
 /// Every agent and every provider, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -60,16 +58,17 @@ impl Catalog {
 
 fn unknown<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a String>) -> AgentError {
     let known: Vec<String> = known.cloned().collect();
-    let score = |candidate: &str| strsim::normalized_damerau_levenshtein(&name.to_lowercase(), candidate);
-    let nearest = known.iter().max_by(|a, b| score(a).total_cmp(&score(b)));
-    let nearest = nearest.filter(|candidate| score(candidate) >= ALIKE).cloned();
+    let nearest = nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
     AgentError::Unknown { kind, name: name.to_owned(), nearest, known }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::{KeySet, PromptStyle};
+    use crate::{
+        agents::{KeySet, PromptStyle},
+        env::catalog::preset,
+    };
 
     #[test]
     fn the_built_in_ones_are_well_formed() {
@@ -81,6 +80,8 @@ mod tests {
             assert!(agent.package.is_some() && agent.install.is_some() && agent.about.is_some(), "{name}");
             assert!(agent.no_prompt.is_some() && agent.prompt.is_some(), "{name}");
             assert!(agent.config.iter().flatten().any(|file| file.login), "{name}");
+            let preset = preset(agent.preset.as_deref().unwrap()).unwrap();
+            assert!(preset.packages.contains(&agent.package.as_deref().unwrap()), "{name}");
             for provider in agent.providers.iter().flatten() {
                 assert!(catalog.providers[provider].agents.contains_key(name), "{name} {provider}");
             }
@@ -185,17 +186,13 @@ mod tests {
     #[test]
     fn a_misspelt_name_is_answered_with_the_nearest() {
         let catalog = Catalog::builtin();
-        let error = |name: &str| catalog.agent(name).unwrap_err().to_string();
-        assert_eq!(
-            error("cluade"),
-            "there is no agent `cluade`; was `claude` meant? There are: claude, codex, gemini, opencode"
-        );
-        assert!(
-            error("emacs").starts_with("there is no agent `emacs`. There are: claude"),
-            "{}",
-            error("emacs")
-        );
-        let error = catalog.provider("antropic").unwrap_err().to_string();
-        assert!(error.contains("was `anthropic` meant?"), "{error}");
+        let error = catalog.agent("cluade").unwrap_err();
+        assert_eq!(error.to_string(), "there is no agent `cluade`");
+        let hint = "did you mean `claude`? the agents are claude, codex, gemini, opencode";
+        assert_eq!(error.hint().unwrap(), hint);
+        let error = catalog.agent("emacs").unwrap_err();
+        assert!(error.hint().unwrap().starts_with("the agents are claude"), "{error:?}");
+        let error = catalog.provider("antropic").unwrap_err();
+        assert!(error.hint().unwrap().starts_with("did you mean `anthropic`?"), "{error:?}");
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
     /// No such agent or provider.
-    #[error("there is no {kind} `{name}`{} There are: {}", was_meant(.nearest.as_deref()), .known.join(", "))]
+    #[error("there is no {kind} `{}`", .name.escape_debug())]
     Unknown {
         /// `agent` or `provider`.
         kind: &'static str,
@@ -97,6 +97,14 @@ impl AgentError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Unknown { kind, nearest, known, .. } => {
+                let all = format!("the {kind}s are {}", known.join(", "));
+                Some(
+                    nearest
+                        .as_ref()
+                        .map_or(all.clone(), |nearest| format!("did you mean `{nearest}`? {all}")),
+                )
+            }
             Self::NotServed { provider, agents, providers, .. } => {
                 let also = if providers.is_empty() { "none".to_owned() } else { providers.join(", ") };
                 Some(format!("`{provider}` serves {}; this agent is served by {also}", agents.join(", ")))
@@ -119,11 +127,7 @@ impl AgentError {
                 Some("write what it is to do as its own arguments, behind two dashes".to_owned())
             }
             Self::Copy { .. } => Some("`--agent-config own` starts without your configuration".to_owned()),
-            Self::Unknown { .. }
-            | Self::NoCommand(_)
-            | Self::Secret { .. }
-            | Self::Variable { .. }
-            | Self::Path { .. } => None,
+            Self::NoCommand(_) | Self::Secret { .. } | Self::Variable { .. } | Self::Path { .. } => None,
         }
     }
 }
@@ -131,10 +135,6 @@ impl AgentError {
 /// Alternatives in words: `A, or B and C`.
 pub(crate) fn alternatives<S: AsRef<[String]>>(keys: &[S]) -> String {
     keys.iter().map(|names| names.as_ref().join(" and ")).collect::<Vec<_>>().join(", or ")
-}
-
-fn was_meant(nearest: Option<&str>) -> String {
-    nearest.map_or(".".to_owned(), |nearest| format!("; was `{nearest}` meant?"))
 }
 
 fn by(provider: Option<&str>) -> String {

@@ -110,17 +110,18 @@ mod tests {
         fs::write(path("empty"), "\n").unwrap();
         fs::write(path("nul"), "a\0b").unwrap();
         fs::write(path("binary"), [0xff, 0xfe]).unwrap();
-        fs::write(path("large"), "x".repeat(MAX_KEY_BYTES as usize + 1)).unwrap();
+        let most = "x".repeat(usize::try_from(MAX_KEY_BYTES).unwrap());
+        fs::write(path("large"), format!("{most}x")).unwrap();
         fs::write(path("good"), "s3cret").unwrap();
         symlink("good", path("link")).unwrap();
         for name in ["empty", "nul", "binary", "large", "link", "absent", "."] {
             let error = collect(&[secret(path(name))], &BTreeMap::new(), |_| None).unwrap_err().to_string();
             assert!(error.contains("`key`") && !error.contains("s3cret"), "{name}: {error}");
         }
-        fs::write(path("exact"), "x".repeat(MAX_KEY_BYTES as usize)).unwrap();
+        fs::write(path("exact"), most).unwrap();
         assert!(collect(&[secret(path("exact"))], &BTreeMap::new(), |_| None).is_ok());
         let gone = source("A", Source::Environment("A".to_owned()));
-        let gone = collect(&[gone.clone()], &BTreeMap::new(), |_| None).unwrap_err();
+        let gone = collect(&[gone], &BTreeMap::new(), |_| None).unwrap_err();
         assert_eq!(gone.to_string(), "the variable A is not set any more");
         let binary = source("A", Source::Environment("A".to_owned()));
         let binary =

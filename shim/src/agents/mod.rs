@@ -5,6 +5,7 @@ pub mod definition;
 pub mod error;
 pub mod folders;
 pub mod keys;
+pub mod presence;
 pub mod resolve;
 mod settings;
 

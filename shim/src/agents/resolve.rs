@@ -226,19 +226,17 @@ impl Offered {
 
 fn find<'a>(catalog: &'a Catalog, agent: &str, name: &'a str) -> Result<Served<'a>, AgentError> {
     let provider = catalog.provider(name)?;
-    match provider.agents.get(agent) {
-        Some(told) => Ok(Served { name, provider, told }),
-        None => {
-            let serves = |provider: &&Provider| provider.agents.contains_key(agent);
-            let providers = catalog.providers.iter().filter(|(_, provider)| serves(provider));
-            Err(AgentError::NotServed {
-                provider: name.to_owned(),
-                agent: agent.to_owned(),
-                agents: provider.agents.keys().cloned().collect(),
-                providers: providers.map(|(name, _)| name.clone()).collect(),
-            })
-        }
+    if let Some(told) = provider.agents.get(agent) {
+        return Ok(Served { name, provider, told });
     }
+    let serves = |provider: &Provider| provider.agents.contains_key(agent);
+    let providers = catalog.providers.iter().filter(|(_, provider)| serves(provider));
+    Err(AgentError::NotServed {
+        provider: name.to_owned(),
+        agent: agent.to_owned(),
+        agents: provider.agents.keys().cloned().collect(),
+        providers: providers.map(|(name, _)| name.clone()).collect(),
+    })
 }
 
 /// The keys for a provider that the person chose; a login does as well.
@@ -487,7 +485,7 @@ mod tests {
             ["AWS_ACCESS_KEY_ID", "AWS_REGION", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_OTHER"];
         let claude = resolved(&wanted, &environment(&all));
         let names: BTreeSet<&str> = claude.keys.iter().map(|key| key.variable.as_str()).collect();
-        assert_eq!(names, BTreeSet::from_iter(all[..4].iter().copied()));
+        assert_eq!(names, all[..4].iter().copied().collect());
         assert_eq!(claude.variables["CLAUDE_CODE_USE_BEDROCK"], "1");
         // A value of the person's goes before one of ours.
         let wanted = Wanted { provider: Some("vertex"), ..want("claude") };

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
+mod agents;
 mod attach;
 mod completions;
 mod context;
@@ -63,6 +64,7 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Agents(agents::AgentsArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -115,6 +117,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "agents" => Agents(agents::AgentsArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -143,6 +146,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Agents(args) => agents::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),
