@@ -57,6 +57,8 @@ struct ProviderView {
     url: Option<String>,
     agents: Vec<String>,
     keys: Vec<Vec<String>>,
+    /// Files below the home folder that do as well.
+    logins: Vec<String>,
     needs: Vec<String>,
     found: Found,
     /// Of what it needs, what is not there.
@@ -174,9 +176,9 @@ impl Looking {
         let there = |name: &String| self.offered.environment.contains(name);
         let keys = alternatives(provider.keys.as_deref());
         let needs = provider.needs.clone().unwrap_or_default();
-        let login = provider.config.iter().flatten().find(|file| {
-            file.login && self.home.as_ref().is_some_and(|home| home.join(&file.path).is_file())
-        });
+        let files = provider.config.iter().flatten().filter(|file| file.login);
+        let logins: Vec<String> = files.map(|file| file.path.clone()).collect();
+        let is_there = |login: &&String| self.home.as_ref().is_some_and(|home| home.join(login).is_file());
         ProviderView {
             about: provider.about.clone(),
             url: provider.url.clone(),
@@ -184,10 +186,11 @@ impl Looking {
             found: Found {
                 keys: keys.iter().find(|names| names.iter().all(there)).cloned().unwrap_or_default(),
                 provider: None,
-                login: login.map(|file| file.path.clone()),
+                login: logins.iter().find(is_there).cloned(),
             },
             missing: needs.iter().filter(|name| !there(name)).cloned().collect(),
             keys,
+            logins,
             needs,
         }
     }
@@ -195,21 +198,19 @@ impl Looking {
 
 impl AgentView {
     fn row(&self, name: &str) -> Vec<String> {
-        let program = match (&self.program, &self.problem) {
-            (Some(path), _) => path.display().to_string(),
-            (None, _) => "-".to_owned(),
-        };
+        let program = self.program.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
         vec![name.to_owned(), clean(&program), self.found.words(), self.providers.join(", ")]
     }
 }
 
 impl ProviderView {
     fn row(&self, name: &str) -> Vec<String> {
-        let mut needs: Vec<String> = self.keys.iter().map(|names| names.join(" + ")).collect();
-        if needs.is_empty() {
-            needs.push(if self.found.login.is_some() { "a login" } else { "none" }.to_owned());
+        let names = self.keys.iter().map(|names| names.join(" + "));
+        let logins = self.logins.iter().map(|login| format!("~/{login}"));
+        let mut keys = names.chain(logins).collect::<Vec<_>>().join(" | ");
+        if keys.is_empty() {
+            "none".clone_into(&mut keys);
         }
-        let mut keys = needs.join(" | ");
         if !self.needs.is_empty() {
             keys = format!("{keys}; {}", self.needs.join(", "));
         }
