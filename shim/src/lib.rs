@@ -6,6 +6,8 @@ pub mod agents;
 pub mod cli;
 // Speaking to init: connections, commands, terminals.
 pub mod client;
+// What a person and a project say once and for all.
+pub mod config;
 // Where the tools inside come from.
 pub mod env;
 // What starts PID 1 in a world of its own.

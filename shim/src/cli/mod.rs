@@ -5,7 +5,6 @@ mod attach;
 mod completions;
 mod context;
 mod destroy;
-#[allow(dead_code)]
 mod env_args;
 mod error;
 mod events;
@@ -17,13 +16,13 @@ mod logs;
 mod man;
 mod monitor;
 mod output;
+mod prepare;
 mod resolve;
 mod restart;
 mod run;
 mod start;
 mod status;
 mod stop;
-mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -44,6 +44,8 @@ pub(crate) fn spec_for(
             ..Agent::default()
         }),
         on_agent_exit: record.on_agent_exit,
+        steps: record.steps.clone(),
+        services: record.services.clone(),
         // Events are in the journal; what init prints goes into a file that nothing bounds but this.
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.

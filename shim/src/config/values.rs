@@ -1,4 +1,4 @@
-//! Values on the command line.
+//! Values as people write them: on the command line, in variables and in files.
 
 use std::{
     collections::BTreeMap,
