@@ -8,9 +8,11 @@ pub mod keys;
 pub mod presence;
 pub mod resolve;
 mod settings;
+pub mod start;
 
+pub use crate::sandbox::record::AgentConfig;
 pub use catalog::Catalog;
 pub use definition::{ConfigFile, Definition, ForAgent, KeySet, PromptStyle, Provider, Settings, With};
 pub use error::AgentError;
-pub use folders::{AgentConfig, FolderPlan, Person};
+pub use folders::{FolderPlan, Person};
 pub use resolve::{KeySource, Offered, Resolved, Source, Wanted, resolve};

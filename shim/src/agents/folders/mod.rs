@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{ConfigFile, Settings};
@@ -16,22 +16,10 @@ use crate::isolation::{
     UserMount,
     plan::{Access, HOME},
 };
+use crate::sandbox::record::AgentConfig;
 
 /// Longest path of an entry, bytes.
 const MAX_PATH_BYTES: usize = 1024;
-
-/// What of a person's configuration of an agent enters a sandbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum AgentConfig {
-    /// Nothing: the agent has its own, kept in the sandbox's home
-    #[default]
-    Own,
-    /// A copy, made when the sandbox is new
-    Copy,
-    /// The files themselves, read-only; a copy of those that the agent must replace
-    ReadOnly,
-}
 
 /// Where a person's configuration is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
