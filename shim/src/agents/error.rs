@@ -115,10 +115,13 @@ impl AgentError {
             Self::NoKey { keys, .. } if keys.is_empty() => {
                 Some("log in on the host, and take the login along with `--agent-config copy`".to_owned())
             }
-            Self::NoKey { keys, .. } => Some(format!(
-                "set it, or give it from a file: `--secret {}=FILE`; or log in inside, in the agent's own terminal",
-                keys.concat().first().map_or("NAME", String::as_str)
-            )),
+            Self::NoKey { keys, logins, .. } => {
+                let simplest = keys.iter().min_by_key(|names| names.len()).and_then(|names| names.first());
+                let simplest = simplest.map_or("NAME", String::as_str);
+                let login =
+                    if logins.is_empty() { "" } else { "; or log in inside, in the agent's own terminal" };
+                Some(format!("set it, or give it from a file: `--secret {simplest}=FILE`{login}"))
+            }
             Self::Needs { variables, .. } => Some(format!(
                 "set it, or give it: `-e {}=VALUE`",
                 variables.first().map_or("NAME", String::as_str)

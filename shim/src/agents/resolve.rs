@@ -137,6 +137,7 @@ pub fn resolve(catalog: &Catalog, wanted: &Wanted<'_>, offered: &Offered) -> Res
     for name in keys.iter().chain(also.iter().filter(|name| !keys.contains(name))) {
         resolved.take(name, served.and_then(|served| served.told.with.get(name)), offered);
     }
+    resolved.tell_keys(wanted);
     resolved.argv.extend(wanted.arguments.iter().cloned());
     for path in resolved.config.iter().map(|file| &file.path).chain(resolved.settings.keys()) {
         below_home(path).map_err(|why| AgentError::Path { path: path.clone(), why })?;
@@ -163,6 +164,22 @@ impl Resolved {
             set(&mut self.settings, &with.settings);
         }
         self.config.extend(served.provider.config.clone().unwrap_or_default());
+    }
+
+    /// What nobody asked for by name is said.
+    fn tell_keys(&mut self, wanted: &Wanted<'_>) {
+        let outside = self.keys.iter().filter_map(|key| match &key.from {
+            Source::Environment(name) => Some(name.as_str()),
+            Source::Given(_) | Source::Secret { .. } => None,
+        });
+        let names: Vec<&str> = outside.collect();
+        if wanted.provider.is_some() || names.is_empty() {
+            return;
+        }
+        let names = names.join(" and ");
+        let provider =
+            self.provider.iter().map(|name| format!(", for the provider `{name}`")).collect::<String>();
+        self.notes.push(format!("`{}` gets {names} of your environment{provider}", wanted.agent));
     }
 
     /// Takes one variable of the person's.
@@ -272,14 +289,12 @@ fn implied<'a>(
     }
     let own = definition.keys.as_deref().unwrap_or_default();
     if let Some(names) = offered.first(own) {
-        notes.push(format!("`{}` gets {}", wanted.agent, names.join(" and ")));
         return Ok((None, names));
     }
     let mut usual = own.to_vec();
     for name in definition.providers.iter().flatten() {
         let served = find(catalog, wanted.agent, name)?;
         if let Some(names) = offered.first(served.keys()).filter(|_| served.missing(offered).is_empty()) {
-            notes.push(format!("`{}` gets {}, for the provider `{name}`", wanted.agent, names.join(" and ")));
             return Ok((Some(served), names));
         }
         usual.extend(served.keys().iter().cloned());
@@ -435,7 +450,10 @@ mod tests {
         let claude = resolved(&want("claude"), &environment(&["CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY"]));
         assert_eq!(keys(&claude), ["CLAUDE_CODE_OAUTH_TOKEN < CLAUDE_CODE_OAUTH_TOKEN"]);
         assert_eq!(claude.provider.as_deref(), Some("anthropic"));
-        assert_eq!(claude.notes, ["`claude` gets CLAUDE_CODE_OAUTH_TOKEN, for the provider `anthropic`"]);
+        assert_eq!(
+            claude.notes,
+            ["`claude` gets CLAUDE_CODE_OAUTH_TOKEN of your environment, for the provider `anthropic`"]
+        );
         let opencode = resolved(&want("opencode"), &environment(&["DEEPSEEK_API_KEY", "OPENAI_API_KEY"]));
         assert_eq!(keys(&opencode), ["OPENAI_API_KEY < OPENAI_API_KEY"]);
         // A part of a pair is nothing, and the other keys are nobody's business.
