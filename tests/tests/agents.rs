@@ -142,6 +142,12 @@ fn an_agent_starts_without_questions_and_with_its_prompt() -> anyhow::Result<()>
         let seen = scene.seen()?;
         ensure!(seen.arguments() == ["--debug", "--prompt-interactive=z"], "{}", seen.0);
         ensure!(seen.variable("GEMINI_CLI_TRUST_WORKSPACE").is_none(), "{}", seen.0);
+        scene.stop()?;
+
+        // What it was to do first is not to be done again.
+        scene.again(&[("GEMINI_API_KEY", KEY)], &[])?.success()?;
+        let seen = scene.seen()?;
+        ensure!(seen.arguments() == ["--debug"], "{}", seen.0);
     }
     Ok(())
 }

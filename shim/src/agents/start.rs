@@ -140,6 +140,8 @@ impl Start {
     pub fn enter(&self, record: &mut Record) {
         record.command.clone_from(&self.resolved.argv);
         if let Some(agent) = &mut record.agent {
+            // It was for this start. A later one goes on with work that may be done.
+            agent.prompt = None;
             agent.variables.clone_from(&self.resolved.variables);
             agent.keys = self.private.names().map(str::to_owned).collect();
             agent.mounts = self
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_record_holds_what_is_no_secret() {
-        let agent = named("claude");
+        let agent = AgentRecord { prompt: Some("do it".to_owned()), ..named("claude") };
         let mut record = record(&agent);
         let here = here(&[("ANTHROPIC_API_KEY", "s3cret"), ("HOME", "/nowhere")]);
         let start = Start::find_out(&agent, &record, None, &here).unwrap();
@@ -211,6 +213,7 @@ mod tests {
         let agent = record.agent.as_ref().unwrap();
         assert_eq!(agent.variables["IS_SANDBOX"], "1");
         assert_eq!(agent.keys, ["CLAUDE_API_KEY"]);
+        assert_eq!((record.command.last().map(String::as_str), &agent.prompt), (Some("do it"), &None));
         assert_eq!(start.private().reveal()["CLAUDE_API_KEY"], "s3cret");
         let json = serde_json::to_string(&record).unwrap();
         assert!(!json.contains("s3cret") && !format!("{start:?}").contains("s3cret"), "{json}");
