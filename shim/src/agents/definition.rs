@@ -1,10 +1,14 @@
 //! What an agent or a provider is, as data: the built-in ones and `[agents.NAME]` of a configuration are the same types.
 //!
 //! Everything is optional, so that a person who changes one thing of a built-in agent writes that one thing.
+//!
+//! None of it is harmless in a stranger's hands: keys and files name what is taken from the person, a command receives it,
+//! and a variable may say where it is sent. So whatever a project's own file says here needs the person's consent.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// An agent: what starts it, and what it needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,21 +35,28 @@ pub struct Definition {
     /// Variables that switch them off, where that takes variables.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub no_prompt_variables: BTreeMap<String, String>,
+    /// What keeps it from asking on its first start, such as whether the folder is trusted: by JSON file below the home
+    /// folder, what is set in it. Written into a new home only.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub no_prompt_settings: Settings,
     /// How it takes a first prompt and stays in its terminal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt: Option<PromptStyle>,
     /// Variables it always gets, which `-e` can change.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
-    /// Keys it can use when no provider is chosen: the first of these that is there.
+    /// Keys it takes under their own names when no provider is chosen: the first of these that is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys: Option<Vec<KeySet>>,
+    /// The providers that are tried after that: the first whose key is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub providers: Option<Vec<String>>,
     /// Whether it is of no use without a key or a login (the default).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs_key: Option<bool>,
     /// What of its configuration is worth having in a sandbox, and its login.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub files: Option<Vec<ConfigFile>>,
+    pub config: Option<Vec<ConfigFile>>,
     /// Folders below the home folder, and the variable by which a person keeps each elsewhere on the host.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub moved: BTreeMap<String, String>,
@@ -70,9 +81,9 @@ pub struct Provider {
     /// Variables of the person's without which it cannot work, such as the name of a project.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub needs: Option<Vec<String>>,
-    /// Files below the home folder that take the place of a key.
+    /// Files below the home folder that belong to it, such as a login of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub files: Option<Vec<ConfigFile>>,
+    pub config: Option<Vec<ConfigFile>>,
     /// The agents it serves, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub agents: BTreeMap<String, ForAgent>,
@@ -88,10 +99,43 @@ pub struct ForAgent {
     /// Further variables, the address of the provider among them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub variables: BTreeMap<String, String>,
-    /// What a variable of the person's is called for the agent; the same if it is not here.
+    /// As [`Definition::no_prompt_settings`], in every case.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub rename: BTreeMap<String, String>,
+    pub settings: Settings,
+    /// The keys this agent can use, where they are not all of the provider's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Vec<KeySet>>,
+    /// As [`Provider::also`], further ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub also: Option<Vec<String>>,
+    /// As [`Provider::needs`], further ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Vec<String>>,
+    /// By variable of the person's: what is different, or needed besides, if that one is used.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub with: BTreeMap<String, With>,
+    /// Whether the agent's own login is one for this provider.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login: Option<bool>,
 }
+
+/// What comes with one variable of the person's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct With {
+    /// What it is called for the agent; the same if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Further arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Vec<String>>,
+    /// As [`Definition::no_prompt_settings`], in every case.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub settings: Settings,
+}
+
+/// By JSON file below the home folder: an object that is merged into it.
+pub type Settings = BTreeMap<String, Value>;
 
 /// How an agent takes a first prompt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -160,6 +204,7 @@ impl Definition {
         merge(&mut self.no_prompt_variables, below.no_prompt_variables);
         merge(&mut self.variables, below.variables);
         merge(&mut self.moved, below.moved);
+        merge(&mut self.no_prompt_settings, below.no_prompt_settings);
         Definition {
             about: self.about.or(below.about),
             package: self.package.or(below.package),
@@ -169,16 +214,11 @@ impl Definition {
             no_prompt: self.no_prompt.or(below.no_prompt),
             prompt: self.prompt.or(below.prompt),
             keys: self.keys.or(below.keys),
+            providers: self.providers.or(below.providers),
             needs_key: self.needs_key.or(below.needs_key),
-            files: self.files.or(below.files),
+            config: self.config.or(below.config),
             ..self
         }
-    }
-
-    /// What of the person's it would take into a sandbox: names of variables and paths. A definition that comes with a
-    /// project must be agreed to by a person if this is not empty.
-    pub fn reaches_for(&self) -> Vec<String> {
-        reach(self.keys.as_ref(), [], self.files.as_ref(), self.moved.values())
     }
 }
 
@@ -195,32 +235,25 @@ impl Provider {
             keys: self.keys.or(below.keys),
             also: self.also.or(below.also),
             needs: self.needs.or(below.needs),
-            files: self.files.or(below.files),
+            config: self.config.or(below.config),
             agents: self.agents,
         }
-    }
-
-    /// As [`Definition::reaches_for`]. Where a key is sent matters as much as which: an address counts too.
-    pub fn reaches_for(&self) -> Vec<String> {
-        let variables = [self.also.as_ref(), self.needs.as_ref()].into_iter().flatten();
-        let renamed = self.agents.values().flat_map(|agent| agent.rename.keys());
-        let addresses = self.agents.values().flat_map(|agent| agent.variables.keys());
-        let mut all = reach(
-            self.keys.as_ref(),
-            variables.map(Vec::as_slice),
-            self.files.as_ref(),
-            renamed.chain(addresses).chain(&self.url),
-        );
-        all.dedup();
-        all
     }
 }
 
 impl ForAgent {
     fn or(mut self, below: ForAgent) -> ForAgent {
         merge(&mut self.variables, below.variables);
-        merge(&mut self.rename, below.rename);
-        ForAgent { arguments: self.arguments.or(below.arguments), ..self }
+        merge(&mut self.settings, below.settings);
+        merge(&mut self.with, below.with);
+        ForAgent {
+            arguments: self.arguments.or(below.arguments),
+            keys: self.keys.or(below.keys),
+            also: self.also.or(below.also),
+            needs: self.needs.or(below.needs),
+            login: self.login.or(below.login),
+            ..self
+        }
     }
 }
 
@@ -236,21 +269,10 @@ impl KeySet {
     }
 }
 
-fn merge(ours: &mut BTreeMap<String, String>, below: BTreeMap<String, String>) {
+fn merge<T>(ours: &mut BTreeMap<String, T>, below: BTreeMap<String, T>) {
     for (name, value) in below {
         ours.entry(name).or_insert(value);
     }
-}
-
-fn reach<'a>(
-    keys: Option<&'a Vec<KeySet>>,
-    variables: impl IntoIterator<Item = &'a [String]>,
-    files: Option<&'a Vec<ConfigFile>>,
-    others: impl IntoIterator<Item = &'a String>,
-) -> Vec<String> {
-    let keys = keys.into_iter().flatten().flat_map(KeySet::names);
-    let files = files.into_iter().flatten().map(|file| &file.path);
-    keys.chain(variables.into_iter().flatten()).chain(files).chain(others).cloned().collect()
 }
 
 impl From<KeyText> for KeySet {

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
+mod agents;
 mod agree;
 mod attach;
 mod completions;
@@ -65,6 +66,7 @@ enum Command {
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
+    Agents(agents::AgentsArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -118,6 +120,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
+        "agents" => Agents(agents::AgentsArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -147,6 +150,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
+        Command::Agents(args) => agents::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),

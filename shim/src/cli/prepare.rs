@@ -1,6 +1,10 @@
 //! From what was said to a sandbox that is made or found, described, and ready to be started.
 
-use std::{path::Path, time::SystemTime};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    time::SystemTime,
+};
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 
@@ -9,14 +13,17 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     launch_args::LaunchArgs,
-    output::tell,
+    output::{clean, tell},
     resolve::{self, Place},
 };
 use crate::{
+    agents::{self, start::Surroundings},
     config::{
         load::Sources,
         settings::{EnvKind, Settings},
     },
+    env::host,
+    isolation::Network,
     sandbox::{
         LOCK_PATIENCE, Sandbox, StateError,
         lock::ChangeLock,
@@ -41,7 +48,16 @@ pub(crate) struct Ready {
     pub(crate) sandbox: Sandbox,
     pub(crate) record: Record,
     pub(crate) is_new: bool,
+    /// Of an agent that is known by name.
+    agent: Option<AgentStart>,
     lock: ChangeLock,
+}
+
+/// What follows for one start of an agent that is known by name.
+struct AgentStart {
+    start: agents::start::Start,
+    /// Whether the home is empty, and gets the agent's files.
+    fills_home: bool,
 }
 
 impl LaunchArgs {
@@ -87,8 +103,10 @@ impl LaunchArgs {
             record.environment = environment(env.value)?;
         }
         self.describe(&settings, &mut record, stay)?;
+        let home = sandbox.folder().join("home");
+        let agent = AgentStart::find_out(&mut record, (!self.fresh).then_some(home.as_path()))?;
         if ctx.global.dry_run {
-            return Ok(Ready { sandbox, record, is_new: false, lock });
+            return Ok(Ready { sandbox, record, is_new: false, agent, lock });
         }
         if self.fresh {
             sandbox.discard_work().map_err(StateError::io("discarding what the agent wrote"))?;
@@ -96,7 +114,7 @@ impl LaunchArgs {
         if record != before {
             record.write(sandbox.folder())?;
         }
-        Ok(Ready { sandbox, record, is_new: false, lock })
+        Ok(Ready { sandbox, record, is_new: false, agent, lock })
     }
 
     fn prepare_new(
@@ -123,6 +141,7 @@ impl LaunchArgs {
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
         record.environment = environment(env)?;
+        let agent = AgentStart::find_out(&mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
@@ -132,7 +151,7 @@ impl LaunchArgs {
                 made => break made?,
             }
         };
-        Ok(Ready { sandbox, record, is_new: true, lock })
+        Ok(Ready { sandbox, record, is_new: true, agent, lock })
     }
 
     /// Every layer for a new sandbox of this project.
@@ -181,9 +200,58 @@ fn environment(kind: EnvKind) -> Result<Environment, CliError> {
     }
 }
 
+impl AgentStart {
+    /// Finds out how the agent is started, and writes it into the record. `used_home` is a home that is kept.
+    fn find_out(record: &mut Record, used_home: Option<&Path>) -> Result<Option<Self>, CliError> {
+        let Some(agent) = record.agent.clone() else { return Ok(None) };
+        let here = Surroundings::here(io::stdin().is_terminal());
+        let start = agents::start::Start::find_out(&agent, record, used_home, &here)?;
+        let network = if record.network { Network::Host } else { Network::None };
+        let tools = match record.environment {
+            Environment::Host => host::environment(Path::new("/"), network),
+        };
+        // Where that cannot be told, the launch itself says why.
+        let absent = tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &here));
+        if let Some(absent) = absent {
+            // A step may be what installs it.
+            if record.steps.is_empty() {
+                return Err(absent.into());
+            }
+            tell(&format!("note: {absent}"));
+        }
+        for note in start.notes() {
+            tell(&format!("note: {note}"));
+        }
+        start.enter(record);
+        Ok(Some(Self { start, fills_home: used_home.is_none() }))
+    }
+}
+
 impl Ready {
+    /// The occasion, with the agent's keys.
+    fn with_keys(&self, occasion: &Occasion) -> Occasion {
+        let keys = self.agent.as_ref().map(|agent| agent.start.private().clone());
+        Occasion { size: occasion.size, private: keys.unwrap_or_else(|| occasion.private.clone()) }
+    }
+
+    /// Makes the agent's files in an empty home.
+    fn fill_home(&self) -> Result<(), CliError> {
+        let Some(agent) = self.agent.as_ref().filter(|agent| agent.fills_home) else { return Ok(()) };
+        match agent.start.fill_home(&self.sandbox.folder().join("home")) {
+            Ok(notes) => notes.iter().for_each(|note| tell(&format!("note: {}", clean(note)))),
+            Err(error) => {
+                if self.is_new {
+                    self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
+                }
+                return Err(self.in_context(error.into()));
+            }
+        }
+        Ok(())
+    }
+
     /// Shows what would be launched, and takes back what was made for it.
     pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
+        let occasion = &self.with_keys(occasion);
         let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, ctx.global.json);
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
@@ -193,6 +261,8 @@ impl Ready {
 
     /// Starts it, and waits until the agent runs.
     pub(crate) fn start(self, ctx: &Context, occasion: &Occasion) -> Result<(Sandbox, Started), CliError> {
+        let occasion = &self.with_keys(occasion);
+        self.fill_home()?;
         if ctx.global.debug {
             match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, false) {
                 Ok(text) => tell(&text),

@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde_json::json;
+
 use super::{
     error::ConfigError,
     load::ProjectFile,
@@ -201,13 +203,13 @@ impl Asking<'_> {
         }
         self.nix(nix, &below.nix);
         self.limits(limits, &below.limits);
+        // Programs, keys and addresses in their own words: each of them can matter.
         for (name, agent) in agents {
-            let words = with_reach(format!("say what the agent `{name}` is"), &agent.value.reaches_for());
+            let words = format!("say what the agent `{name}` is: {}", json!(agent.value));
             self.ask("agents", &agent.origin, words);
         }
         for (name, provider) in providers {
-            let words =
-                with_reach(format!("say what the provider `{name}` is"), &provider.value.reaches_for());
+            let words = format!("say what the provider `{name}` is: {}", json!(provider.value));
             self.ask("providers", &provider.origin, words);
         }
         Ok(())
@@ -272,10 +274,6 @@ fn workspace_openness(workspace: Workspace) -> u8 {
     match workspace {
         Workspace::Bind => 0,
     }
-}
-
-fn with_reach(words: String, reach: &[String]) -> String {
-    if reach.is_empty() { words } else { format!("{words}, which reaches for {}", reach.join(", ")) }
 }
 
 #[cfg(test)]

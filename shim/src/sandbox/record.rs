@@ -61,7 +61,7 @@ pub struct Record {
     /// The agent by name; what starts it is found out at every start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentRecord>,
-    /// The agent as program and arguments, where it has no name.
+    /// The agent as program and arguments; of one with a name, as its last start found it out.
     pub command: Vec<String>,
     /// Setup steps, in their order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -146,6 +146,15 @@ pub struct AgentRecord {
     /// What was configured about providers, on top of what is built in.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub providers: BTreeMap<String, Provider>,
+    /// Variables it got at its last start, keys excepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
+    /// The names of the keys it got; their values are nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// What of the person's configuration was mounted, as it was found at its last start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountRecord>,
 }
 
 /// What of a person's configuration of an agent enters a sandbox.

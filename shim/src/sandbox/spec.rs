@@ -38,7 +38,7 @@ pub(crate) fn spec_for(
         workdir: Some(WORKSPACE.to_owned()),
         agent: Some(Agent {
             argv: record.command.clone(),
-            env: occasion.private.reveal().clone(),
+            env: agent_env(record, occasion),
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
@@ -52,6 +52,13 @@ pub(crate) fn spec_for(
         limits: Limits { pids: max_processes, ..Limits::default() },
         ..InitSpec::default()
     }
+}
+
+/// What only the agent gets: neither steps, services nor other commands see it.
+fn agent_env(record: &Record, occasion: &Occasion) -> BTreeMap<String, String> {
+    let mut env = record.agent.as_ref().map(|agent| agent.variables.clone()).unwrap_or_default();
+    env.extend(occasion.private.reveal().clone());
+    env
 }
 
 #[cfg(test)]
