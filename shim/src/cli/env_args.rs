@@ -34,11 +34,6 @@ pub(crate) struct EnvArgs {
 }
 
 impl EnvArgs {
-    /// Whether none of the flags was given.
-    pub(crate) fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// What was asked for; folders are relative to `base`.
     pub(crate) fn choice(&self, base: &Path) -> Result<EnvChoice, CliError> {
         let mut choice = EnvChoice::default();
@@ -113,7 +108,6 @@ mod tests {
     #[test]
     fn nothing_given_is_nothing_said() {
         assert!(choice(&[]).is_empty());
-        assert!(EnvArgs::default().is_empty());
     }
 
     #[test]

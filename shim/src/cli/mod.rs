@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod context;
 mod destroy;
+mod env;
 mod env_args;
 mod error;
 mod events;
@@ -67,6 +68,7 @@ enum Command {
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
     Agents(agents::AgentsArgs),
+    Env(env::EnvCommandArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -121,6 +123,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
         "agents" => Agents(agents::AgentsArgs),
+        "env" => Env(env::EnvCommandArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -151,6 +154,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
         Command::Agents(args) => agents::run(ctx, &args),
+        Command::Env(args) => env::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),

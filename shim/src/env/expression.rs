@@ -62,19 +62,22 @@ else pkgs.buildEnv {{
     text
 }
 
-/// An expression for the names beside the ones that were not found: a list of names for each of these paths.
+/// An expression for the names beside the ones that were not found: for each of these paths, how many of its attributes
+/// there are, and the names in the last set on the way.
 pub fn neighbours(spec: &CanonicalSpec, paths: &[Vec<String>]) -> String {
-    let lists: String = paths.iter().map(|path| format!("    {}\n", list(path))).collect();
+    let lists: String = paths.iter().map(|path| format!("  {}\n", list(path))).collect();
     format!(
-        "let\n{}
-  # The names in the last set on the way.
-  beside = found: path:
+        r"let
+{}
+  beside = found: path: depth:
     let name = builtins.head path; in
-    if path != [ ] && found ? ${{name}} && builtins.isAttrs found.${{name}}
-    then beside found.${{name}} (builtins.tail path)
-    else builtins.attrNames found;
+    if path != [ ] && builtins.isAttrs (found.${{name}} or null)
+    then beside found.${{name}} (builtins.tail path) (depth + 1)
+    else {{ inherit depth; names = builtins.attrNames found; }};
 in
-builtins.toJSON (map (beside pkgs) [\n{lists}])\n",
+map (path: beside pkgs path 0) [
+{lists}]
+",
         package_set(spec)
     )
 }
