@@ -27,6 +27,7 @@ pub(crate) struct ConfigArgs {
 }
 
 #[derive(clap::Subcommand, Debug)]
+#[command(disable_help_subcommand = true)]
 enum What {
     /// Show each value that a new sandbox would get, and where it comes from
     Show(PlaceArgs),

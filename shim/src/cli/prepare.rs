@@ -22,7 +22,7 @@ use crate::{
         load::Sources,
         settings::{EnvKind, Settings},
     },
-    env::host,
+    env::{self, host},
     isolation::Network,
     sandbox::{
         LOCK_PATIENCE, Sandbox, StateError,
@@ -125,7 +125,7 @@ impl LaunchArgs {
         stay: Stay,
     ) -> Result<Ready, CliError> {
         let settings = self.all_settings(ctx, project)?;
-        let env = settings.env.as_ref().map_or(EnvKind::Host, |env| env.value);
+        let env = kind_of_environment(&settings);
         let settings = settings.with_agent_of_preset(env);
         if settings.agent.is_none() && settings.command.is_none() {
             return Err(CliError::new(Kind::Usage, "there is no command for the agent").hint(
@@ -158,9 +158,13 @@ impl LaunchArgs {
     fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
         let current = Context::current_folder()?;
         let flags = self.settings(&current)?;
-        let project = (!self.no_project_config).then_some(project);
-        let mut layers = Sources::from_environment(current).load(project)?;
+        let sources = Sources::from_environment(current);
+        let mut layers = sources.load((!self.no_project_config).then_some(project))?;
         agree::ensure(ctx, &mut layers)?;
+        if let Some(file) = sources.user_file_below(project) {
+            let file = clean(&file.display().to_string());
+            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
+        }
         Ok(layers.with(flags))
     }
 
@@ -189,6 +193,19 @@ impl LaunchArgs {
         record.on_agent_exit = on_agent_exit;
         record.remove = self.rm;
         Ok(settings.apply(record)?)
+    }
+}
+
+/// From Nix if that is installed, where nobody said otherwise.
+fn kind_of_environment(settings: &Settings) -> EnvKind {
+    match &settings.env {
+        Some(env) => env.value,
+        // Whoever names packages for this very sandbox wants them, and is told what is missing.
+        None if settings.nix.is_asked_for() || env::nix_is_here() => EnvKind::Nix,
+        None => {
+            tell("using the host's tools: Nix is not installed (`--env host` says so without asking)");
+            EnvKind::Host
+        }
     }
 }
 

@@ -83,6 +83,11 @@ impl Sources {
         self.read(&text, path, Source::User(path.as_path().into()))
     }
 
+    /// The person's file, if that folder or one below it holds it, links followed.
+    pub fn user_file_below(&self, folder: &Path) -> Option<PathBuf> {
+        self.user_file.as_ref()?.canonicalize().ok().filter(|file| file.starts_with(folder))
+    }
+
     /// Reads a project's file.
     pub fn project(&self, folder: &Path) -> Result<Option<ProjectFile>, ConfigError> {
         let Some(text) = file::project(folder, PROJECT_FILE)? else { return Ok(None) };

@@ -151,6 +151,13 @@ impl Settings {
 }
 
 impl NixSettings {
+    /// Whether packages were named on the command line or in a variable.
+    pub fn is_asked_for(&self) -> bool {
+        let preset = self.preset.iter().map(|preset| &preset.origin);
+        let lists = self.sets.iter().chain(&self.packages).map(|named| &named.origin);
+        preset.chain(lists).any(|origin| matches!(origin, Origin::Flag(_) | Origin::Variable(_)))
+    }
+
     /// The same without who said it.
     pub fn choice(&self) -> EnvChoice {
         fn plain<T: Clone>(values: &[Sourced<T>]) -> Vec<T> {
