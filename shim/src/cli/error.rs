@@ -10,6 +10,7 @@ use std::{
 use super::{Command, context::Color, output::clean};
 use crate::{
     client::ConnectionError,
+    config::error::{ConfigError, Fault},
     sandbox::{
         StateError, chain,
         name::NameError,
@@ -212,6 +213,18 @@ fn io_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space; nothing was changed",
         _ => "",
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let kind = match error.fault {
+            Fault::Written => Kind::Usage,
+            Fault::Failed => Kind::Failed,
+        };
+        let mut made = Self::new(kind, error.message).lines(error.excerpt);
+        made.hint = error.hint;
+        error.source.iter().fold(made, |made, source| made.because(source))
     }
 }
 

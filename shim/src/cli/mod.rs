@@ -1,7 +1,10 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
+mod agents;
+mod agree;
 mod attach;
 mod completions;
+mod config;
 mod context;
 mod destroy;
 mod env;
@@ -16,13 +19,13 @@ mod logs;
 mod man;
 mod monitor;
 mod output;
+mod prepare;
 mod resolve;
 mod restart;
 mod run;
 mod start;
 mod status;
 mod stop;
-mod values;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -63,6 +66,8 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigArgs),
+    Agents(agents::AgentsArgs),
     Env(env::EnvCommandArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
@@ -116,6 +121,8 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "config" => Config(config::ConfigArgs),
+        "agents" => Agents(agents::AgentsArgs),
         "env" => Env(env::EnvCommandArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
@@ -145,6 +152,8 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
+        Command::Agents(args) => agents::run(ctx, &args),
         Command::Env(args) => env::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),

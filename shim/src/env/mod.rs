@@ -66,6 +66,11 @@ pub fn rebuild(data: &DataDir, spec: &EnvSpec, report: &mut dyn Report) -> Resul
     build::build(data, spec, Freshness::Rebuilt, report)
 }
 
+/// Whether there is a Nix here to build with.
+pub fn nix_is_here() -> bool {
+    nix_command::find("nix-build", &nix_command::places()).is_some()
+}
+
 /// Tools and system files of a sandbox: what differs between `--env host` and other environments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Environment {

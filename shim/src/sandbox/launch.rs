@@ -84,13 +84,14 @@ pub(crate) fn prepare(
         Environment::Host => host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?,
     };
     let variables = environment.variables.clone();
+    let of_agent = record.agent.iter().flat_map(|agent| &agent.mounts);
     let request = Request {
         name: record.name.to_string(),
         // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
         folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
         workspace: record.project.clone(),
         environment,
-        mounts: record.mounts.iter().map(user_mount).collect(),
+        mounts: of_agent.chain(&record.mounts).map(user_mount).collect(),
         secrets: record
             .secrets
             .iter()
