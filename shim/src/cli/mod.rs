@@ -1,8 +1,10 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
 mod agents;
+mod agree;
 mod attach;
 mod completions;
+mod config;
 mod context;
 mod destroy;
 mod env_args;
@@ -63,6 +65,7 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigArgs),
     Agents(agents::AgentsArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
@@ -116,6 +119,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "config" => Config(config::ConfigArgs),
         "agents" => Agents(agents::AgentsArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
@@ -145,6 +149,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
         Command::Agents(args) => agents::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),

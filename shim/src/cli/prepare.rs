@@ -9,6 +9,7 @@ use std::{
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
 
 use super::{
+    agree,
     context::Context,
     error::{CliError, Kind},
     launch_args::LaunchArgs,
@@ -17,7 +18,10 @@ use super::{
 };
 use crate::{
     agents::{self, start::Surroundings},
-    config::settings::{EnvKind, Settings},
+    config::{
+        load::Sources,
+        settings::{EnvKind, Settings},
+    },
     env::host,
     isolation::Network,
     sandbox::{
@@ -94,7 +98,7 @@ impl LaunchArgs {
         }
         let mut record = before.clone();
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
-        let settings = self.settings(&Context::current_folder()?)?;
+        let settings = self.flags_alone()?;
         if let Some(env) = &settings.env {
             record.environment = environment(env.value)?;
         }
@@ -152,8 +156,24 @@ impl LaunchArgs {
 
     /// Every layer for a new sandbox of this project.
     fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
-        let _ = (ctx, project);
-        Ok(Settings::layered([Settings::defaults(), self.settings(&Context::current_folder()?)?]))
+        let current = Context::current_folder()?;
+        let flags = self.settings(&current)?;
+        let project = (!self.no_project_config).then_some(project);
+        let mut layers = Sources::from_environment(current).load(project)?;
+        agree::ensure(ctx, &mut layers)?;
+        Ok(layers.with(flags))
+    }
+
+    /// The flags for a sandbox that is there. An agent or a provider that they name may be one of the person's own.
+    fn flags_alone(&self) -> Result<Settings, CliError> {
+        let current = Context::current_folder()?;
+        let flags = self.settings(&current)?;
+        if flags.agent.is_none() && flags.provider.is_none() {
+            return Ok(flags);
+        }
+        let layers = Sources::from_environment(current).load(None)?;
+        let all = layers.variables.over(layers.user);
+        Ok(flags.over(Settings { agents: all.agents, providers: all.providers, ..Settings::default() }))
     }
 
     /// Changes a record to what was asked for; what was not mentioned stays.

@@ -39,9 +39,13 @@ impl Settings {
         for variable in &self.variables {
             match &variable.value {
                 Variable::Pair(name, value) => drop(record.env.insert(name.clone(), value.clone())),
-                Variable::File(file) => record.env.extend(values::env_file(file).map_err(|error| {
-                    ConfigError::failed(at(&variable.origin, &format!("cannot read variables: {error}")))
-                })?),
+                Variable::File(file) => {
+                    let file = existing(file, "read variables from", &variable.origin)?;
+                    record.env.extend(
+                        values::env_file(&file)
+                            .map_err(|error| ConfigError::failed(at(&variable.origin, &error)))?,
+                    );
+                }
             }
         }
         let limits = &mut record.limits;
@@ -145,9 +149,17 @@ fn secret((name, file): (&String, &Sourced<PathBuf>)) -> Result<SecretRecord, Co
 }
 
 fn existing(path: &Path, what: &str, origin: &Origin) -> Result<PathBuf, ConfigError> {
-    path.canonicalize().map_err(|error| {
+    let there = path.canonicalize().map_err(|error| {
         ConfigError::failed(at(origin, &format!("cannot {what} {}", path.display()))).because(error)
-    })
+    })?;
+    match origin {
+        // A person agreed to this very path; the agent can turn a folder of the project into a link.
+        Origin::ProjectFile(_) if there != path => {
+            let message = format!("cannot {what} {}: it leads to {} by now", path.display(), there.display());
+            Err(ConfigError::failed(at(origin, &message)).hint("run it again, and look at what is asked"))
+        }
+        _ => Ok(there),
+    }
 }
 
 /// Puts the place in front; of what was typed just now nobody needs to be told.

@@ -5,13 +5,30 @@
 //! whatever opens the sandbox further ([`consent`]).
 
 mod apply;
+/// What a project's file may not do by itself.
+pub mod consent;
+mod document;
 /// What is wrong, with the place.
 pub mod error;
+mod file;
+/// Finding and reading the layers.
+pub mod load;
 /// How layers become one.
 pub mod merge;
 /// Who said something.
 pub mod origin;
+mod read;
+/// Every key there is.
+pub mod schema;
 /// Everything that can be said.
 pub mod settings;
+/// What holds, and who said it.
+pub mod show;
+#[cfg(test)]
+mod testing;
+/// What persons agreed to.
+pub mod trust;
 mod units;
 pub(crate) mod values;
+/// The layer of the environment.
+pub mod variables;

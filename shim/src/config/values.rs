@@ -68,13 +68,17 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
 
 /// `--timeout 90s`; a number alone is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = match text.parse() {
+    any_duration(text).and_then(|time| {
+        if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) }
+    })
+}
+
+/// The same, where none at all means something too.
+pub(crate) fn any_duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
-    };
-    parsed.and_then(
-        |time| if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) },
-    )
+    }
 }
 
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
