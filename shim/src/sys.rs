@@ -266,6 +266,27 @@ pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
     }
 }
 
+/// The version of the kernel's interface for Landlock; `None` where there is none, or it is switched off.
+pub(crate) fn landlock_abi() -> Option<u32> {
+    const VERSION: libc::c_long = 1;
+    // SAFETY: asked for the version, the kernel takes no attributes.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0, VERSION) };
+    u32::try_from(abi).ok().filter(|abi| *abi > 0)
+}
+
+/// Makes a virtual machine and lets go of it: nothing less tells whether KVM works.
+pub(crate) fn make_virtual_machine(kvm: BorrowedFd<'_>) -> io::Result<()> {
+    const KVM_CREATE_VM: libc::Ioctl = 0xae01;
+    // SAFETY: the argument is the machine's type, a plain number.
+    let machine = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
+    if machine < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    drop(unsafe { OwnedFd::from_raw_fd(machine) });
+    Ok(())
+}
+
 fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }

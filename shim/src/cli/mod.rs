@@ -4,6 +4,7 @@ mod attach;
 mod completions;
 mod context;
 mod destroy;
+mod doctor;
 mod error;
 mod events;
 mod exec;
@@ -61,6 +62,7 @@ enum Command {
     Status(status::StatusArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -78,7 +80,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let style = error::Style::of(&command);
     let color = global.color;
-    match Context::new(global).and_then(|ctx| dispatch(&ctx, command)) {
+    let done = match &command {
+        // It says itself what is wrong with the data folder.
+        Command::Doctor(args) => doctor::run(&global, args),
+        _ => Context::new(global).and_then(|ctx| dispatch(&ctx, command)),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => error.print(color, style),
     }
@@ -113,6 +120,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "doctor" => Doctor(doctor::DoctorArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -141,6 +149,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Doctor(args) => doctor::run(&ctx.global, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),

@@ -5,7 +5,7 @@
 
 mod atomic;
 mod channel;
-mod init_binary;
+pub(crate) mod init_binary;
 mod journal;
 mod launch;
 mod liveness;

@@ -22,6 +22,7 @@ use super::process::Process;
 use super::{Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, memory, shape};
 use crate::sys::{self, Program, SpawnError, Step};
 
+pub(crate) use explain::{explain, switched_off_by};
 pub(super) use stage::maps_to_itself;
 
 /// The first version with `--disable-userns`.
@@ -168,7 +169,7 @@ impl Layer for Bubblewrap {
 
     fn explain(&self, printed: &str) -> IsolationError {
         let setting = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
-        explain::explain(printed, setting, || self.version())
+        explain(printed, setting, || self.version())
     }
 }
 
