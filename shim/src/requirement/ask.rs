@@ -19,20 +19,20 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const KILLED_WITHIN: Duration = Duration::from_secs(1);
 
 /// A command to be run to its end.
-pub(super) struct Question<'a> {
-    pub(super) program: &'a Path,
-    pub(super) args: Vec<OsString>,
+pub(crate) struct Question<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) args: Vec<OsString>,
     /// Its whole environment.
-    pub(super) variables: Vec<(&'a OsStr, &'a OsStr)>,
+    pub(crate) variables: Vec<(&'a OsStr, &'a OsStr)>,
     /// The user and group to run it as, for root.
-    pub(super) user: Option<u32>,
+    pub(crate) user: Option<u32>,
     /// How long it may take.
-    pub(super) patience: Duration,
+    pub(crate) patience: Duration,
 }
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It ended by itself.
     Ended { status: ExitStatus, stdout: String, stderr: String },
     /// It did not within the time it had, and was killed.
@@ -43,7 +43,7 @@ pub(super) enum Answer {
 
 impl Question<'_> {
     /// Asks, and waits.
-    pub(super) fn ask(&self) -> Answer {
+    pub(crate) fn ask(&self) -> Answer {
         let mut command = Command::new(self.program);
         command.args(&self.args).env_clear().envs(self.variables.iter().copied()).current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -63,7 +63,7 @@ impl Question<'_> {
 
 impl Answer {
     /// What went wrong, in words; `None` where it ended with 0.
-    pub(super) fn complaint(&self) -> Option<String> {
+    pub(crate) fn complaint(&self) -> Option<String> {
         match self {
             Answer::Ended { status, .. } if status.success() => None,
             Answer::Ended { status, stderr, .. } => {

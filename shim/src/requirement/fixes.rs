@@ -183,8 +183,8 @@ pub(super) fn fix(requirement: Requirement, on: &Distribution) -> Fix {
             on.group("join the group that may use it", "kvm").note("you may have to log in again before it counts")
         }
         R::KvmUnusable => Fix::said(
-            "another hypervisor may have the processor to itself: end it, or switch nested virtualisation on where this \
-             is a virtual machine",
+            "see why. Another hypervisor may have the processor to itself, or this is a virtual machine without nested \
+             virtualisation",
         )
         .run(on.sudo, "{sudo}dmesg | grep -i kvm"),
         R::VirtiofsdMissing | R::VirtiofsdNeedsRoot => virtiofsd(on),

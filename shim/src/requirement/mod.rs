@@ -15,9 +15,13 @@ mod machine;
 pub mod report;
 mod version;
 
+pub(crate) use ask::{Answer, Question};
 pub use distribution::{Distribution, Family};
 pub use facts::Facts;
 pub use fix::{Fix, Step};
 pub use kind::{Check, Purpose, Requirement, Weight};
 pub use machine::Machine;
 pub use report::{Report, Selection, Severity};
+
+#[cfg(test)]
+mod tests;

@@ -162,7 +162,7 @@ struct Outcome {
 fn look(check: Check, facts: &Facts) -> Checked {
     let outcome = match check {
         Check::Kernel => kernel(facts),
-        Check::Bubblewrap => bubblewrap(&facts.bwrap),
+        Check::Bubblewrap => bubblewrap(&facts.bwrap, facts.by_root),
         Check::UserNamespaces => user_namespaces(&facts.user_namespaces, &facts.bwrap),
         Check::IdMappedMounts => id_mapped_mounts(facts),
         Check::AgentInit => match &facts.agent_init {
@@ -232,7 +232,7 @@ fn kernel(facts: &Facts) -> Outcome {
     }
 }
 
-fn bubblewrap(found: &Program) -> Outcome {
+fn bubblewrap(found: &Program, by_root: bool) -> Outcome {
     match found {
         Program::Missing => {
             one(Requirement::BwrapMissing, "bubblewrap is not installed: there is no `bwrap` in PATH")
@@ -240,6 +240,10 @@ fn bubblewrap(found: &Program) -> Outcome {
         Program::Works { version, .. } if *version < BWRAP => one(
             Requirement::BwrapTooOld,
             format!("bubblewrap {version} is too old: {BWRAP} or later is needed"),
+        ),
+        Program::Works { path, .. } if by_root && path.starts_with("/tmp") => one(
+            Requirement::BwrapBroken,
+            format!("{} cannot be used: root's sandboxes are prepared with another /tmp", path.display()),
         ),
         Program::Works { path, version } => there(works(path, *version)),
         broken @ Program::Broken { .. } => one(Requirement::BwrapBroken, describe(broken, "bwrap")),
