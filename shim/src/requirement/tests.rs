@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
+use super::Purpose::{Bwrap, Microvm, Oci};
 use super::facts::{Facts, Program};
 use super::version::Version;
 use super::{Machine, Report, Requirement, Selection, Severity};
@@ -155,7 +156,7 @@ const CASES: &[Case] = &[
     }),
     (Requirement::BwrapBroken, "something else", |made_up| refuses(made_up, "something else")),
     (Requirement::UserNamespacesNotBuilt, "no user namespaces", |made_up| {
-        made_up.without("proc/self/ns/user")
+        made_up.without("proc/self/ns/user");
     }),
     (Requirement::UserNamespacesSysctl, "No permissions to create new namespace", |made_up| {
         made_up.file("proc/sys/kernel/unprivileged_userns_clone", "0\n");
@@ -191,8 +192,7 @@ const CASES: &[Case] = &[
         made_up.set("AGENT_SHIM_INIT", "/no/such/init");
     }),
     (Requirement::AgentInitMissing, "cannot be executed", |made_up| {
-        made_up.without("bin/agent-init");
-        made_up.file("bin/agent-init", "");
+        made_up.set("AGENT_SHIM_INIT", &made_up.machine.root.join("dev/kvm").display().to_string());
     }),
     (Requirement::DataFolderUnknown, "none of HOME", |made_up| made_up.set("HOME", "")),
     (Requirement::DataFolderNotWritable, "Not a directory", |made_up| made_up.file("home/me/.local", "")),
@@ -219,7 +219,7 @@ const CASES: &[Case] = &[
         made_up.without("bin/git");
     }),
     (Requirement::GitTooOld, "git 2.30.2 is too old", |made_up| {
-        made_up.program("git", "echo git version 2.30.2")
+        made_up.program("git", "echo git version 2.30.2");
     }),
     (Requirement::PastaMissing, "pasta", |made_up| made_up.program("pasta", "exit 1")),
     (Requirement::NixBuildMissing, "no `nix-build` in PATH", |made_up| {
@@ -316,7 +316,7 @@ const FACING: &[Facing] = &[
         facts.id_mapping = vec![("/ok".into(), None), ("/srv/x".into(), Some("Invalid argument".to_owned()))];
     }),
     (Requirement::DiskSpaceLow, "only 63 MiB are free", |facts| {
-        facts.data_folder.free_bytes = Some(63 << 20)
+        facts.data_folder.free_bytes = Some(63 << 20);
     }),
     (Requirement::NixStoreNotWritable, "no Nix daemon", |facts| facts.nix.store_writable = false),
     (Requirement::NixDaemonDown, "Connection refused", |facts| {
@@ -400,7 +400,6 @@ fn what_is_asked_for_decides_what_is_required() {
         let report = Report::of(&facts, Selection { isolation, nix }, made_up.machine.distribution());
         report.required().map(|finding| finding.requirement.id()).collect()
     };
-    use super::Purpose::{Bwrap, Microvm, Oci};
     assert_eq!(required(Bwrap, false), ["bwrap-missing"]);
     assert_eq!(required(Bwrap, true), ["bwrap-missing", "nix-build-missing"]);
     assert_eq!(required(Oci, false), ["oci-runtime-missing"]);

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 /// Names init's binary where it is neither beside the shim nor in `../libexec/agent-shim`.
 pub(crate) const INIT_VARIABLE: &str = "AGENT_SHIM_INIT";
 
@@ -30,11 +32,12 @@ pub(crate) fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
             return Err(named(io::Error::other("it is not an absolute path")));
         }
         let found = given.canonicalize().map_err(named)?;
-        return if found.is_file() { Ok(found) } else { Err(named(io::Error::other("it is not a file"))) };
+        let is_one = is_program(&found);
+        return if is_one { Ok(found) } else { Err(named(io::Error::other("it cannot be executed"))) };
     }
     let folder = shim.parent().unwrap_or(Path::new("/"));
     let places = [folder.join(INIT), folder.join("../libexec/agent-shim").join(INIT)];
-    let found = places.iter().filter(|path| path.is_file()).find_map(|path| path.canonicalize().ok());
+    let found = places.iter().filter(|path| is_program(path)).find_map(|path| path.canonicalize().ok());
     found.ok_or_else(|| {
         let looked = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor ");
         io::Error::new(
@@ -44,11 +47,20 @@ pub(crate) fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
     })
 }
 
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::testing::TempDir;
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    fn program(path: &Path) {
+        fs::write(path, "").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
 
     #[test]
     fn the_one_that_is_named_comes_first_and_then_the_one_beside_the_shim() {
@@ -64,7 +76,7 @@ mod tests {
         let error = choose(&shim, None).unwrap_err().to_string();
         assert!(error.contains("agent-init") && error.contains(INIT_VARIABLE), "{error}");
         for place in [&libexec, &beside] {
-            fs::write(place, "").unwrap();
+            program(place);
             assert_eq!(choose(&shim, None).unwrap(), *place);
         }
         // Nothing stands in for what was asked for.
@@ -74,10 +86,12 @@ mod tests {
             "{error}"
         );
         let error = choose(&shim, Some(&root)).unwrap_err().to_string();
-        assert!(error.contains("it is not a file"), "{error}");
+        assert!(error.contains("it cannot be executed"), "{error}");
         let error = choose(&shim, Some(Path::new("given"))).unwrap_err().to_string();
         assert!(error.contains("not an absolute path"), "{error}");
         fs::write(&given, "").unwrap();
+        assert!(choose(&shim, Some(&given)).unwrap_err().to_string().contains("cannot be executed"));
+        program(&given);
         assert_eq!(choose(&shim, Some(&given)).unwrap(), given);
     }
 }

@@ -15,7 +15,7 @@ use rustix::fs::{Access, access, statvfs};
 
 use self::programs::{ask_version, find_virtiofsd};
 use super::facts::{DataFolder, Facts, Found, Program, Terminal};
-use super::machine::{Machine, is_program};
+use super::machine::Machine;
 use super::version::Version;
 use crate::isolation::Caller;
 use crate::isolation::limits::{Cgroups, LimitError, Limits};
@@ -85,8 +85,7 @@ fn at_once(jobs: &[&(dyn Fn() + Sync)]) {
 
 fn agent_init(machine: &Machine) -> Found {
     match init_binary::choose(&machine.shim, machine.variable(INIT_VARIABLE).map(Path::new)) {
-        Ok(path) if is_program(&path) => Found::At(path),
-        Ok(path) => Found::Not(format!("{} cannot be executed", path.display())),
+        Ok(path) => Found::At(path),
         Err(error) => Found::Not(error.to_string()),
     }
 }
