@@ -218,13 +218,17 @@ fn the_data_folder_is_nowhere_or_of_no_use() -> anyhow::Result<()> {
     owned(0o500)?;
     let report = run(&home, &["doctor", "--json"], &elsewhere)?.exits(4)?.json()?;
     ensure!(ids(&report, "required") == ["data-folder-not-writable"], "{report:#}");
-    let what = finding(&report, "data-folder-not-writable")?["what"].as_str().context("what")?;
+    let found = finding(&report, "data-folder-not-writable")?;
+    let (what, hint) = (found["what"].as_str().context("what")?, found["hint"].as_str().context("a hint")?);
     ensure!(what.contains("Permission denied"), "{what}");
+    let refused = run(&home, &START, &elsewhere)?.exits(4)?.complains("Permission denied")?;
+    refused.complains(&format!("\nhint: {hint}\n"))?;
     let file = |shim: &mut Command| {
         shim.env("AGENT_SHIM_DATA", "/etc/passwd/here");
     };
     let report = run(&home, &["doctor", "--json"], &file)?.exits(4)?.json()?;
     ensure!(ids(&report, "required") == ["data-folder-not-writable"], "{report:#}");
+    run(&home, &START, &file)?.exits(4)?.complains(&format!("\nhint: {hint}\n"))?;
     Ok(())
 }
 

@@ -187,6 +187,9 @@ impl From<StateError> for CliError {
             StateError::Foreign { .. } => with(Kind::Failed, &Requirement::DataFolderForeign.hint()),
             StateError::Newer { .. } => with(Kind::Failed, "use the newer agent-shim that wrote it"),
             StateError::NoDataDir => with(Kind::Requirement, &Requirement::DataFolderUnknown.hint()),
+            StateError::NotWritable { .. } => {
+                with(Kind::Requirement, &Requirement::DataFolderNotWritable.hint())
+            }
             StateError::Io { source, .. } => with(Kind::Failed, io_hint(source)),
         }
     }

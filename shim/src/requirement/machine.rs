@@ -43,7 +43,8 @@ impl Machine {
     /// This one.
     pub fn here() -> io::Result<Machine> {
         let variables: BTreeMap<_, _> = std::env::vars_os().collect();
-        let project = std::env::current_dir()?;
+        // A folder that is gone is nobody's project.
+        let project = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let data = DataDir::from_variables(|name| variables.get(OsStr::new(name)).cloned());
         let caller = Caller::detect(data.as_ref().map_or(&project, |data| data.path()))?;
         Ok(Machine {

@@ -135,6 +135,14 @@ pub enum StateError {
         /// Why.
         source: LockError,
     },
+    /// Nothing can be made in the data folder.
+    #[error("{doing}")]
+    NotWritable {
+        /// What was being done.
+        doing: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// The kernel refuses.
     #[error("{doing}")]
     Io {
@@ -148,6 +156,15 @@ pub enum StateError {
 impl StateError {
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing: doing.into(), source }
+    }
+
+    /// The same for what is the first to be made in the data folder.
+    fn first(doing: String) -> impl FnOnce(io::Error) -> Self {
+        use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        move |source| match source.kind() {
+            NotADirectory | PermissionDenied | ReadOnlyFilesystem => Self::NotWritable { doing, source },
+            _ => Self::Io { doing, source },
+        }
     }
 }
 
@@ -184,12 +201,12 @@ impl Sandbox {
         let name = &record.name;
         let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
         let making = || format!("making {}", sandbox.folder.display());
-        data.ensure().map_err(StateError::io(making()))?;
+        data.ensure().map_err(StateError::first(making()))?;
         data.check_owner()?;
         sandbox.clear_place()?;
         sweep_unfinished(data);
         let draft = Self { name: name.clone(), folder: draft_folder(data, name) };
-        DirBuilder::new().mode(0o700).create(&draft.folder).map_err(StateError::io(making()))?;
+        DirBuilder::new().mode(0o700).create(&draft.folder).map_err(StateError::first(making()))?;
         let made = draft.fill(record).and_then(|lock| {
             match renameat_with(CWD, &draft.folder, CWD, &sandbox.folder, RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(lock),
