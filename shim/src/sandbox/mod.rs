@@ -135,7 +135,7 @@ pub enum StateError {
         /// Why.
         source: LockError,
     },
-    /// Nothing can be made in the data folder.
+    /// The data folder is of no use: nothing can be made in it.
     #[error("{doing}")]
     NotWritable {
         /// What was being done.
@@ -158,7 +158,7 @@ impl StateError {
         move |source| Self::Io { doing: doing.into(), source }
     }
 
-    /// The same for what is the first to be made in the data folder.
+    /// The same for what is the first to be looked at or made in the data folder.
     fn first(doing: String) -> impl FnOnce(io::Error) -> Self {
         use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
         move |source| match source.kind() {
@@ -184,7 +184,7 @@ impl Sandbox {
             Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
             Ok(_) => Err(StateError::Damaged { path: folder, problem: "it is not a folder".to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateError::NotFound(name.clone())),
-            Err(source) => Err(StateError::Io { doing: format!("looking at {}", folder.display()), source }),
+            Err(source) => Err(StateError::first(format!("looking at {}", folder.display()))(source)),
         }
     }
 
