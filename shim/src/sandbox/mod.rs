@@ -184,7 +184,12 @@ impl Sandbox {
             Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
             Ok(_) => Err(StateError::Damaged { path: folder, problem: "it is not a folder".to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateError::NotFound(name.clone())),
-            Err(source) => Err(StateError::first(format!("looking at {}", folder.display()))(source)),
+            Err(source) => {
+                let doing = format!("looking at {}", folder.display());
+                // Below a file there is nothing, and nothing can be made.
+                let is_nowhere = source.kind() == io::ErrorKind::NotADirectory;
+                Err(if is_nowhere { StateError::first(doing)(source) } else { StateError::io(doing)(source) })
+            }
         }
     }
 
