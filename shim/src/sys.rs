@@ -253,6 +253,14 @@ pub(crate) fn map_ids(mount: BorrowedFd<'_>, mapping: BorrowedFd<'_>) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The newest version of Landlock that this kernel has, or 0.
+pub(crate) fn landlock_abi() -> i64 {
+    const VERSION: c_int = 1;
+    // SAFETY: with this flag the kernel reads no attributes.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0, VERSION) };
+    abi.max(0)
+}
+
 /// Whether any process of this user exists, seen from our process table.
 pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
     // SAFETY: plain numbers. The bare call returns 1 to 40, so that -1 is always an error.
@@ -264,14 +272,6 @@ pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
             error => Err(error),
         },
     }
-}
-
-/// The version of the kernel's interface for Landlock; `None` where there is none, or it is switched off.
-pub(crate) fn landlock_abi() -> Option<u32> {
-    const VERSION: libc::c_long = 1;
-    // SAFETY: asked for the version, the kernel takes no attributes.
-    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0, VERSION) };
-    u32::try_from(abi).ok().filter(|abi| *abi > 0)
 }
 
 /// Makes a virtual machine and lets go of it: nothing less tells whether KVM works.

@@ -52,7 +52,7 @@ impl Machine {
             shim: std::env::current_exe()?,
             project,
             caller,
-            landlock_abi: sys::landlock_abi(),
+            landlock_abi: u32::try_from(sys::landlock_abi()).ok().filter(|abi| *abi > 0),
             is_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
             unfree: variables.get(OsStr::new("AGENT_SHIM_UNFREE")).is_some_and(|value| is_yes(value)),
             variables,

@@ -5,6 +5,7 @@
 //! distribution. `doctor` prints them all; a command that fails because of one prints the same fix as its hint.
 
 mod ask;
+mod checks;
 mod distribution;
 mod facts;
 mod fix;

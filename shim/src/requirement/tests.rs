@@ -23,7 +23,7 @@ const BWRAP: &str = "[ \"$1\" = --version ] && echo bubblewrap 0.8.0; exit 0";
 /// What programs print, as the version is all that is asked of most.
 const PROGRAMS: [(&str, &str); 9] = [
     ("git", "echo git version 2.39.5"),
-    ("pasta", "echo pasta 2024_09_06.6b38f07"),
+    ("pasta", "echo pasta unknown version; echo Copyright Red Hat"),
     ("crun", "echo crun version 1.8.1; echo commit: f8a096be"),
     ("nix-build", "echo 'nix-build (Nix) 2.8.0'"),
     ("nix-store", "exit 0"),

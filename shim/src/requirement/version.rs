@@ -70,8 +70,8 @@ mod tests {
             ("virtiofsd 1.13.2\n", (1, 13, 2)),
             ("virtiofsd backend 1.4.0\n", (1, 4, 0)),
             (
-                "virtiofsd version 7.2.9 (Debian 1:7.2+dfsg-7+deb12u3)\nusing FUSE kernel interface version 7.36",
-                (7, 2, 9),
+                "virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright (c) 2003-2022 x",
+                (7, 2, 22),
             ),
             ("vhost-device-vsock 0.2.0\n", (0, 2, 0)),
             ("pasta 2024_09_06.6b38f07\n", (2024, 6, 0)),

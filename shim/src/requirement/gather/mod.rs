@@ -31,7 +31,11 @@ pub(super) fn facts(machine: &Machine) -> Facts {
     let qemu_name = format!("qemu-system-{}", std::env::consts::ARCH);
     at_once(&[
         &|| drop(git.set(ask("git"))),
-        &|| drop(pasta.set(ask("pasta"))),
+        // Debian 12's says that its version is unknown; any will do.
+        &|| {
+            let version = |text: &str| Version::printed(text).or(Some(Version(0, 0, 0)));
+            drop(pasta.set(ask_version(machine, machine.program("pasta"), version)));
+        },
         &|| drop(crun.set(ask("crun"))),
         &|| drop(runc.set(ask("runc"))),
         &|| drop(qemu.set(ask(&qemu_name))),
