@@ -384,6 +384,13 @@ fn nix_cannot_be_used() -> anyhow::Result<()> {
     let listener = std::os::unix::net::UnixListener::bind(daemon.join("socket"))?;
     fs::set_permissions(daemon.join("socket"), fs::Permissions::from_mode(0o666))?;
     ensure!(required("nix", "/usr")?.is_empty());
+    // Left to a group that this person is not in.
+    fs::set_permissions(daemon.join("socket"), fs::Permissions::from_mode(0o600))?;
+    chown(daemon.join("socket"), Some(nix::unistd::geteuid().as_raw()), None)?;
+    if nix::unistd::geteuid().is_root() {
+        ensure!(required("nix", "/usr")? == ["nix-store-not-writable"]);
+    }
+    fs::set_permissions(daemon.join("socket"), fs::Permissions::from_mode(0o666))?;
     drop(listener);
     ensure!(required("nix", "/usr")? == ["nix-daemon-down"]);
 

@@ -241,6 +241,10 @@ fn nix(found: &Nix) -> Outcome {
             Daemon::Down(why) => {
                 return one(Requirement::NixDaemonDown, format!("the Nix daemon does not answer: {why}"));
             }
+            Daemon::Forbidden(why) => {
+                let what = format!("{store} may not be written to, nor the Nix daemon be asked: {why}");
+                return one(Requirement::NixStoreNotWritable, what);
+            }
             Daemon::None => {
                 let what = format!("{store} may not be written to, and there is no Nix daemon");
                 return one(Requirement::NixStoreNotWritable, what);

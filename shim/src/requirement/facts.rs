@@ -133,5 +133,7 @@ pub(super) enum Daemon {
     None,
     /// It is set up, and does not listen.
     Down(String),
+    /// It may be used by others.
+    Forbidden(String),
     Listens,
 }

@@ -319,6 +319,10 @@ const FACING: &[Facing] = &[
         facts.data_folder.free_bytes = Some(63 << 20);
     }),
     (Requirement::NixStoreNotWritable, "no Nix daemon", |facts| facts.nix.store_writable = false),
+    (Requirement::NixStoreNotWritable, "nor the Nix daemon be asked: /nix/x: Permission denied", |facts| {
+        facts.nix.store_writable = false;
+        facts.nix.daemon = super::facts::Daemon::Forbidden("/nix/x: Permission denied".to_owned());
+    }),
     (Requirement::NixDaemonDown, "Connection refused", |facts| {
         facts.nix.store_writable = false;
         facts.nix.daemon = super::facts::Daemon::Down("/nix/x: Connection refused".to_owned());

@@ -94,8 +94,7 @@ pub(super) fn nix_daemon(on: &Distribution) -> Fix {
         _ => fix.run(on.sudo, "{sudo}systemctl enable --now nix-daemon.socket"),
     }
     .note(
-        "without systemd, run `nix-daemon` as root in the background; where the socket is there and may not be opened, \
-         join the group `nix-users`; what the daemon says is in `journalctl -u nix-daemon`",
+        "without systemd, run `nix-daemon` as root in the background; what the daemon says is in `journalctl -u nix-daemon`",
     )
 }
 

@@ -44,6 +44,10 @@ fn daemon(machine: &Machine, state: &Path) -> Daemon {
         .map_or_else(|| state.join("daemon-socket/socket"), |path| machine.file(Path::new(path)));
     match listens(&socket) {
         Ok(()) => Daemon::Listens,
+        // Debian and Arch leave it to a group.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Daemon::Forbidden(format!("{}: {error}", socket.display()))
+        }
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Daemon::Down(format!("{}: {error}", socket.display()))
         }
