@@ -25,6 +25,7 @@ use crate::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
         UserMount, bwrap::Bubblewrap,
     },
+    requirement::Requirement,
 };
 
 /// The descriptor under which init finds its spec.
@@ -128,10 +129,7 @@ impl PrepareError {
         let failure = |cause, hint| Failure { cause, messages: chain(self), hint };
         match self {
             Self::Isolation(error) => of_isolation(error),
-            Self::NoInit(_) => {
-                let hint = "install agent-init beside agent-shim, or name it in AGENT_SHIM_INIT";
-                failure(Cause::Requirement, Some(hint.to_owned()))
-            }
+            Self::NoInit(_) => failure(Cause::Requirement, Some(Requirement::AgentInitMissing.hint())),
             Self::Spec(_) => failure(Cause::Request, None),
             Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }

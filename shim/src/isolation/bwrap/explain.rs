@@ -7,17 +7,19 @@ const SAID_MAX_CHARS: usize = 400;
 
 /// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
 /// in which AppArmor lets it make one and then denies what it is for.
-const NO_NAMESPACES: [&str; 6] = [
+const NO_NAMESPACES: [&str; 7] = [
     "No permissions to creat",
     "Creating new namespace failed",
     "setting up uid map: ",
     "setting up gid map: ",
     "loopback: Failed RTM_NEWADDR: Operation not permitted",
     "unshare user ns: ",
+    // Engines cover parts of /proc, and the kernel lets nobody mount a new one that shows more.
+    "Can't mount proc on ",
 ];
 
 /// Classifies what was printed. `setting` reads a file below /proc/sys, `version` asks bwrap; both only when needed.
-pub(super) fn explain(
+pub(crate) fn explain(
     printed: &str,
     setting: impl Fn(&str) -> Option<String>,
     version: impl FnOnce() -> Option<String>,
@@ -34,7 +36,7 @@ pub(super) fn explain(
 }
 
 /// Looks for the switch of each distribution.
-pub(super) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
+pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
     let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
     if is("kernel/unprivileged_userns_clone", "0") {
         Some(UsernsSwitch::DebianSysctl)
