@@ -45,7 +45,9 @@ impl Closure {
 
 /// `Path` would take `a/.` and `a//` for `a`, so the text counts.
 fn name_below(store: &Path, path: PathBuf) -> Result<String, IsolationError> {
-    let name = path.to_str().and_then(|path| path.strip_prefix(store.to_str()?)?.strip_prefix('/'));
+    let name = path
+        .to_str()
+        .and_then(|path| path.strip_prefix(store.to_str()?.trim_end_matches('/'))?.strip_prefix('/'));
     match name {
         Some(name)
             if !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']) && name.len() <= 255 =>
@@ -112,6 +114,11 @@ mod tests {
     fn a_closure_is_sorted_and_holds_each_name_once() {
         let closure = closure(&["/nix/store/b-1", "/nix/store/a-1", "/nix/store/b-1"]).unwrap();
         assert_eq!(closure.names(), ["a-1", "b-1"]);
+        let same = Closure::new(
+            Path::new("/nix/store/"),
+            closure.names().iter().map(|name| Path::new("/nix/store").join(name)),
+        );
+        assert_eq!(same.unwrap(), closure);
     }
 
     #[test]
