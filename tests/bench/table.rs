@@ -80,6 +80,7 @@ impl Unit {
     fn show(self, value: f64) -> String {
         match self {
             Self::Milliseconds => format!("{value:.2} ms"),
+            Self::Microseconds if value < 10.0 => format!("{value:.2} us"),
             Self::Microseconds => format!("{value:.0} us"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::Kilobytes => format!("{value:.0} kB"),

@@ -17,8 +17,8 @@ const OCCUPIED: [&str; 10] =
 
 /// Lists the mounts for `request`, in order. Looks at the host, to find what must stay hidden.
 pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
-    // A store can lie below what is mounted later, as in a home below /tmp, and a tree of many mounts makes each step of
-    // bwrap's that comes after it slower.
+    // A store comes last: it can lie below what is mounted later, as in a home below /tmp, and for each step after a tree of
+    // many mounts bwrap would look at all of them, sealing / included.
     let is_store = |mount: &Mount| matches!(mount, Mount::Store { .. });
     let (stores, mut mounts): (Vec<Mount>, Vec<Mount>) =
         request.environment.mounts.iter().cloned().partition(is_store);
@@ -70,8 +70,13 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         mounts.push(Mount::given(&mount.source, &mount.at, mount.access));
         mounts.extend(masks(mount, request)?);
     }
-    mounts.extend(stores);
+    for store in &stores {
+        if !lies_in_mount(store.at(), &mounts) {
+            mounts.push(dir(store.at(), 0o755));
+        }
+    }
     mounts.push(Mount::Seal { at: at("/") });
+    mounts.extend(stores);
     Ok(with_parents(mounts))
 }
 
@@ -81,23 +86,29 @@ fn with_parents(mounts: Vec<Mount>) -> Vec<Mount> {
     for mount in mounts {
         let parents: Vec<&Path> = Path::new(mount.at()).ancestors().skip(1).collect();
         for parent in parents.iter().rev().filter(|parent| parent.parent().is_some()) {
-            let there = complete.iter().any(|earlier| match earlier {
-                // What is in there comes from elsewhere.
-                Mount::Bind { at, .. }
-                | Mount::Store { at, .. }
-                | Mount::Tmpfs { at, .. }
-                | Mount::Proc { at }
-                | Mount::Dev { at } => parent.starts_with(at),
+            let made = complete.iter().any(|earlier| match earlier {
                 Mount::Dir { at, .. } | Mount::Symlink { at, .. } => Path::new(at) == *parent,
-                Mount::File { .. } | Mount::Seal { .. } => false,
+                _ => false,
             });
-            if !there {
+            if !made && !lies_in_mount(parent, &complete) {
                 complete.push(Mount::Dir { at: parent.to_string_lossy().into_owned(), mode: 0o755 });
             }
         }
         complete.push(mount);
     }
     complete
+}
+
+/// Whether what is at a path comes from elsewhere.
+fn lies_in_mount(path: impl AsRef<Path>, mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| match mount {
+        Mount::Bind { at, .. }
+        | Mount::Store { at, .. }
+        | Mount::Tmpfs { at, .. }
+        | Mount::Proc { at }
+        | Mount::Dev { at } => path.as_ref().starts_with(at),
+        Mount::Dir { .. } | Mount::Symlink { .. } | Mount::File { .. } | Mount::Seal { .. } => false,
+    })
 }
 
 /// Looks at what the caller gave: sources that are missing, and ways into the host that an agent has planted.

@@ -4,7 +4,8 @@
 //!
 //! FOLDER is the person's, with a `project` in it. VIEW is `whole`, `closure` for the names in FOLDER/closure, or
 //! `nested`, which is the same for an agent that makes namespaces of its own. Init's output is this program's, and
-//! FOLDER/control.sock reaches it. With a line on standard error for what was decided.
+//! FOLDER/control.sock reaches it. A line on standard error says what keeps the closure. With BARE in the environment there
+//! is nothing of the host beside the store, as with tools that come from it.
 
 use std::{
     env, fs,
@@ -16,7 +17,7 @@ use std::{
 
 use agent_protocol::spec::{Agent, Control, InitSpec, Listen, LogLevel, OnAgentExit, Restart, RestartPolicy};
 use agent_shim::{
-    env::host,
+    env::{Environment, host},
     isolation::{
         Caller, Closure, Handles, Layer, Limits, Mount, Network, PromisedFd, Request, StoreView,
         bwrap::Bubblewrap, plan::WORKSPACE,
@@ -42,7 +43,10 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
         fs::create_dir_all(folder.join(name))?;
     }
     let view = StoreView::of(view, Path::new(store), &folder)?;
-    let mut environment = host::environment(Path::new("/"), Network::None)?;
+    let mut environment = match env::var_os("BARE") {
+        Some(_) => Environment::default(),
+        None => host::environment(Path::new("/"), Network::None)?,
+    };
     let mount = Mount::Store { source: store.into(), at: at.clone(), view };
     environment.mounts.push(mount);
     let variables = environment.variables.clone();
