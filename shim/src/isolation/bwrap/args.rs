@@ -163,12 +163,11 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     if let Caller::Root { runs_as } = plan.caller {
         writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
         for staged in &rendered.staged {
-            writeln!(
-                out,
-                "#   {} is {} with its owner shown as {runs_as}",
-                staged.at.display(),
-                staged.source.display()
-            )?;
+            let (at, source) = (staged.at.display(), staged.source.display());
+            // A store is everyone's to read as it is.
+            let owner =
+                if staged.is_store { String::new() } else { format!(" with its owner shown as {runs_as}") };
+            writeln!(out, "#   {at} is {source}{owner}")?;
         }
     }
     if let Some(readable) = &plan.readable {
