@@ -71,6 +71,32 @@ pub enum IsolationError {
         /// The reason.
         why: String,
     },
+    /// A part of a store that is no part of it.
+    #[error("`{path}` is not a path directly below the store {store}", path = path.display(), store = store.display())]
+    NotInStore {
+        /// The store.
+        store: PathBuf,
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Packages that were there when the environment was built.
+    #[error("{path} is not in the store any more, and the environment needs it", path = path.display())]
+    StorePathGone {
+        /// The first of them.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// More packages than init takes.
+    #[error("the environment has {count} paths of the store {store}, and at most {most} can be told apart", store = store.display())]
+    ClosureTooLarge {
+        /// The store.
+        store: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// A caller that broke the contract of this module.
     #[error("the launch plan is not consistent: {0}")]
     Plan(String),
@@ -111,15 +137,27 @@ impl IsolationError {
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
             | Self::NoIdMapping { .. }
+            | Self::StorePathGone { .. }
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
-            Self::Mount { .. } | Self::Secret { .. } => ErrorKind::Usage,
-            Self::Limit(_) | Self::Plan(_) | Self::Step { .. } | Self::Failed { .. } => ErrorKind::Internal,
+            Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Limit(_)
+            | Self::NotInStore { .. }
+            | Self::Plan(_)
+            | Self::Step { .. }
+            | Self::Failed { .. } => ErrorKind::Internal,
         }
     }
 
     /// What to do about it, where we know.
     pub fn hint(&self) -> Option<String> {
-        self.requirement().map(Requirement::hint)
+        let hint = match self {
+            Self::StorePathGone { .. } => {
+                "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
+            }
+            Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            _ => return self.requirement().map(Requirement::hint),
+        };
+        Some(hint.to_owned())
     }
 
     /// What the machine lacks, for `doctor` to name it too.
@@ -134,6 +172,9 @@ impl IsolationError {
             Self::Limit(LimitError::Io { .. })
             | Self::Mount { .. }
             | Self::Secret { .. }
+            | Self::StorePathGone { .. }
+            | Self::ClosureTooLarge { .. }
+            | Self::NotInStore { .. }
             | Self::Plan(_)
             | Self::Step { .. }
             | Self::Failed { .. } => return None,

@@ -115,7 +115,9 @@ pub(crate) fn prepare(
     let plan = layer.plan(&request)?;
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
-    let spec = spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    let mut spec =
+        spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    spec.readable.clone_from(&plan.readable);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))

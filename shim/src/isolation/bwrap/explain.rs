@@ -24,7 +24,15 @@ pub(crate) fn explain(
     setting: impl Fn(&str) -> Option<String>,
     version: impl FnOnce() -> Option<String>,
 ) -> IsolationError {
-    let said = complaint(printed);
+    let Some(said) = last_words(printed, "bwrap: ") else {
+        // Init refuses to run in a sandbox that it cannot close, or whose store lacks a path.
+        return if let Some(said) = last_words(printed, "agent-init: error: ") {
+            IsolationError::Failed { program: "agent-init", said }
+        } else {
+            let said = "it exited without saying why".to_owned();
+            IsolationError::Failed { program: "bwrap", said }
+        };
+    };
     if said.contains("Unknown option") {
         let found = version().unwrap_or_else(|| "of an unknown version".to_owned());
         return IsolationError::BwrapTooOld { found, needed: super::OLDEST };
@@ -49,11 +57,10 @@ pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Optio
     }
 }
 
-/// bwrap's last words. Init prints to the same place, so only lines that begin as bwrap's do count.
-fn complaint(printed: &str) -> String {
-    let last = printed.lines().rev().find_map(|line| line.strip_prefix("bwrap: "));
-    let said = last.unwrap_or("it exited without saying why");
-    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
+/// A program's last words. Both print to the same place, so only lines that begin as its own do count.
+fn last_words(printed: &str, of: &str) -> Option<String> {
+    let said = printed.lines().rev().find_map(|line| line.strip_prefix(of))?;
+    Some(said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
 #[cfg(test)]
@@ -104,5 +111,8 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert_eq!(error.to_string(), "bwrap failed: Can't find source path ?[2J/x: No such file");
         assert!(with("", &[]).to_string().contains("without saying why"));
+        let refused = "agent-init: error: allowing /nix/store/x: No such file or directory\n";
+        let error = with(refused, &[]).to_string();
+        assert_eq!(error, "agent-init failed: allowing /nix/store/x: No such file or directory");
     }
 }
