@@ -83,7 +83,7 @@ pub(super) fn project(folder: &Path, name: &str) -> Result<Option<String>, Confi
         let why = format!("it belongs to user {}, and the project does not", found.st_uid);
         return Err(refused(&path, &why).hint(PASS_OVER));
     }
-    read(file.into(), &path).map(Some)
+    read(file.into(), &path).map(Some).map_err(|error| error.hint(PASS_OVER))
 }
 
 const PASS_OVER: &str = "`--no-project-config` passes over it";
