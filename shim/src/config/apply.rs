@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use super::{
     error::ConfigError,
     origin::{Origin, Sourced},
-    settings::{EnvKind, MountSetting, Settings, Variable},
+    settings::{MountSetting, Settings, Variable},
     units, values,
 };
 use crate::{
     env::catalog::DEFAULT_PRESET,
-    sandbox::record::{AgentRecord, MountRecord, Record, SecretRecord},
+    sandbox::record::{AgentRecord, EnvKind, MountRecord, Record, SecretRecord},
 };
 
 impl Settings {
