@@ -1,7 +1,7 @@
 //! A Nix of a person's own: real, without a network, with a store that they can write to.
 //!
 //! What makes it theirs are variables in the environment of their commands; nothing of the machine's is touched. Tests
-//! of one user share a store below /tmp, which stays from run to run: only the first one waits for builds. Tests that
+//! of one user share a store, which stays from run to run: only the first one waits for builds. Tests that
 //! break a store, or empty it, have one for themselves.
 
 use std::{
@@ -83,9 +83,8 @@ impl Home {
         }
         // Another version of Nix may have another idea of what a store is.
         let other = if std::env::var_os(OTHER_NIX).is_some() { "-other" } else { "" };
-        let folder = PathBuf::from(format!("/tmp/as-nix-{}{other}", self.uid()));
-        let lock =
-            File::create(format!("/tmp/as-nix-{}{other}-{}.lock", self.uid(), nix::unistd::geteuid()))?;
+        let folder = shared(&format!("{}{other}", self.uid()))?;
+        let lock = File::create(folder.with_extension(format!("{}.lock", nix::unistd::geteuid())))?;
         let (lock, is_alone) = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => (lock, true),
             // Whoever is alone builds what most tests need.
@@ -281,6 +280,17 @@ impl Decoys {
 /// The package set that stands in for nixpkgs.
 pub fn stand_in() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("nixpkgs")
+}
+
+/// The folder of a store that is shared. Not below /tmp: a sandbox has one of its own, and a store there is a special case.
+fn shared(name: &str) -> anyhow::Result<PathBuf> {
+    let parent = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib")
+    } else {
+        Path::new(&std::env::var_os("HOME").context("a home of the tests' user")?).join(".cache")
+    };
+    fs::create_dir_all(&parent)?;
+    Ok(parent.join(format!("agent-tests-nix-{name}")))
 }
 
 /// Whether the package set can be built here. If not, that is said and counted.
