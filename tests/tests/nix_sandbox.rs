@@ -25,7 +25,7 @@ fn run_is_claude_in_its_preset_at_a_terminal() -> anyhow::Result<()> {
 
             // The agent has the key, nothing else has, and no file of ours does.
             let name = shop.sandboxes()?.pop().unwrap_or_default();
-            pty.type_in("run env | grep -c ^CLAUDE_API_KEY=sk-the-key; echo looked\r")?;
+            pty.type_in("run env | rg -c ^CLAUDE_API_KEY=sk-the-key; echo looked\r")?;
             pty.wait_for("\n1\r\nlooked")?;
             let beside = shop.inside(&name, "env; tr '\\0' '\\n' </proc/1/environ || true")?.success()?;
             ensure!(!beside.text().contains(KEY), "{beside}");
@@ -83,9 +83,10 @@ fn sets_are_added_and_images_are_exact() -> anyhow::Result<()> {
         for says in ["claude: 1.2.3\n2\n3\nkubectl: get pods\npip ", "jq-1."] {
             ensure!(text.contains(says), "{text}");
         }
+        // Only a list of packages comes without a preset.
         let image = r#"nix:{"packages":["nodejs_24","python312"],"sets":"go"}"#;
         for (name, image, programs) in [
-            ("json", image, "go gofmt gopls node python python3"),
+            ("json", image, "go gofmt gopls node python python3 claude"),
             ("packages", "nix:packages=jq,fd", "fd jq"),
             ("set", "nix:sets=docker", "docker"),
             ("preset", "nix:preset=codex", "codex jq node"),
@@ -94,16 +95,8 @@ fn sets_are_added_and_images_are_exact() -> anyhow::Result<()> {
             let list = shop.inside(name, "cd /env/bin; echo *")?.success()?.text();
             let has = |program: &str| list.split(' ').any(|word| word == program);
             ensure!(programs.split(' ').all(has), "{image}: {list}");
-            ensure!(
-                name == "preset" || name == "set" || !has("bash") && !has("claude") && !has("ls"),
-                "{image}: {list}"
-            );
+            ensure!(name != "packages" || list == programs, "{image}: {list}");
         }
-        let json = shop.inside(
-            "json",
-            "cd /env/bin; for file in *; do case $file in python3.*) ;; *) echo $file; esac; done",
-        )?;
-        ensure!(json.success()?.text().replace('\n', " ") == "go gofmt gopls node python python3");
         Ok(())
     })
 }
@@ -132,15 +125,16 @@ fn programs_work_where_there_is_nothing_of_the_host() -> anyhow::Result<()> {
             let output = shop.inside("web", script)?.success()?;
             ensure!(output.text().trim_end() == says, "{output}");
         }
-        let usr = shop.inside("web", "cd /usr; shopt -s globstar 2>/dev/null; echo * */*; ls -A /bin /lib /lib64 /sbin 2>/dev/null || true")?.text();
+        let usr = shop
+            .inside("web", "cd /usr; echo * */*; ls -A /bin /lib /lib64 /sbin 2>/dev/null || true")?
+            .text();
         ensure!(usr == "bin share bin/env share/zoneinfo\n/bin:\nbash\nsh", "{usr}");
-        let root = shop.inside("web", "ls -A / /etc /opt /srv /root /mnt 2>/dev/null || true")?.text();
+        let root = shop.inside("web", "ls -A /")?.text();
         let store = shop.nix().store();
         let first = store.components().nth(1).map(|part| part.as_os_str().to_string_lossy().into_owned());
         let expected =
             ["bin", "dev", "env", "etc", "home", "proc", "run", "sys", "tmp", "usr", "var", "workspace"];
-        let rest = root.split("\n\n").next().unwrap_or_default().lines().skip(1);
-        for found in rest {
+        for found in root.lines() {
             ensure!(expected.contains(&found) || Some(found) == first.as_deref(), "/{found} in {root}");
         }
         for path in [
@@ -163,7 +157,7 @@ fn programs_work_where_there_is_nothing_of_the_host() -> anyhow::Result<()> {
 #[test]
 fn what_programs_look_for_is_there() -> anyhow::Result<()> {
     Workshop::each(|shop| {
-        shop.start("web", "")?.success()?;
+        shop.start("web", "--nix-packages glibcLocales")?.success()?;
         shop.start("alone", "--no-network")?.success()?;
         for (script, says) in [
             ("readlink -f /env", shop.nix().store().display().to_string()),
@@ -172,12 +166,12 @@ fn what_programs_look_for_is_there() -> anyhow::Result<()> {
                 "/env/bin:/usr/bin:/bin /home/sandbox /bin/bash /tmp".to_owned(),
             ),
             ("id -un; id -gn; whoami; echo ~", "sandbox\nsandbox\nsandbox\n/home/sandbox".to_owned()),
-            ("grep -c . /etc/passwd", "3".to_owned()),
+            ("rg -c . /etc/passwd", "3".to_owned()),
             (
-                "grep -q 'BEGIN CERT' $SSL_CERT_FILE $NIX_SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt && echo yes",
+                "rg -q 'BEGIN CERT' $SSL_CERT_FILE $NIX_SSL_CERT_FILE /etc/ssl/certs/ca-certificates.crt && echo yes",
                 "yes".to_owned(),
             ),
-            ("x=äöü; bash -c 'echo ${#0}' $x", "3".to_owned()),
+            ("echo $LANG; head -c 0 $LOCALE_ARCHIVE && echo there", "C.UTF-8\nthere".to_owned()),
             ("TZ=Europe/Berlin date -d @0 +%H:%M; TZ=Asia/Tokyo date -d @0 +%H", "01:00\n09".to_owned()),
             (
                 "node -p 'new Date(0).toLocaleString(\"en\", {timeZone: \"Europe/Berlin\", hour: \"numeric\"})'",
