@@ -26,7 +26,7 @@ fn a_cached_environment_starts_no_process_of_nix() -> anyhow::Result<()> {
         ensure!(shop.environment("second")? == shop.environment("web")?);
         shop.stop("web")?;
         shop.run(["start", "web"])?.success()?;
-        shop.run(["restart", "web", "--force"])?.success()?;
+        shop.run(["restart", "web"])?.success()?;
         shop.inside("web", "jq --version")?.success()?;
         shop.say("run --rm . -- true")?.success()?;
         shop.say("run -n -v --nix-sets go . -- true")?.success()?;
@@ -134,7 +134,7 @@ fn gc_keeps_what_sandboxes_use_also_those_that_are_stopped() -> anyhow::Result<(
         ensure!(gc()?["dropped"][0]["id"] == other);
         ensure!(left > 0 && fs::read_dir(shop.data().join("envs"))?.count() == 0);
         // `--rm` leaves nothing that anybody uses.
-        shop.say("run --rm -I nix:packages=jq . -- true")?.success()?;
+        shop.say("run --rm -I nix:packages=jq . -- sh -c :")?.success()?;
         ensure!(gc()?["dropped"][0]["id"] == other);
         Ok(())
     })
@@ -231,7 +231,7 @@ fn a_store_of_ones_own(who: Who) -> anyhow::Result<()> {
     shop.inside("one", "test -e /env/bin/slow-build")?.success()?;
     // What a sandbox uses, the store's own collector does not take.
     finish(shop.command("nix-store", ["--gc"]), b"")?.success()?;
-    shop.inside("one", "test -e /env/bin/slow-build && /usr/bin/env true")?.success()?;
+    shop.inside("one", "test -e /env/bin/slow-build")?.success()?;
     Ok(())
 }
 
