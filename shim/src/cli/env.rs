@@ -5,24 +5,31 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::{
+    agree,
     context::Context,
     env_args::EnvArgs,
     error::{CliError, Kind},
+    launch_args::LaunchArgs,
     output::{clean, print_json, print_line, print_table, tell},
+    tools,
 };
 use crate::{
+    config::{load::Sources, settings::Settings},
     env::{
         self, EnvError,
-        choice::EnvDefaults,
         error::Blame,
         expression::expression,
         gc::{self, Collected, Reason},
         progress::{Report, StandardError},
-        spec::EnvId,
+        spec::{EnvId, EnvSpec},
         store,
         view::{self, EnvView},
     },
-    sandbox::{Sandbox, name::Name},
+    sandbox::{
+        Sandbox,
+        name::Name,
+        record::{AgentRecord, EnvKind},
+    },
 };
 
 /// Build, list, show and drop environments of Nix
@@ -40,7 +47,7 @@ pub(crate) struct EnvCommandArgs {
 enum EnvCommand {
     /// Build an environment, unless it is there
     ///
-    /// Prints its id and its store path.
+    /// It is the one that `run` would use in the current folder with these flags. Prints its id and its store path.
     Build(BuildArgs),
     /// List all environments
     List,
@@ -86,8 +93,7 @@ pub(crate) fn run(ctx: &Context, args: &EnvCommandArgs) -> Result<ExitCode, CliE
 }
 
 fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
-    let choice = args.env.choice(&Context::current_folder()?)?;
-    let spec = choice.to_spec(&EnvDefaults::default())?;
+    let spec = spec(ctx, args)?;
     if ctx.global.dry_run {
         let canonical = spec.canonical()?;
         let (id, text) = (canonical.id(), expression(&canonical));
@@ -114,6 +120,23 @@ fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
     } else {
         print_line(&format!("{}  {}", built.id, built.store_path.display()))
     }
+}
+
+/// What a new sandbox of the current folder would get with these flags.
+fn spec(ctx: &Context, args: &BuildArgs) -> Result<EnvSpec, CliError> {
+    let current = Context::current_folder()?;
+    let flags = LaunchArgs { nix: args.env.clone(), ..LaunchArgs::default() }.settings(&current)?;
+    let mut layers = Sources::from_environment(current.clone()).load(Some(&current))?;
+    agree::ensure(ctx, &mut layers)?;
+    let settings = layers.with(flags).with_agent_of_preset(EnvKind::Nix);
+    tools::spec_of_new(&settings, agent_record(&settings).as_ref())
+}
+
+/// The agent, as far as its packages go.
+fn agent_record(settings: &Settings) -> Option<AgentRecord> {
+    let name = settings.agent.as_ref()?.value.clone();
+    let definition = settings.agents.get(&name).map(|definition| definition.value.clone());
+    Some(AgentRecord { name, definition, ..AgentRecord::default() })
 }
 
 fn list(ctx: &Context) -> Result<(), CliError> {
