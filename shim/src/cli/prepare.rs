@@ -25,6 +25,7 @@ use crate::{
         lock::ChangeLock,
         name::Name,
         record::Record,
+        show::{self, Form},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
         tools::{Need, find as find_tools},
@@ -256,7 +257,12 @@ impl Ready {
     /// Shows what would be launched, and takes back what was made for it.
     pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
         let occasion = &self.with_keys(occasion);
-        let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, ctx.global.json);
+        let form = match (ctx.global.json, ctx.global.verbose) {
+            (true, _) => Form::Json,
+            (false, 0) => Form::Shell,
+            (false, _) => Form::Explained,
+        };
+        let shown = show::show(&ctx.data, &self.sandbox, &self.record, occasion, form);
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
@@ -268,7 +274,7 @@ impl Ready {
         let occasion = &self.with_keys(occasion);
         self.fill_home()?;
         if ctx.global.debug {
-            match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, false) {
+            match show::show(&ctx.data, &self.sandbox, &self.record, occasion, Form::Shell) {
                 Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),
