@@ -156,13 +156,16 @@ fn an_agent_starts_without_questions_and_with_its_prompt() -> anyhow::Result<()>
 fn a_key_reaches_the_agent_and_nothing_else() -> anyhow::Result<()> {
     for who in Home::everyone() {
         let scene = Scene::new(*who)?;
-        let variables = [("ANTHROPIC_API_KEY", KEY), ("GITHUB_TOKEN", "ghp-also-secret")];
+        // All processes of the machine are looked at, and those of other tests have a key too.
+        let key = format!("sk-of-this-test-alone-{}", std::process::id());
+        let key = key.as_str();
+        let variables = [("ANTHROPIC_API_KEY", key), ("GITHUB_TOKEN", "ghp-also-secret")];
         let output = scene.start(&variables, &["-a", "claude"])?.success()?;
         output
             .complains("`claude` gets ANTHROPIC_API_KEY of your environment, for the provider `anthropic`")?;
         let seen = scene.seen()?;
         // Under a name about which it does not ask.
-        ensure!(seen.variable("CLAUDE_API_KEY") == Some(KEY), "{}", seen.0);
+        ensure!(seen.variable("CLAUDE_API_KEY") == Some(key), "{}", seen.0);
         ensure!(
             seen.variable("ANTHROPIC_API_KEY").is_none() && seen.variable("GITHUB_TOKEN").is_none(),
             "{}",
@@ -171,13 +174,13 @@ fn a_key_reaches_the_agent_and_nothing_else() -> anyhow::Result<()> {
         fs::remove_file(scene.home.path().join("project/seen"))?;
 
         let other = scene.inside("env")?.success()?.text();
-        ensure!(!other.contains(KEY) && !other.contains("CLAUDE_API_KEY"), "{other}");
-        let on_disk = holding(scene.home.path(), KEY);
+        ensure!(!other.contains(key) && !other.contains("CLAUDE_API_KEY"), "{other}");
+        let on_disk = holding(scene.home.path(), key);
         ensure!(on_disk.is_empty(), "{on_disk:?}");
         for words in [&["status", "web", "--json"][..], &["start", "web", "-n"], &["events", "web", "--json"]]
         {
             let output = scene.home.run(words)?;
-            ensure!(!output.text().contains(KEY) && !output.errors().contains(KEY), "{output}");
+            ensure!(!output.text().contains(key) && !output.errors().contains(key), "{output}");
         }
         // Nor does a process of ours show it: the monitor, the layer, init.
         for process in fs::read_dir("/proc")?.flatten() {
@@ -188,7 +191,7 @@ fn a_key_reaches_the_agent_and_nothing_else() -> anyhow::Result<()> {
             let line = read("cmdline");
             let program = line.split('\0').next().unwrap_or_default();
             let is_ours = ["agent-shim", "bwrap", "init"].iter().any(|name| program.ends_with(name));
-            let shown = line.contains(KEY) || (is_ours && read("environ").contains(KEY));
+            let shown = line.contains(key) || (is_ours && read("environ").contains(key));
             ensure!(!shown, "{line}");
         }
     }

@@ -272,7 +272,9 @@ fn a_person_is_asked_once_and_what_they_say_counts() -> anyhow::Result<()> {
 
         scene.projects("command = \"cat\"\n[variables]\nWORD = \"other\"")?;
         let mut changed = Pty::spawn(&scene.home.shim(["start", "--name", "third", "project"]))?;
-        changed.wait_for("to `other`")?;
+        // What is typed before the question is no answer.
+        changed.wait_for("[y/N]")?;
+        ensure!(changed.shown().contains("to `other`"), "{}", changed.shown());
         changed.type_in("\x04")?;
         ensure!(changed.ended()? == 5, "{}", changed.shown());
     }
