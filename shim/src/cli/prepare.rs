@@ -25,6 +25,7 @@ use crate::{
         lock::ChangeLock,
         name::Name,
         record::Record,
+        show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
         tools::{Need, find as find_tools},
@@ -153,7 +154,7 @@ impl LaunchArgs {
     }
 
     /// Every layer for a new sandbox of this project.
-    fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
+    pub(crate) fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
         let current = Context::current_folder()?;
         let flags = self.settings(&current)?;
         let sources = Sources::from_environment(current);
@@ -251,7 +252,12 @@ impl Ready {
     /// Shows what would be launched, and takes back what was made for it.
     pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
         let occasion = &self.with_keys(occasion);
-        let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, ctx.global.json);
+        let detail = match (ctx.global.json, ctx.global.verbose) {
+            (true, _) => Detail::Json,
+            (false, 0) => Detail::Command,
+            (false, _) => Detail::Everything,
+        };
+        let shown = show(&ctx.data, &self.sandbox, &self.record, occasion, detail);
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
@@ -263,7 +269,7 @@ impl Ready {
         let occasion = &self.with_keys(occasion);
         self.fill_home()?;
         if ctx.global.debug {
-            match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, false) {
+            match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {
                 Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),

@@ -26,6 +26,8 @@ pub mod record;
 mod remove;
 /// The current start: `run.json`.
 pub mod run;
+/// What a start would do.
+pub mod show;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.
 pub mod start;
