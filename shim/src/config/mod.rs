@@ -26,6 +26,8 @@ pub mod settings;
 pub mod show;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 /// What persons agreed to.
 pub mod trust;
 mod units;
