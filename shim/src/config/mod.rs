@@ -8,6 +8,8 @@ mod apply;
 /// What a project's file may not do by itself.
 pub mod consent;
 mod document;
+#[cfg(test)]
+mod documented;
 /// What is wrong, with the place.
 pub mod error;
 mod file;
