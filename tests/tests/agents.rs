@@ -410,3 +410,93 @@ fn the_list_says_what_is_found_and_shows_no_value() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn an_agent_of_ones_own_comes_from_the_configuration() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        let scene = Scene::new(*who)?;
+        scene.home.program("tools/my-agent", AGENT)?;
+        scene.own(
+            ".config/agent-shim/config.toml",
+            r#"
+            [agents.mine]
+            command = ["my-agent", "--always"]
+            no-prompt = ["--yes"]
+            prompt = { flag = "--message" }
+            keys = ["MY_KEY"]
+            variables = { MY_MODE = "quiet" }
+            config = [".mine/rules"]
+            [agents.claude]
+            no-prompt = ["--permission-mode", "auto"]
+            [providers.house]
+            url = "http://house"
+            keys = ["HOUSE_KEY"]
+            agents.mine = { variables = { MY_URL = "{url}/v1" }, with.HOUSE_KEY.name = "MY_KEY" }
+            agents.claude.with.HOUSE_KEY.name = "ANTHROPIC_AUTH_TOKEN"
+            "#,
+        )?;
+        scene.own(".mine/rules", "be kind")?;
+        let key = [("HOUSE_KEY", KEY)];
+        let flags = ["-a", "mine", "-p", "house", "--prompt", "do it", "--agent-config", "copy"];
+        scene.start(&key, &flags)?.success()?;
+        let seen = scene.seen()?;
+        ensure!(seen.arguments() == ["--always", "--yes", "--message", "do it"], "{}", seen.0);
+        ensure!(
+            seen.variable("MY_URL") == Some("http://house/v1") && seen.variable("MY_KEY") == Some(KEY),
+            "{}",
+            seen.0
+        );
+        ensure!(
+            seen.variable("MY_MODE") == Some("quiet") && seen.variable("HOUSE_KEY").is_none(),
+            "{}",
+            seen.0
+        );
+        ensure!(scene.inside("cat ~/.mine/rules")?.text() == "be kind");
+        scene.stop()?;
+        // What a sandbox was made with stays, whatever becomes of the file.
+        scene.own(".config/agent-shim/config.toml", "")?;
+        scene.again(&key, &[])?.success()?;
+        ensure!(scene.seen()?.arguments() == ["--always", "--yes"], "{}", scene.seen()?.0);
+    }
+    Ok(())
+}
+
+#[test]
+fn the_persons_own_agents_are_listed_and_meant_by_what_is_nearly_their_name() -> anyhow::Result<()> {
+    let scene = Scene::new(Home::everyone()[0])?;
+    let own =
+        "[agents.aider]\ncommand = ['sh']\nkeys = ['A', ['B', 'C']]\n[providers.house]\nagents.aider = {}\n";
+    scene.own(".config/agent-shim/config.toml", own)?;
+    let view = scene.home.run(["agents", "--json"])?.success()?.json()?;
+    ensure!(view["agents"]["aider"]["keys"] == json!([["A"], ["B", "C"]]), "{view:#}");
+    ensure!(
+        view["agents"]["aider"]["program"].is_string()
+            && view["agents"]["aider"]["providers"] == json!(["house"])
+    );
+    ensure!(view["agents"]["claude"]["preset"] == "claude", "{view:#}");
+    scene.start(&[], &["-a", "aidr"])?.exits(64)?.complains("did you mean `aider`?")?;
+    scene.start(&[], &["-a", "aider", "-p", "huse"])?.exits(64)?.complains("did you mean `house`?")?;
+    Ok(())
+}
+
+#[test]
+fn steps_and_services_do_not_get_the_agents_keys() -> anyhow::Result<()> {
+    let scene = Scene::new(Home::everyone()[0])?;
+    let own = r#"
+        [[steps]]
+        name = "look"
+        command = ["sh", "-c", "env > /workspace/step"]
+        [[services]]
+        name = "watch"
+        command = ["sh", "-c", "env > /workspace/service; exec cat"]
+    "#;
+    scene.own(".config/agent-shim/config.toml", own)?;
+    scene.start(&[("OPENAI_API_KEY", KEY)], &["-a", "opencode", "-p", "openai"])?.success()?;
+    ensure!(scene.seen()?.variable("OPENAI_API_KEY") == Some(KEY));
+    for unit in ["step", "service"] {
+        let file = scene.home.path().join("project").join(unit);
+        let seen = until(unit, || Ok(fs::read_to_string(&file).ok().filter(|text| text.contains("PATH="))))?;
+        ensure!(!seen.contains(KEY) && !seen.contains("OPENCODE_"), "{seen}");
+    }
+    Ok(())
+}

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::env;
+
 /// What is wrong with an agent, its provider or its keys.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentError {
@@ -94,6 +96,19 @@ pub enum AgentError {
 }
 
 impl AgentError {
+    /// The same where there are more agents and providers than those that are built in.
+    #[must_use]
+    pub fn among(mut self, agents: &[&String], providers: &[&String]) -> Self {
+        if let Self::Unknown { kind, name, nearest, known } = &mut self {
+            let more = if *kind == "agent" { agents } else { providers };
+            known.extend(more.iter().map(|name| (*name).clone()));
+            known.sort();
+            known.dedup();
+            *nearest = env::nearest::nearest(name, known.iter().map(String::as_str)).map(str::to_owned);
+        }
+        self
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {

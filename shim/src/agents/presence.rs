@@ -207,6 +207,13 @@ impl Inside<'_> {
                         return Some(Found::Place(Place::Host { file, access: *access }));
                     }
                 }
+                // Packages beside the closure are files of the host too; whether they can be run is the layer's to say.
+                Mount::Store { source, at, .. } => {
+                    if let Ok(below) = path.strip_prefix(at) {
+                        let file = source.join(below);
+                        return Some(Found::Place(Place::Host { file, access: Access::ReadOnly }));
+                    }
+                }
                 Mount::File { at, .. } | Mount::Dir { at, .. } if path == Path::new(at) => return made,
                 Mount::Tmpfs { at, .. } | Mount::Proc { at } | Mount::Dev { at } if path.starts_with(at) => {
                     return if path == Path::new(at) { made } else { None };

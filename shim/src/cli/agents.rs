@@ -19,6 +19,7 @@ use crate::{
         presence::{self, Absent, Presence},
         resolve,
     },
+    config::{load::Sources, origin::Sourced},
     env::{Environment, host},
     isolation::Network,
 };
@@ -83,7 +84,7 @@ struct View {
 }
 
 pub(crate) fn run(ctx: &Context, _: &AgentsArgs) -> Result<ExitCode, CliError> {
-    let view = Looking::here(Catalog::builtin())?.view();
+    let view = Looking::here(catalog()?)?.view();
     if ctx.global.json {
         print_json(&view)?;
         return Ok(ExitCode::SUCCESS);
@@ -97,6 +98,16 @@ pub(crate) fn run(ctx: &Context, _: &AgentsArgs) -> Result<ExitCode, CliError> {
     providers.extend(view.providers.iter().map(|(name, provider)| provider.row(name)));
     print_table(&providers)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The built-in ones with the person's own. What a project's file says counts for its own sandboxes.
+fn catalog() -> Result<Catalog, CliError> {
+    fn plain<T: Clone>(from: &BTreeMap<String, Sourced<T>>) -> BTreeMap<String, T> {
+        from.iter().map(|(name, sourced)| (name.clone(), sourced.value.clone())).collect()
+    }
+    let layers = Sources::from_environment(Context::current_folder()?).load(None)?;
+    let own = layers.variables.over(layers.user);
+    Ok(Catalog::builtin().with(&plain(&own.agents), &plain(&own.providers)))
 }
 
 /// What this machine and its person have.

@@ -11,6 +11,7 @@ use super::{Command, context::Color, output::clean};
 use crate::{
     client::ConnectionError,
     config::error::{ConfigError, Fault},
+    requirement::Requirement,
     sandbox::{
         StateError, chain,
         name::NameError,
@@ -194,16 +195,12 @@ impl From<StateError> for CliError {
                     path.display()
                 ),
             ),
-            StateError::Foreign { folder, .. } => with(
-                Kind::Failed,
-                &format!(
-                    "where all in it is your own, make it yours alone (`chown`, `chmod 700 {}`); or be the user it \
-                     belongs to, or set AGENT_SHIM_DATA to a folder of your own",
-                    folder.display()
-                ),
-            ),
+            StateError::Foreign { .. } => with(Kind::Failed, &Requirement::DataFolderForeign.hint()),
             StateError::Newer { .. } => with(Kind::Failed, "use the newer agent-shim that wrote it"),
-            StateError::NoDataDir => with(Kind::Requirement, "set HOME, XDG_DATA_HOME or AGENT_SHIM_DATA"),
+            StateError::NoDataDir => with(Kind::Requirement, &Requirement::DataFolderUnknown.hint()),
+            StateError::NotWritable { .. } => {
+                with(Kind::Requirement, &Requirement::DataFolderNotWritable.hint())
+            }
             StateError::Io { source, .. } => with(Kind::Failed, io_hint(source)),
         }
     }

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 mod context;
 mod destroy;
+mod doctor;
 mod env;
 mod env_args;
 mod error;
@@ -69,6 +70,7 @@ enum Command {
     Config(config::ConfigArgs),
     Agents(agents::AgentsArgs),
     Env(env::EnvCommandArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -86,7 +88,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let style = error::Style::of(&command);
     let color = global.color;
-    match Context::new(global).and_then(|ctx| dispatch(&ctx, command)) {
+    let done = match &command {
+        // It says itself what is wrong with the data folder.
+        Command::Doctor(args) => doctor::run(&global, args),
+        _ => Context::new(global).and_then(|ctx| dispatch(&ctx, command)),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => error.print(color, style),
     }
@@ -124,6 +131,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "config" => Config(config::ConfigArgs),
         "agents" => Agents(agents::AgentsArgs),
         "env" => Env(env::EnvCommandArgs),
+        "doctor" => Doctor(doctor::DoctorArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -161,6 +169,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Config(args) => config::run(ctx, &args),
         Command::Agents(args) => agents::run(ctx, &args),
         Command::Env(args) => env::run(ctx, &args),
+        Command::Doctor(args) => doctor::run(&ctx.global, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),

@@ -17,7 +17,7 @@ use super::{
     resolve::{self, Place},
 };
 use crate::{
-    agents::{self, start::Surroundings},
+    agents::start::{Start, Surroundings},
     config::{
         load::Sources,
         settings::{EnvKind, Settings},
@@ -55,7 +55,7 @@ pub(crate) struct Ready {
 
 /// What follows for one start of an agent that is known by name.
 struct AgentStart {
-    start: agents::start::Start,
+    start: Start,
     /// Whether the home is empty, and gets the agent's files.
     fills_home: bool,
 }
@@ -104,7 +104,7 @@ impl LaunchArgs {
         }
         self.describe(&settings, &mut record, stay)?;
         let home = sandbox.folder().join("home");
-        let agent = AgentStart::find_out(&mut record, (!self.fresh).then_some(home.as_path()))?;
+        let agent = AgentStart::find_out(&settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
         if ctx.global.dry_run {
             return Ok(Ready { sandbox, record, is_new: false, agent, lock });
         }
@@ -141,7 +141,7 @@ impl LaunchArgs {
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
         record.environment = environment(env)?;
-        let agent = AgentStart::find_out(&mut record, None)?;
+        let agent = AgentStart::find_out(&settings, &mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
@@ -219,10 +219,17 @@ fn environment(kind: EnvKind) -> Result<Environment, CliError> {
 
 impl AgentStart {
     /// Finds out how the agent is started, and writes it into the record. `used_home` is a home that is kept.
-    fn find_out(record: &mut Record, used_home: Option<&Path>) -> Result<Option<Self>, CliError> {
+    fn find_out(
+        settings: &Settings,
+        record: &mut Record,
+        used_home: Option<&Path>,
+    ) -> Result<Option<Self>, CliError> {
         let Some(agent) = record.agent.clone() else { return Ok(None) };
         let here = Surroundings::here(io::stdin().is_terminal());
-        let start = agents::start::Start::find_out(&agent, record, used_home, &here)?;
+        let (agents, providers): (Vec<_>, Vec<_>) =
+            (settings.agents.keys().collect(), settings.providers.keys().collect());
+        let start = Start::find_out(&agent, record, used_home, &here)
+            .map_err(|error| error.among(&agents, &providers))?;
         let network = if record.network { Network::Host } else { Network::None };
         let tools = match record.environment {
             Environment::Host => host::environment(Path::new("/"), network),

@@ -25,6 +25,7 @@ use crate::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
         UserMount, bwrap::Bubblewrap,
     },
+    requirement::Requirement,
 };
 
 /// The descriptor under which init finds its spec.
@@ -114,7 +115,9 @@ pub(crate) fn prepare(
     let plan = layer.plan(&request)?;
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
-    let spec = spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    let mut spec =
+        spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    spec.readable.clone_from(&plan.readable);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
@@ -128,10 +131,7 @@ impl PrepareError {
         let failure = |cause, hint| Failure { cause, messages: chain(self), hint };
         match self {
             Self::Isolation(error) => of_isolation(error),
-            Self::NoInit(_) => {
-                let hint = "install agent-init beside agent-shim, or name it in AGENT_SHIM_INIT";
-                failure(Cause::Requirement, Some(hint.to_owned()))
-            }
+            Self::NoInit(_) => failure(Cause::Requirement, Some(Requirement::AgentInitMissing.hint())),
             Self::Spec(_) => failure(Cause::Request, None),
             Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }

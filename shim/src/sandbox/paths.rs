@@ -29,7 +29,8 @@ impl DataDir {
         Self(path)
     }
 
-    fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, StateError> {
+    /// The same, from these variables.
+    pub(crate) fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, StateError> {
         // An empty or relative value means "not set", as the XDG base directory specification says.
         let folder = |name| get(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
         folder(DATA_VARIABLE)

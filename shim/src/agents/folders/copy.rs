@@ -18,7 +18,7 @@ use rustix::{
 };
 use serde_json::Value;
 
-use super::{Carried, FolderPlan};
+use super::{Carried, FolderPlan, is_public};
 use crate::agents::{AgentError, settings};
 
 /// Most files of a person's configuration; skills and commands are tens.
@@ -109,7 +109,8 @@ impl Found {
             }
             FileType::Directory => {
                 let root = Rc::new(root);
-                let place = Place { root: &root, source, at: Path::new(&carried.at) };
+                let at = Path::new(&carried.at);
+                let place = Place { root: &root, source, at, public: carried.public };
                 self.look_into(&place, Path::new(""), 0, notes)
             }
             _ => Ok(()),
@@ -149,7 +150,12 @@ impl Found {
                     continue;
                 }
             };
-            match FileType::from_raw_mode(stat.st_mode) {
+            let kind = FileType::from_raw_mode(stat.st_mode);
+            if place.public && !is_public(stat.st_mode, kind == FileType::Directory) {
+                notes.push(format!("not copied, because not everyone may read it: {}", shown.display()));
+                continue;
+            }
+            match kind {
                 FileType::Directory => self.look_into(place, &below, depth + 1, notes)?,
                 FileType::RegularFile => {
                     self.count(&stat)?;
@@ -179,6 +185,8 @@ struct Place<'a> {
     root: &'a Rc<OwnedFd>,
     source: &'a Path,
     at: &'a Path,
+    /// Only what everyone may read.
+    public: bool,
 }
 
 impl OneFile {

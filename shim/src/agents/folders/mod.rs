@@ -4,6 +4,7 @@ pub mod copy;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::unix::fs::MetadataExt,
     path::{Component, Path, PathBuf},
 };
 
@@ -53,6 +54,8 @@ pub struct Carried {
     pub only: Vec<String>,
     /// What is set in it.
     pub set: Option<Value>,
+    /// Whether only what everyone may read is copied.
+    pub public: bool,
 }
 
 /// Which logins there are: paths below the home folder.
@@ -87,11 +90,50 @@ impl Person {
         moved.max_by_key(|(length, _)| *length).map_or_else(|| self.home.join(path), |(_, place)| place)
     }
 
-    /// The same without links on the way, if there is a file or folder.
-    fn find(&self, path: &str) -> Option<PathBuf> {
-        let place = self.place(path).canonicalize().ok()?;
-        place.metadata().is_ok_and(|found| found.is_file() || found.is_dir()).then_some(place)
+    /// The file or folder that is there, without links on the way.
+    ///
+    /// Whoever manages such files with links means them. But an agent that may write to one of these folders could plant one
+    /// to a private key, for the next sandbox to get. So out of its folder, a link leads to what everyone may read.
+    fn find(&self, path: &str) -> Option<Theirs> {
+        let place = self.place(path);
+        let real = place.canonicalize().ok().filter(|_| place.is_absolute())?;
+        let found = real.metadata().ok().filter(|found| found.is_file() || found.is_dir())?;
+        let folder = place.parent()?.canonicalize().ok()?;
+        let is_own = real == folder.join(place.file_name()?);
+        let stays = is_own || (real.starts_with(&folder) && place.parent() != Some(&self.home));
+        let way = match (stays, is_public(found.mode(), found.is_dir())) {
+            (true, _) => Way::Own,
+            (false, true) => Way::Public,
+            (false, false) => Way::Withheld,
+        };
+        Some(Theirs { path: real, way })
     }
+}
+
+/// A file or folder of the person's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Theirs {
+    /// Where it is, without links on the way.
+    pub path: PathBuf,
+    /// How it was come to.
+    pub way: Way,
+}
+
+/// How a file of the person's was come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is in its place, or in the same folder.
+    Own,
+    /// By a link out of its folder, to what everyone may read.
+    Public,
+    /// By a link out of its folder, to what not everyone may read.
+    Withheld,
+}
+
+/// Whether a file's mode lets everyone read it, or look into it if it is a folder.
+fn is_public(mode: u32, is_folder: bool) -> bool {
+    let needed = if is_folder { 0o005 } else { 0o004 };
+    mode & needed == needed
 }
 
 /// Looks for logins: in the sandbox's home, and in the person's.
@@ -109,8 +151,10 @@ pub fn logins<'a>(
             AgentConfig::Copy => is_new,
             AgentConfig::ReadOnly => is_new || !replaced,
         };
-        let theirs = person.find(path).is_some();
-        if (!is_new && is_kept(sandbox_home, path)) || (theirs && taken) {
+        let found = person.find(path);
+        let theirs = found.is_some();
+        let taken = taken && found.is_some_and(|theirs| theirs.way != Way::Withheld);
+        if (!is_new && is_kept(sandbox_home, path)) || taken {
             logins.inside.insert(path.clone());
         } else if theirs {
             logins.left.insert(path.clone());
@@ -137,14 +181,20 @@ pub fn plan(
     settings: &Settings,
     how: AgentConfig,
     is_new: bool,
-    find: impl Fn(&str) -> Option<PathBuf>,
+    find: impl Fn(&str) -> Option<Theirs>,
 ) -> FolderPlan {
     let mut plan = FolderPlan::default();
     let mut copied_for_mount = Vec::new();
     for file in config.iter().filter(|_| how != AgentConfig::Own) {
-        let Some(source) = find(&file.path) else { continue };
+        let Some(Theirs { path: source, way }) = find(&file.path) else { continue };
+        if way == Way::Withheld {
+            let why = "it leads out of its folder to what not everyone may read";
+            plan.notes.push(format!("not taken along, because {why}: ~/{}", file.path));
+            continue;
+        }
+        let public = way == Way::Public;
         let set = settings.get(&file.path).cloned();
-        let must_copy = file.replaced || !file.only.is_empty() || set.is_some();
+        let must_copy = file.replaced || public || !file.only.is_empty() || set.is_some();
         if how == AgentConfig::ReadOnly && !must_copy {
             let at = format!("{HOME}/{}", file.path);
             plan.mounts.push(UserMount { source, at, access: Access::ReadOnly });
@@ -158,6 +208,7 @@ pub fn plan(
             at: file.path.clone(),
             only: file.only.clone(),
             set,
+            public,
         });
     }
     let made: BTreeSet<String> = plan.files.iter().map(|file| file.at.clone()).collect();
@@ -167,6 +218,7 @@ pub fn plan(
         at: path.clone(),
         only: Vec::new(),
         set: Some(set.clone()),
+        public: false,
     }));
     if !copied_for_mount.is_empty() && is_new {
         let files = copied_for_mount.join(", ");
@@ -212,7 +264,10 @@ pub fn below_home(path: &str) -> Result<(), &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::symlink};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
 
     use super::*;
     use serde_json::json;
@@ -236,7 +291,8 @@ mod tests {
 
     fn planned(how: AgentConfig, is_new: bool) -> FolderPlan {
         plan(&config(), &settings(), how, is_new, |path| {
-            (!path.contains("absent")).then(|| Path::new("/home/me").join(path))
+            (!path.contains("absent"))
+                .then(|| Theirs { path: Path::new("/home/me").join(path), way: Way::Own })
         })
     }
 
@@ -306,6 +362,46 @@ mod tests {
         ] {
             assert_eq!(person.place(path), Path::new(place), "{path}");
         }
+    }
+
+    #[test]
+    fn a_link_out_of_its_folder_leads_to_what_everyone_may_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path().canonicalize().unwrap();
+        let write = |path: &str, mode: u32| {
+            fs::create_dir_all(home.join(path).parent().unwrap()).unwrap();
+            fs::write(home.join(path), "x").unwrap();
+            fs::set_permissions(home.join(path), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write(".ssh/id", 0o600);
+        write("dotfiles/rules", 0o644);
+        write(".x/own", 0o600);
+        for (link, target) in
+            [("key", "../.ssh/id"), ("rules", "../dotfiles/rules"), ("same", "own"), ("gone", "nowhere")]
+        {
+            symlink(target, home.join(".x").join(link)).unwrap();
+        }
+        symlink(".ssh/id", home.join(".x.json")).unwrap();
+        symlink("../dotfiles", home.join(".x/folder")).unwrap();
+        let person = Person { home: home.clone(), moved: BTreeMap::new() };
+        let way = |path: &str| person.find(path).map(|theirs| theirs.way);
+        assert_eq!((way(".x/own"), way(".x/same")), (Some(Way::Own), Some(Way::Own)));
+        assert_eq!((way(".x/rules"), way(".x/key")), (Some(Way::Public), Some(Way::Withheld)));
+        assert_eq!((way(".x.json"), way(".x/gone")), (Some(Way::Withheld), None));
+        assert_eq!(way(".x/folder"), Some(Way::Public));
+        fs::set_permissions(home.join("dotfiles"), fs::Permissions::from_mode(0o700)).unwrap();
+        assert_eq!(way(".x/folder"), Some(Way::Withheld));
+        // Without a home folder there is nothing, the current folder least of all.
+        let nobody = Person::default();
+        assert_eq!(nobody.find("Cargo.toml"), None);
+    }
+
+    #[test]
+    fn what_is_withheld_is_said() {
+        let plan = plan(&[file(".far")], &Settings::new(), AgentConfig::Copy, true, |path| {
+            Some(Theirs { path: path.into(), way: Way::Withheld })
+        });
+        assert!(plan.files.is_empty() && plan.notes[0].ends_with(": ~/.far"), "{:?}", plan.notes);
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Scene {
     fn carried(&self, path: &str) -> Carried {
         let source = self.path("person").join(path);
         let source = source.exists().then_some(source);
-        Carried { source, at: path.to_owned(), only: Vec::new(), set: None }
+        Carried { source, at: path.to_owned(), only: Vec::new(), set: None, public: false }
     }
 
     fn carry(&self, files: Vec<Carried>) -> Result<Notes, AgentError> {
@@ -138,6 +138,19 @@ fn links_of_the_persons_are_followed_inside_the_folder_only() {
     {
         assert!(notes.iter().any(|note| note.contains(name) && note.contains(why)), "{name}: {notes:?}");
     }
+}
+
+#[test]
+fn of_a_folder_that_lies_elsewhere_only_what_everyone_may_read_is_copied() {
+    let scene = Scene::new();
+    for (path, mode) in [("open", 0o644), ("private", 0o600), ("closed/open", 0o644)] {
+        scene.write(&format!("person/.x/{path}"), "1");
+        fs::set_permissions(scene.path("person/.x").join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    fs::set_permissions(scene.path("person/.x/closed"), fs::Permissions::from_mode(0o700)).unwrap();
+    let notes = scene.carry(vec![Carried { public: true, ..scene.carried(".x") }]).unwrap();
+    assert_eq!(scene.inside(), pairs(&[(".x/open", "1")]));
+    assert_eq!(notes.len(), 2, "{notes:?}");
 }
 
 #[test]
