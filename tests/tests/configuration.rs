@@ -318,15 +318,24 @@ fn whatever_is_not_a_file_is_not_read() -> anyhow::Result<()> {
 /// A path is agreed to as it is. The agent can turn a folder of the project into a link to anywhere.
 #[test]
 fn a_path_that_leads_elsewhere_is_another_question() -> anyhow::Result<()> {
-    let scene = Scene::with(Who::Ordinary, "command = \"cat\"\nmounts = [\"./data:/opt/data\"]")?;
-    let private = scene.home.project("home/private")?;
-    scene.home.project("project/data")?;
-    scene.run("config trust project")?.success()?;
-    scene.start()?.success()?;
-    fs::remove_dir(scene.project.join("data"))?;
-    symlink(&private, scene.project.join("data"))?;
-    let output = scene.run("start --name next project")?.exits(3)?;
-    output.complains(&format!("which is {}", private.display()))?;
+    for who in Home::everyone() {
+        let text = "command = \"cat\"\nmounts = [\"./data:/opt/data\"]\nenv-files = \"words\"";
+        let scene = Scene::with(*who, text)?;
+        let private = scene.home.project("home/private")?;
+        scene.home.project("project/data")?;
+        scene.home.file("project/words", b"WORD=one\n")?;
+        scene.run("config trust project")?.success()?;
+        scene.start()?.success()?;
+        ensure!(scene.exec("echo $WORD")? == "one");
+        scene.run("stop --force web")?.success()?;
+        let data = scene.project.join("data");
+        fs::remove_dir(&data)?;
+        symlink(&private, &data)?;
+        let leads = format!("which is {}", private.display());
+        scene.run("start --name next project")?.exits(3)?.complains(&leads)?;
+        // What was made before it was a link does not follow it either.
+        scene.run("start web")?.exits(3)?.complains("a symbolic link in it leads to")?;
+    }
     Ok(())
 }
 
