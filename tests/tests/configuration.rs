@@ -381,3 +381,64 @@ fn an_explicit_command_beats_configured_agents() -> anyhow::Result<()> {
     scene.run("start --name next project")?.exits(64)?.complains("there is no command for the agent")?;
     Ok(())
 }
+
+/// Keys that were typed ahead are no answer to a question that nobody had seen.
+#[test]
+fn what_was_typed_before_the_question_is_no_answer() -> anyhow::Result<()> {
+    let scene = Scene::with(Who::Ordinary, "command = \"cat\"\n[variables]\nWORD = \"a\"")?;
+    // The shell takes the first line, and leaves the second to whoever comes next.
+    let script = "read go; exec \"$0\" start --name web project";
+    let shim = agent_tests::agent_shim();
+    let command = scene.home.command("sh", ["-c".as_ref(), script.as_ref(), shim.as_os_str()]);
+    let mut terminal = Pty::spawn(&command)?;
+    terminal.type_in("go\ry\r")?;
+    terminal.wait_for("[y/N]")?;
+    terminal.type_in("n\r")?;
+    ensure!(terminal.ended()? == 5, "{}", terminal.shown());
+    scene.no_sandbox()
+}
+
+#[test]
+fn programs_are_told_all_of_it() -> anyhow::Result<()> {
+    let scene = Scene::with(Who::Ordinary, "nested = true\n[secrets]\nkey = \"/etc/hostname\"")?;
+    let json = |line: &str| scene.run(line)?.success()?.json();
+    let file = scene.project.join("agent-shim.toml");
+    ensure!(json("config path --json project")?["project"] == file.to_str().context("text")?);
+    let shown = json("config show --json project")?;
+    let asks = shown["needs_consent"].as_array().context("asks")?;
+    ensure!(asks.len() == 2 && asks[1]["key"] == "secrets" && asks[1]["origin"]["line"] == 3, "{shown}");
+    let may = json("config trust --json project/agent-shim.toml")?;
+    ensure!(
+        may["may"].as_array().is_some_and(|may| may.len() == 2)
+            && may["sha256"] == shown["files"]["project"]["sha256"]
+    );
+    ensure!(json("config show --json project")?["needs_consent"].as_array().is_some_and(Vec::is_empty));
+    ensure!(json("config untrust --json project")?["had_consent"] == true);
+    ensure!(json("config untrust --json project")?["had_consent"] == false);
+    // What a dry run would agree to, it does not.
+    scene.run("config trust -n project")?.success()?;
+    scene.run("start --name web project -- cat")?.exits(3)?;
+    fs::remove_file(file)?;
+    scene.run("config trust project")?.exits(1)?.complains("there is no agent-shim.toml")?;
+    Ok(())
+}
+
+#[test]
+fn without_nix_the_hosts_tools_are_used_and_that_is_said() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    let programs = scene.home.project("programs")?;
+    for name in ["bwrap", "setpriv"] {
+        let path = ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| Path::new(folder).join(name));
+        symlink(path.iter().find(|path| path.exists()).context("a program")?, programs.join(name))?;
+    }
+    let start = |said: &str| {
+        let mut shim = scene.home.shim("start --name web project -- cat".split(' '));
+        shim.env("PATH", &programs).env("AGENT_SHIM_ENV", said);
+        finish(shim, b"")
+    };
+    start("")?.success()?.complains("using the host's tools: Nix is not installed")?;
+    ensure!(scene.record()?["environment"] == "host");
+    scene.run("destroy --force web")?;
+    ensure!(start("host")?.success()?.errors().is_empty(), "who says so needs not be told");
+    Ok(())
+}
