@@ -13,6 +13,7 @@ mod documented;
 /// What is wrong, with the place.
 pub mod error;
 mod file;
+mod kinds;
 /// Finding and reading the layers.
 pub mod load;
 /// How layers become one.
