@@ -183,7 +183,7 @@ fn find(ctx: &Context, what: &str) -> Result<EnvId, CliError> {
     if let Ok(name) = what.parse::<Name>()
         && let Ok(sandbox) = Sandbox::find(&ctx.data, &name)
     {
-        return view::environment_of(&sandbox.record()?).ok_or_else(|| {
+        return sandbox.record()?.environment.id().cloned().ok_or_else(|| {
             CliError::new(
                 Kind::WrongState,
                 format!("sandbox `{name}` uses the host's tools and no environment of Nix"),

@@ -8,12 +8,12 @@ use super::{env_args::EnvArgs, error::CliError};
 use crate::{
     config::{
         origin::{Origin, Sourced},
-        settings::{EnvKind, LimitSettings, MountSetting, NixSettings, Settings, Variable},
+        settings::{LimitSettings, MountSetting, NixSettings, Settings, Variable},
         values::{self, MountValue},
     },
     sandbox::{
         name::Name,
-        record::{AgentConfig, Isolation, Store, Workspace},
+        record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
     },
 };
 

@@ -27,6 +27,7 @@ mod run;
 mod start;
 mod status;
 mod stop;
+mod tools;
 
 use std::{ffi::OsString, process::ExitCode};
 

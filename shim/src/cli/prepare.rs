@@ -15,22 +15,19 @@ use super::{
     launch_args::LaunchArgs,
     output::{clean, tell},
     resolve::{self, Place},
+    tools,
 };
 use crate::{
     agents::start::{Start, Surroundings},
-    config::{
-        load::Sources,
-        settings::{EnvKind, Settings},
-    },
-    env::{self, host},
-    isolation::Network,
+    config::{load::Sources, settings::Settings},
     sandbox::{
         LOCK_PATIENCE, Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
-        record::{Environment, Record},
+        record::Record,
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
+        tools::{Need, find as find_tools},
     },
 };
 
@@ -99,12 +96,12 @@ impl LaunchArgs {
         let mut record = before.clone();
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
         let settings = self.flags_alone()?;
-        if let Some(env) = &settings.env {
-            record.environment = environment(env.value)?;
-        }
         self.describe(&settings, &mut record, stay)?;
+        record.environment = tools::of_existing(&settings, &before.environment, record.agent.as_ref())?;
+        let _held = tools::ensure(ctx, &record.environment)?;
         let home = sandbox.folder().join("home");
-        let agent = AgentStart::find_out(&settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
+        let agent =
+            AgentStart::find_out(ctx, &settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
         if ctx.global.dry_run {
             return Ok(Ready { sandbox, record, is_new: false, agent, lock });
         }
@@ -125,7 +122,7 @@ impl LaunchArgs {
         stay: Stay,
     ) -> Result<Ready, CliError> {
         let settings = self.all_settings(ctx, project)?;
-        let env = kind_of_environment(&settings);
+        let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);
         if settings.agent.is_none() && settings.command.is_none() {
             return Err(CliError::new(Kind::Usage, "there is no command for the agent").hint(
@@ -140,8 +137,9 @@ impl LaunchArgs {
         // Everything that can be wrong with what was said is found before anything is made.
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
-        record.environment = environment(env)?;
-        let agent = AgentStart::find_out(&settings, &mut record, None)?;
+        record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
+        let _held = tools::ensure(ctx, &record.environment)?;
+        let agent = AgentStart::find_out(ctx, &settings, &mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
@@ -196,30 +194,10 @@ impl LaunchArgs {
     }
 }
 
-/// From Nix if that is installed, where nobody said otherwise.
-fn kind_of_environment(settings: &Settings) -> EnvKind {
-    match &settings.env {
-        Some(env) => env.value,
-        // Whoever names packages for this very sandbox wants them, and is told what is missing.
-        None if settings.nix.is_asked_for() || env::nix_is_here() => EnvKind::Nix,
-        None => {
-            tell("using the host's tools: Nix is not installed (`--env host` says so without asking)");
-            EnvKind::Host
-        }
-    }
-}
-
-/// Where the tools come from.
-fn environment(kind: EnvKind) -> Result<Environment, CliError> {
-    match kind {
-        EnvKind::Host => Ok(Environment::Host),
-        EnvKind::Nix => Err(CliError::new(Kind::Failed, "environments of Nix cannot be built yet")),
-    }
-}
-
 impl AgentStart {
     /// Finds out how the agent is started, and writes it into the record. `used_home` is a home that is kept.
     fn find_out(
+        ctx: &Context,
         settings: &Settings,
         record: &mut Record,
         used_home: Option<&Path>,
@@ -230,11 +208,8 @@ impl AgentStart {
             (settings.agents.keys().collect(), settings.providers.keys().collect());
         let start = Start::find_out(&agent, record, used_home, &here)
             .map_err(|error| error.among(&agents, &providers))?;
-        let network = if record.network { Network::Host } else { Network::None };
-        let tools = match record.environment {
-            Environment::Host => host::environment(Path::new("/"), network),
-        };
-        // Where that cannot be told, the launch itself says why.
+        // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
+        let tools = find_tools(&ctx.data, record, Need::Built);
         let absent = tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &here));
         if let Some(absent) = absent {
             // A step may be what installs it.
@@ -255,7 +230,7 @@ impl Ready {
     /// The occasion, with the agent's keys.
     fn with_keys(&self, occasion: &Occasion) -> Occasion {
         let keys = self.agent.as_ref().map(|agent| agent.start.private().clone());
-        Occasion { size: occasion.size, private: keys.unwrap_or_else(|| occasion.private.clone()) }
+        Occasion { private: keys.unwrap_or_else(|| occasion.private.clone()), ..*occasion }
     }
 
     /// Makes the agent's files in an empty home.

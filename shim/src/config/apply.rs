@@ -6,12 +6,12 @@ use super::{
     error::ConfigError,
     file,
     origin::{Origin, Sourced},
-    settings::{EnvKind, MountSetting, Settings, Variable},
+    settings::{MountSetting, Settings, Variable},
     units, values,
 };
 use crate::{
     env::catalog::DEFAULT_PRESET,
-    sandbox::record::{AgentRecord, MountRecord, Record, SecretRecord},
+    sandbox::record::{AgentRecord, EnvKind, MountRecord, Record, SecretRecord},
 };
 
 impl Settings {

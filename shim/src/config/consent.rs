@@ -15,11 +15,11 @@ use super::{
     error::ConfigError,
     load::ProjectFile,
     origin::{Origin, Sourced},
-    settings::{EnvKind, LimitSettings, NixSettings, Settings, Variable},
+    settings::{LimitSettings, NixSettings, Settings, Variable},
 };
 use crate::{
     env::pin::Nixpkgs,
-    sandbox::record::{AgentConfig, Isolation, Store, Workspace},
+    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
 };
 
 /// What a person is asked to agree to.

@@ -4,13 +4,12 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use agent_protocol::spec::{RestartPolicy, Service, Step};
-use serde::{Deserialize, Serialize};
 
 use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
-    sandbox::record::{AgentConfig, Isolation, Store, Workspace},
+    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
 };
 
 /// What one layer says, or all of them together. What is absent was not said.
@@ -88,16 +87,6 @@ pub struct LimitSettings {
     pub cpus: Option<Sourced<u32>>,
     /// Processes and threads.
     pub pids: Option<Sourced<u64>>,
-}
-
-/// Where a sandbox's tools come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum EnvKind {
-    /// The host's /usr, read-only
-    Host,
-    /// Packages that Nix provides
-    Nix,
 }
 
 /// A file or folder of the host that is to be mounted.

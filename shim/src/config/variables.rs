@@ -62,10 +62,7 @@ fn unknown(name: &str) -> ConfigError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{
-        origin::Origin,
-        settings::{EnvKind, Variable},
-    };
+    use crate::config::{origin::Origin, settings::Variable};
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
         let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
@@ -91,7 +88,10 @@ mod tests {
         ])
         .unwrap();
         let env = settings.env.unwrap();
-        assert_eq!((env.value, env.origin), (EnvKind::Host, Origin::Variable("AGENT_SHIM_ENV".to_owned())));
+        assert_eq!(
+            (env.value, env.origin),
+            (crate::sandbox::record::EnvKind::Host, Origin::Variable("AGENT_SHIM_ENV".to_owned()))
+        );
         assert!(!settings.network.unwrap().value);
         assert_eq!((settings.nix.sets.len(), settings.nix.packages.len()), (1, 2));
         assert_eq!(settings.limits.memory.unwrap().value, 2 << 30);

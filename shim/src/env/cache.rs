@@ -67,6 +67,12 @@ impl Built {
         self
     }
 
+    /// Stands for one that is not there, where a launch is only shown.
+    pub(crate) fn unbuilt(id: EnvId, store_dir: &Path) -> Self {
+        let store_path = store_dir.join(format!("{}-not-built-yet", "0".repeat(32)));
+        Self { id, store_path, store_dir: store_dir.to_owned(), closure: Vec::new(), lease: None }
+    }
+
     /// An environment that nobody holds, for tests of what is made of one.
     #[cfg(test)]
     pub(crate) fn at(id: EnvId, store_path: PathBuf, closure: Vec<PathBuf>) -> Self {

@@ -3,20 +3,16 @@
 use std::path::Path;
 
 use super::{Built, Environment, expression::BASE, system};
-use crate::isolation::plan::{Access, HOME, Mount, Network, Origin, USER};
+use crate::{
+    isolation::{
+        Closure, IsolationError,
+        plan::{HOME, Mount, Network, StoreView, USER},
+    },
+    sandbox::record::Store,
+};
 
 /// Where the environment is inside.
 pub const ENV: &str = "/env";
-
-/// What of the store is seen inside.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StoreView {
-    /// All of it.
-    #[default]
-    Whole,
-    /// What the environment consists of, and no more.
-    Closure,
-}
 
 /// Names that programs look for, wherever they come from, and what stands behind them in the environment's base.
 const LINKS: [(&str, &str); 6] = [
@@ -34,10 +30,15 @@ const LINKS: [(&str, &str); 6] = [
 const ARCHIVE: &str = "lib/locale/locale-archive";
 
 /// Describes the tools of a built environment. `root` is the host's `/` outside of tests.
-pub fn environment(built: &Built, root: &Path, network: Network, view: StoreView) -> Environment {
+pub fn environment(
+    built: &Built,
+    root: &Path,
+    network: Network,
+    store: Store,
+) -> Result<Environment, IsolationError> {
     let base = |name: &str| format!("{ENV}/{BASE}/{name}");
     let zone = system::zone(root);
-    let mut mounts = store(built, view);
+    let mut mounts = vec![store_mount(built, store)?];
     mounts.push(Mount::symlink(built.store_path.to_string_lossy(), ENV));
     mounts.extend(LINKS.iter().map(|(at, name)| Mount::symlink(base(name), *at)));
     if let Some(zone) = &zone {
@@ -69,21 +70,17 @@ pub fn environment(built: &Built, root: &Path, network: Network, view: StoreView
     if let Some(zone) = zone {
         variables.push(("TZ".to_owned(), zone));
     }
-    Environment { mounts, variables }
+    Ok(Environment { mounts, variables })
 }
 
 /// The store at its own path, where everything in it expects it.
-fn store(built: &Built, view: StoreView) -> Vec<Mount> {
-    let read_only = |path: &Path| Mount::Bind {
-        source: path.to_owned(),
-        at: path.to_string_lossy().into_owned(),
-        access: Access::ReadOnly,
-        origin: Origin::System,
+fn store_mount(built: &Built, store: Store) -> Result<Mount, IsolationError> {
+    let view = match store {
+        Store::Whole => StoreView::Whole,
+        Store::Closure => StoreView::Closure(Closure::new(&built.store_dir, built.closure.iter().cloned())?),
     };
-    match view {
-        StoreView::Whole => vec![read_only(&built.store_dir)],
-        StoreView::Closure => built.closure.iter().map(|path| read_only(path)).collect(),
-    }
+    let at = built.store_dir.to_string_lossy().into_owned();
+    Ok(Mount::Store { source: built.store_dir.clone(), at, view })
 }
 
 #[cfg(test)]
@@ -114,7 +111,7 @@ mod tests {
     fn a_sandbox_sees_the_store_and_names_into_it() {
         let host = host();
         let environment =
-            environment(&built(Path::new("/nix/store")), host.path(), Network::None, StoreView::Whole);
+            environment(&built(Path::new("/nix/store")), host.path(), Network::None, Store::Whole).unwrap();
         let expected = [
             "/nix/store",
             "/env",
@@ -145,7 +142,7 @@ mod tests {
     fn names_are_resolved_only_where_there_is_a_network() {
         let host = host();
         let built = built(Path::new("/nix/store"));
-        let with = environment(&built, host.path(), Network::Host, StoreView::Whole);
+        let with = environment(&built, host.path(), Network::Host, Store::Whole).unwrap();
         assert!(places(&with).contains(&"/etc/resolv.conf"));
     }
 
@@ -155,10 +152,10 @@ mod tests {
         let built = built(store.path());
         fs::create_dir_all(built.store_path.join("lib/locale")).unwrap();
         fs::write(built.store_path.join("lib/locale/locale-archive"), "").unwrap();
-        let environment = environment(&built, host.path(), Network::None, StoreView::Closure);
-        let expected: Vec<String> =
-            built.closure.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-        assert_eq!(places(&environment)[..2], expected);
+        let environment = environment(&built, host.path(), Network::None, Store::Closure).unwrap();
+        let view = StoreView::Closure(Closure::new(store.path(), built.closure.clone()).unwrap());
+        let at = store.path().to_string_lossy().into_owned();
+        assert_eq!(environment.mounts[0], Mount::Store { source: store.path().to_owned(), at, view });
         assert!(
             environment
                 .variables

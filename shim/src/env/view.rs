@@ -9,7 +9,7 @@ use super::{
     error::EnvError,
     spec::EnvId,
 };
-use crate::sandbox::{Sandbox, StateError, name::Name, paths::DataDir, record::Record};
+use crate::sandbox::{Sandbox, StateError, name::Name, paths::DataDir};
 
 /// One environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,8 +68,8 @@ impl Users {
         for sandbox in Sandbox::all(data)? {
             match sandbox.record() {
                 Ok(record) => {
-                    if let Some(id) = environment_of(&record) {
-                        users.known.entry(id).or_default().push(sandbox.name().clone());
+                    if let Some(id) = record.environment.id() {
+                        users.known.entry(id.clone()).or_default().push(sandbox.name().clone());
                     }
                 }
                 // It was never made, or is removed just now.
@@ -84,12 +84,6 @@ impl Users {
     pub fn of(&self, id: &EnvId) -> &[Name] {
         self.known.get(id).map_or(&[], Vec::as_slice)
     }
-}
-
-/// The environment that a sandbox was made with, where it is one of Nix: `{"nix": {"id": ...}}` in its record.
-pub fn environment_of(record: &Record) -> Option<EnvId> {
-    let record = serde_json::to_value(record).ok()?;
-    record.get("environment")?.get("nix")?.get("id")?.as_str()?.parse().ok()
 }
 
 /// Every environment, sorted.

@@ -6,7 +6,6 @@ use std::{
     io,
     io::{Seek, Write},
     os::fd::OwnedFd,
-    path::Path,
 };
 
 use agent_protocol::spec::InitSpec;
@@ -15,12 +14,13 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::{
     Sandbox, init_binary,
     paths::DataDir,
-    record::{Environment, Isolation, Record},
+    record::{Isolation, Record},
     spec::{self, CONTROL_FD},
     start::{Cause, Failure, Occasion},
+    tools,
 };
 use crate::{
-    env::host,
+    env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
         UserMount, bwrap::Bubblewrap,
@@ -52,6 +52,10 @@ pub(crate) enum PrepareError {
     Isolation(#[from] IsolationError),
     #[error("the agent cannot be described to init: {0}")]
     Spec(String),
+    #[error("its environment {0} is not there any more")]
+    NotBuilt(EnvId),
+    #[error(transparent)]
+    Nix(#[from] EnvError),
     #[error("looking at the sandbox's folder")]
     Folder(#[source] io::Error),
     #[error("finding an id for the sandbox")]
@@ -80,10 +84,7 @@ pub(crate) fn prepare(
     occasion: &Occasion,
 ) -> Result<Prepared, PrepareError> {
     let layer = layer_for(record)?;
-    let network = if record.network { Network::Host } else { Network::None };
-    let environment = match record.environment {
-        Environment::Host => host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?,
-    };
+    let environment = tools::find(data, record, occasion.need)?;
     let variables = environment.variables.clone();
     let of_agent = record.agent.iter().flat_map(|agent| &agent.mounts);
     let request = Request {
@@ -99,8 +100,8 @@ pub(crate) fn prepare(
             .map(|secret| Secret { name: secret.name.clone(), source: secret.file.clone() })
             .collect(),
         hidden: vec![data.path().to_owned()],
-        network,
-        nested_namespaces: false,
+        network: if record.network { Network::Host } else { Network::None },
+        nested_namespaces: record.nested,
         limits: record.limits,
         init: init_binary::find().map_err(PrepareError::NoInit)?,
         init_args: vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
@@ -133,6 +134,10 @@ impl PrepareError {
             Self::Isolation(error) => of_isolation(error),
             Self::NoInit(_) => failure(Cause::Requirement, Some(Requirement::AgentInitMissing.hint())),
             Self::Spec(_) => failure(Cause::Request, None),
+            Self::NotBuilt(_) => {
+                failure(Cause::Other, Some("start it again, and it is built again".to_owned()))
+            }
+            Self::Nix(error) => failure(Cause::Other, error.hint()),
             Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }
     }

@@ -33,6 +33,8 @@ pub mod start;
 pub mod stop;
 #[cfg(test)]
 pub(crate) mod testing;
+/// Where the tools of a sandbox are.
+pub(crate) mod tools;
 mod unit_log;
 /// What people and programs are told about a sandbox.
 pub mod view;

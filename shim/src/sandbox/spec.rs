@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agent_protocol::spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal};
+use agent_protocol::spec::{
+    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal,
+};
 
 use super::{record::Record, start::Occasion};
 use crate::isolation::plan::WORKSPACE;
@@ -43,6 +45,7 @@ pub(crate) fn spec_for(
             terminal: Some(terminal),
             ..Agent::default()
         }),
+        hardening: Hardening { nested_user_namespaces: record.nested, ..Hardening::default() },
         on_agent_exit: record.on_agent_exit,
         steps: record.steps.clone(),
         services: record.services.clone(),
@@ -113,7 +116,7 @@ mod tests {
         let spec = spec_for(
             &record,
             &variables(),
-            &Occasion { size: Some(TerminalSize { columns: 0, rows: 50 }), private },
+            &Occasion { size: Some(TerminalSize { columns: 0, rows: 50 }), private, ..Occasion::default() },
             Some("linux"),
             Some(99),
         );

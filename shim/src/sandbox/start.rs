@@ -32,6 +32,7 @@ use super::{
     private::PrivateVariables,
     record::Record,
     stop,
+    tools::Need,
 };
 
 /// How long the monitor of the start before may take to write down how that ended.
@@ -111,6 +112,8 @@ pub struct Occasion {
     pub size: Option<TerminalSize>,
     /// Variables that only the agent gets.
     pub private: PrivateVariables,
+    /// Whether its environment has to be there.
+    pub need: Need,
 }
 
 /// A start that the monitor is carrying out.
@@ -166,7 +169,7 @@ pub fn show(
     occasion: &Occasion,
     json: bool,
 ) -> Result<String, Failure> {
-    let occasion = Occasion { private: occasion.private.hidden(), ..*occasion };
+    let occasion = Occasion { private: occasion.private.hidden(), need: Need::Shown, ..*occasion };
     let prepared = launch::prepare(data, sandbox, record, &occasion).map_err(|error| error.to_failure())?;
     if !json {
         return Ok(prepared.layer.to_shell(&prepared.plan));
