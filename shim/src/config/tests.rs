@@ -10,12 +10,12 @@ use super::{
     origin::Origin,
     read,
     schema::{self, KEYS, Key, Kind, Merge},
-    settings::{EnvKind, Settings},
+    settings::Settings,
     show::{self, Shown},
     testing::{project, user},
     variables,
 };
-use crate::sandbox::record::{AgentConfig, Isolation, Store, Workspace};
+use crate::sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
 const VALUES: [(&str, &str, &str); 30] = [
