@@ -206,3 +206,27 @@ fn without_nix_the_hosts_tools_are_used_and_that_is_said() -> anyhow::Result<()>
     ensure!(start("host")?.success()?.errors().is_empty(), "who says so needs not be told");
     Ok(())
 }
+
+/// What is built beforehand must be what a sandbox will want.
+#[test]
+fn an_environment_built_by_itself_heeds_the_persons_own_file() -> anyhow::Result<()> {
+    let scene = Scene::with(Who::Ordinary, "[nix]\nsets = [\"rust\"]")?;
+    scene.persons("[nix]\npreset = \"codex\"\npackages = [\"jq\"]")?;
+    let mut shim = scene.home.shim("env build -n --json --nix-sets go".split(' '));
+    shim.current_dir(&scene.project);
+    let spec = &finish(shim, b"")?.success()?.json()?["spec"];
+    ensure!(spec["preset"] == "codex" && spec["sets"] == serde_json::json!(["go"]), "{spec}");
+    ensure!(spec["packages"] == serde_json::json!(["jq"]), "{spec}");
+    // These and no others, whatever is configured.
+    let exact = scene.run("env build -n --json -I nix:packages=fd")?.success()?.json()?;
+    ensure!(
+        exact["spec"]["packages"] == serde_json::json!(["fd"]) && exact["spec"]["preset"].is_null(),
+        "{exact}"
+    );
+    scene
+        .with_variable("AGENT_SHIM_NIX_PRESENT", "x", "env build -n")?
+        .exits(64)?
+        .complains("AGENT_SHIM_NIX_PRESET")?;
+    scene.with_variable("AGENT_SHIM_NIX_PRESENT", "x", "env list")?.success()?;
+    Ok(())
+}
