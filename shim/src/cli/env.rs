@@ -11,6 +11,7 @@ use super::{
     output::{clean, print_json, print_line, print_table, tell},
 };
 use crate::{
+    config::{load::Sources, settings::Settings},
     env::{
         self, EnvError,
         choice::EnvDefaults,
@@ -40,7 +41,8 @@ pub(crate) struct EnvCommandArgs {
 enum EnvCommand {
     /// Build an environment, unless it is there
     ///
-    /// Prints its id and its store path.
+    /// Prints its id and its store path. Your own configuration and variables say what the flags do not; a project's file is
+    /// not read.
     Build(BuildArgs),
     /// List all environments
     List,
@@ -86,8 +88,11 @@ pub(crate) fn run(ctx: &Context, args: &EnvCommandArgs) -> Result<ExitCode, CliE
 }
 
 fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
-    let choice = args.env.choice(&Context::current_folder()?)?;
-    let spec = choice.to_spec(&EnvDefaults::default())?;
+    let current = Context::current_folder()?;
+    let flags = Settings { nix: args.env.settings(&current)?, ..Settings::default() };
+    // What a person says for everything they do holds here too, or `run` would want another environment.
+    let layers = Sources::from_environment(current).load(None)?;
+    let spec = layers.with(flags).nix.choice().to_spec(&EnvDefaults::default())?;
     if ctx.global.dry_run {
         let canonical = spec.canonical()?;
         let (id, text) = (canonical.id(), expression(&canonical));

@@ -148,6 +148,12 @@ fn parse_one<A: Args + FromArgMatches>(
     Ok((global, A::from_arg_matches_mut(&mut matches)?))
 }
 
+/// `start`, for a look at its flags.
+#[cfg(test)]
+pub(crate) fn launch_command() -> clap::Command {
+    start::StartArgs::augment_args(clap::Command::new("start"))
+}
+
 fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Run(args) => run::run(ctx, &args),

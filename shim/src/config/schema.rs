@@ -103,7 +103,7 @@ pub const KEYS: &[Key] = &[
         "Share the host's network. `false`: none but a loopback device of its own."),
     key("nested", Switch, "false", "--nested", (Narrowing, Replaces),
         "Programs inside may make user namespaces, as agents that sandbox their own tools must."),
-    key("store", Choice(&["whole", "closure"]), "whole", "--store", (Narrowing, Replaces),
+    key("store", Choice(&["whole", "closure"]), "closure", "--store", (Narrowing, Replaces),
         "What it sees of the Nix store."),
     key("restart", Choice(&["always", "on-failure", "never"]), "never for `run`, on-failure for `start`", "--restart", (Free, Replaces),
         "When the agent is started again after it ended."),
