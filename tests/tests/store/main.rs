@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use agent_tests::{Home, Output, Store, View, Who};
+use agent_tests::{Home, Init, Output, Store, View, Who};
 use anyhow::ensure;
+use serde_json::json;
 
 const PROGRAMS: &str = include_str!("programs.py");
 
@@ -105,9 +106,22 @@ fn nested_sandboxes_work_with_a_tree() {
     });
 }
 
-/// Init opens each path, so one that went after the shim had looked is refused there.
+/// One that went after the shim had looked.
 #[test]
-fn a_package_that_is_gone_keeps_nothing_from_being_said() {
+fn init_names_an_entry_that_is_missing_and_starts_nothing() -> anyhow::Result<()> {
+    let mut init = Init::start_alone(json!({
+        "agent": { "argv": ["touch", "/tmp/work/ran"] },
+        "readable": { "folder": "/usr/share", "entries": ["gone"] },
+    }))?;
+    ensure!(init.ended()? == 125);
+    let (_, errors) = init.printed();
+    ensure!(errors.contains("allowing /usr/share/gone: No such file or directory"), "{errors}");
+    ensure!(!init.work().join("ran").exists());
+    Ok(())
+}
+
+#[test]
+fn a_package_that_is_gone_is_named_before_anything_starts() {
     each_person(|who| {
         let store = filled(who)?;
         store.choose(&["aaa-tool".to_owned(), "ggg-gone".to_owned()])?;

@@ -24,13 +24,10 @@ pub(super) fn explain(
 ) -> IsolationError {
     let Some(said) = last_words(printed, "bwrap: ") else {
         // Init refuses to run in a sandbox that it cannot close, or whose store lacks a path.
-        return match last_words(printed, "agent-init: error: ") {
-            Some(said) => IsolationError::Failed { program: "agent-init", said },
-            None => {
-                let said = "it exited without saying why".to_owned();
-                IsolationError::Failed { program: "bwrap", said }
-            }
-        };
+        let init = last_words(printed, "agent-init: error: ");
+        let silent = ("bwrap", "it exited without saying why".to_owned());
+        let (program, said) = init.map_or(silent, |said| ("agent-init", said));
+        return IsolationError::Failed { program, said };
     };
     if said.contains("Unknown option") {
         let found = version().unwrap_or_else(|| "of an unknown version".to_owned());
