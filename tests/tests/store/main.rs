@@ -1,8 +1,8 @@
 //! What goes on working in a sandbox that shows only a part of a store, and what can be learned of the rest.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use agent_tests::{Home, Init, Output, Store, View, Who};
+use agent_tests::{Home, Init, Output, Store, View, Who, finish, until};
 use anyhow::ensure;
 use serde_json::json;
 
@@ -87,6 +87,40 @@ fn what_can_be_learned_of_the_rest() {
             expect(&CONTENT, content)?;
             expect(&OUTSIDE, outside)?;
             expect(&["watch the store"], "works")?;
+        }
+        Ok(())
+    });
+}
+
+/// Events are told by folder: a watch on the host's store hears of the host, one on a tree of our own does not.
+#[test]
+fn a_watch_on_the_store_hears_of_the_host() {
+    const WATCH: &str = r#"
+import ctypes, os, select, sys
+libc = ctypes.CDLL(None)
+watch = libc.inotify_init1(0)
+assert libc.inotify_add_watch(watch, sys.argv[1].encode(), 0x20) > 0
+open("/workspace/watching", "w").close()
+heard = select.select([watch], [], [], 2)[0]
+print(os.read(watch, 4096)[16:].rstrip(b"\0").decode() if heard else "nothing")
+"#;
+    each_person(|who| {
+        for (view, expected) in
+            [(View::Whole, "yyy-file"), (View::ByInit, "yyy-file"), (View::Nested, "nothing")]
+        {
+            let store = filled(who)?;
+            store.add("yyy-file", b"a file of others", 0o444)?;
+            let watching = store.home().path().join("project/watching");
+            let command = store.command(view, &["python3", "-c", WATCH, view.at()]);
+            let heard = std::thread::spawn(|| finish(command, b""));
+            until("the watch to end", || {
+                if watching.exists() {
+                    fs::read(store.path("yyy-file"))?;
+                }
+                Ok(heard.is_finished().then_some(()))
+            })?;
+            let output = heard.join().map_err(|_| anyhow::anyhow!("the sandbox's thread"))??;
+            ensure!(output.text() == expected, "{view:?}: {output}");
         }
         Ok(())
     });
