@@ -61,6 +61,8 @@ pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     if !plan.namespaces.nested {
         rendered.push(["--disable-userns"]);
     }
+    // Only root of a user namespace, as in a rootless container, would keep any.
+    rendered.push(["--cap-drop", "ALL"]);
     rendered.push(["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
     if plan.namespaces.network == Network::None {
         rendered.push(["--unshare-net"]);
@@ -277,6 +279,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
   --uid 1000 \
   --gid 1000 \
   --disable-userns \
+  --cap-drop ALL \
   --unshare-pid \
   --as-pid-1 \
   --unshare-ipc \
