@@ -4,15 +4,13 @@
 //! Processes inside may signal, trace and reach each other: they share the domain. It is one layer, so that fifteen are
 //! left for programs that confine themselves.
 
-use std::ffi::OsStr;
-use std::fs::File;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use agent_protocol::spec::Readable;
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use super::Policy;
 use crate::sys::{self, LandlockRuleset};
@@ -42,7 +40,7 @@ pub(super) fn confine(policy: &Policy) -> Result<bool> {
         _ => SIGNAL | ABSTRACT_UNIX_SOCKET,
     };
     // Rules for files would forbid mount(2) to everything below, so without need there are none.
-    let files = if policy.readable.is_some() { ALL } else { 0 };
+    let files = if policy.readable.is_empty() { 0 } else { ALL };
     if files | scoped == 0 {
         return Ok(false);
     }
@@ -51,50 +49,47 @@ pub(super) fn confine(policy: &Policy) -> Result<bool> {
         "this kernel cannot keep a part of a folder from being read: it needs Landlock's second version, Linux 5.19"
     );
     let ruleset = LandlockRuleset::new(files, scoped).context("making a Landlock domain")?;
-    if let Some(readable) = &policy.readable {
-        allow_all_but(&ruleset, readable)?;
+    if let [first, ..] = &policy.readable[..] {
+        for path in beside(first).context("listing the way to what can be read")? {
+            allow(&ruleset, &path)?;
+        }
+        for path in &policy.readable {
+            allow(&ruleset, Path::new(path))?;
+        }
     }
     ruleset.enter().context("entering a Landlock domain")?;
     Ok(scoped != 0)
 }
 
-/// Grants everything in the file system except the folder and what leads to it, and of the folder its entries.
+/// Everything in the file system except the folder that this path is in, and what leads there.
 ///
-/// A rule holds for all that is below: so each folder on the way gets none, and everything beside the way gets one.
-fn allow_all_but(ruleset: &LandlockRuleset, readable: &Readable) -> Result<()> {
-    let mut level = Path::new("/").to_owned();
-    for part in Path::new(&readable.folder).components().skip(1) {
-        let entries = std::fs::read_dir(&level).with_context(|| format!("listing {}", level.display()))?;
-        let folder = open_folder(&level)?;
-        for entry in entries {
-            let name = entry.with_context(|| format!("listing {}", level.display()))?.file_name();
-            if name != part.as_os_str() {
-                let allowed = allow(ruleset, &folder, &name);
-                allowed.with_context(|| format!("allowing {}", level.join(&name).display()))?;
+/// A rule holds for all that is below: so each folder on the way gets none, and all that lies beside the way gets one.
+fn beside(path: &str) -> io::Result<Vec<PathBuf>> {
+    let mut beside = Vec::new();
+    let mut way: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
+    while let Some(level) = way.pop() {
+        let Some(next) = way.last() else { break };
+        for entry in fs::read_dir(level)? {
+            let path = entry?.path();
+            if path != **next {
+                beside.push(path);
             }
         }
-        level.push(part);
     }
-    let folder = open_folder(&level)?;
-    for name in &readable.entries {
-        let allowed = allow(ruleset, &folder, OsStr::new(name));
-        allowed.with_context(|| format!("allowing {}", level.join(name).display()))?;
-    }
-    Ok(())
+    Ok(beside)
 }
 
-fn open_folder(path: &Path) -> Result<File> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = open(path, flags, Mode::empty()).with_context(|| format!("opening {}", path.display()))?;
-    Ok(opened.into())
-}
-
-fn allow(ruleset: &LandlockRuleset, folder: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let entry = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
-        // What counts is where it leads, and reading the link itself is free.
-        FileType::Symlink => Ok(()),
-        FileType::Directory => Ok(ruleset.allow_below(entry.as_fd(), ALL)?),
-        _ => Ok(ruleset.allow_below(entry.as_fd(), OF_A_FILE)?),
-    }
+/// Grants the use of a path and all that is below it.
+fn allow(ruleset: &LandlockRuleset, path: &Path) -> Result<()> {
+    let allow = || -> io::Result<()> {
+        let entry = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let granted = match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
+            // What counts is where it leads, and reading the link itself is free.
+            FileType::Symlink => return Ok(()),
+            FileType::Directory => ALL,
+            _ => OF_A_FILE,
+        };
+        Ok(ruleset.allow_below(entry.as_fd(), granted)?)
+    };
+    allow().with_context(|| format!("allowing {}", path.display()))
 }

@@ -145,7 +145,7 @@ fn nested_sandboxes_work_with_a_tree() {
 fn init_names_an_entry_that_is_missing_and_starts_nothing() -> anyhow::Result<()> {
     let mut init = Init::start_alone(json!({
         "agent": { "argv": ["touch", "/tmp/work/ran"] },
-        "readable": { "folder": "/usr/share", "entries": ["gone"] },
+        "readable": ["/usr/share/gone"],
     }))?;
     ensure!(init.ended()? == 125);
     let (_, errors) = init.printed();
