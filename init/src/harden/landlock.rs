@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
@@ -48,48 +48,47 @@ pub(super) fn confine(policy: &Policy) -> Result<bool> {
         files == 0 || abi >= FIRST_ABI_WITH_REFER,
         "this kernel cannot keep a part of a folder from being read: it needs Landlock's second version, Linux 5.19"
     );
-    let ruleset = LandlockRuleset::new(files, scoped).context("making a Landlock domain")?;
-    if let [first, ..] = &policy.readable[..] {
-        for path in beside(first).context("listing the way to what can be read")? {
-            allow(&ruleset, &path)?;
-        }
-        for path in &policy.readable {
-            allow(&ruleset, Path::new(path))?;
-        }
-    }
-    ruleset.enter().context("entering a Landlock domain")?;
+    restrict(files, scoped, &policy.readable).context("entering a Landlock domain")?;
     Ok(scoped != 0)
 }
 
-/// Everything in the file system except the folder that this path is in, and what leads there.
+fn restrict(files: u64, scoped: u64, readable: &[String]) -> io::Result<()> {
+    let ruleset = LandlockRuleset::new(files, scoped)?;
+    if let Some(first) = readable.first() {
+        allow_all_beside(&ruleset, Path::new(first))?;
+    }
+    for path in readable {
+        allow(&ruleset, Path::new(path))?;
+    }
+    Ok(ruleset.enter()?)
+}
+
+/// Grants everything in the file system except the folder that this path is in, and what leads there.
 ///
 /// A rule holds for all that is below: so each folder on the way gets none, and all that lies beside the way gets one.
-fn beside(path: &str) -> io::Result<Vec<PathBuf>> {
-    let mut beside = Vec::new();
-    let mut way: Vec<&Path> = Path::new(path).ancestors().skip(1).collect();
-    while let Some(level) = way.pop() {
-        let Some(next) = way.last() else { break };
+fn allow_all_beside(ruleset: &LandlockRuleset, path: &Path) -> io::Result<()> {
+    for way in path.ancestors().skip(1) {
+        let Some(level) = way.parent() else { break };
         for entry in fs::read_dir(level)? {
-            let path = entry?.path();
-            if path != **next {
-                beside.push(path);
+            let beside = entry?.path();
+            if beside != way {
+                allow(ruleset, &beside)?;
             }
         }
     }
-    Ok(beside)
+    Ok(())
 }
 
 /// Grants the use of a path and all that is below it.
-fn allow(ruleset: &LandlockRuleset, path: &Path) -> Result<()> {
-    let allow = || -> io::Result<()> {
-        let entry = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let granted = match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
-            // What counts is where it leads, and reading the link itself is free.
-            FileType::Symlink => return Ok(()),
-            FileType::Directory => ALL,
-            _ => OF_A_FILE,
-        };
-        Ok(ruleset.allow_below(entry.as_fd(), granted)?)
+fn allow(ruleset: &LandlockRuleset, path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entry = open(path, flags, Mode::empty())
+        .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+    let granted = match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
+        // What counts is where it leads, and reading the link itself is free.
+        FileType::Symlink => return Ok(()),
+        FileType::Directory => ALL,
+        _ => OF_A_FILE,
     };
-    allow().with_context(|| format!("allowing {}", path.display()))
+    Ok(ruleset.allow_below(entry.as_fd(), granted)?)
 }

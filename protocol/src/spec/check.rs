@@ -57,6 +57,10 @@ pub(super) fn validate(spec: &InitSpec) -> Result<(), Vec<Problem>> {
     if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
 }
 
+fn folder_of(path: &str) -> Option<&str> {
+    path.rfind('/').map(|end| &path[..end])
+}
+
 /// Whether it is absolute, and has one way only to be written.
 fn is_plain(path: &str) -> bool {
     let mut parts = path.split('/');
@@ -153,20 +157,15 @@ impl Check {
 
     fn readable(&mut self, paths: &[String], hardening: &Hardening) {
         let at = "readable";
-        self.require(*hardening != Hardening::OFF, at, "is enforced by `hardening`, which is off");
         // What enforces it forbids mount(2), and that is what nested namespaces are for.
-        let nested = hardening.nested_user_namespaces && *hardening != Hardening::OFF;
-        self.require(!nested, at, "cannot be combined with `hardening.nested_user_namespaces`");
+        let alone = !hardening.nested_user_namespaces;
+        self.require(alone, at, "cannot be combined with `hardening.nested_user_namespaces`");
         self.count(at, paths.len(), MAX_READABLE);
-        let folder = paths[0].rsplit_once('/').map(|(folder, _)| folder);
-        let fits = |path: &String| path.len() <= MAX_PATH_BYTES && is_plain(path);
-        let siblings = |path: &String| path.rsplit_once('/').map(|(folder, _)| folder) == folder;
-        if let Some(path) = paths.iter().find(|path| !(fits(path) && siblings(path))) {
-            let what = "is not in the folder of the first, named by an absolute path without `.` and `..`";
-            self.problem(at, format!("`{path}` {what}"));
-        } else if folder == Some("") {
-            self.problem(at, "is in `/`, of which everything can be read");
-        }
+        let folder = paths.first().and_then(|path| folder_of(path)).unwrap_or_default();
+        let in_it = |path: &String| !folder.is_empty() && folder_of(path) == Some(folder);
+        let sound = |path: &String| in_it(path) && is_plain(path) && path.len() <= MAX_PATH_BYTES;
+        let what = "are not absolute paths in one folder other than `/`, without `.` and `..`";
+        self.require(paths.iter().all(sound), at, what);
     }
 
     fn user(&mut self, user: &User) {
