@@ -355,6 +355,19 @@ pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
     }
 }
 
+/// Makes a virtual machine and lets go of it: nothing less tells whether KVM works.
+pub(crate) fn make_virtual_machine(kvm: BorrowedFd<'_>) -> io::Result<()> {
+    const KVM_CREATE_VM: libc::Ioctl = 0xae01;
+    // SAFETY: the argument is the machine's type, a plain number.
+    let machine = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
+    if machine < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    drop(unsafe { OwnedFd::from_raw_fd(machine) });
+    Ok(())
+}
+
 fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
 }

@@ -15,6 +15,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::IsolationError;
 use super::limits::Cgroups;
@@ -23,12 +24,17 @@ use super::process::Process;
 use super::{
     Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, memory, shape, store,
 };
+use crate::requirement::{Answer, Question};
 use crate::sys::{self, Program, SpawnError, Step};
 
+pub(crate) use explain::{explain, switched_off_by};
 pub(super) use stage::maps_to_itself;
 
 /// The first version with `--disable-userns`.
 const OLDEST: &str = "0.8.0";
+
+/// How long bwrap may take to say its version, where a launch failed and that may be why.
+const VERSION_WITHIN: Duration = Duration::from_secs(5);
 
 const CAPABILITIES: Capabilities = Capabilities {
     name: "bwrap",
@@ -59,9 +65,16 @@ impl Bubblewrap {
 
     /// Its version, for `doctor` and for a launch that failed; asking costs a millisecond.
     pub fn version(&self) -> Option<String> {
-        let output = std::process::Command::new(&self.program).arg("--version").output().ok()?;
-        let printed = String::from_utf8(output.stdout).ok()?;
-        printed.trim().strip_prefix("bubblewrap ").map(str::to_owned)
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let question = Question {
+            program: &self.program,
+            args: vec!["--version".into()],
+            variables: vec![(OsStr::new("PATH"), &path)],
+            user: None,
+            patience: VERSION_WITHIN,
+        };
+        let Answer::Ended { stdout, .. } = question.ask() else { return None };
+        stdout.trim().strip_prefix("bubblewrap ").map(str::to_owned)
     }
 }
 
@@ -178,7 +191,7 @@ impl Layer for Bubblewrap {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain::explain(printed, setting, || self.version())
+        explain(printed, setting, || self.version())
     }
 }
 
