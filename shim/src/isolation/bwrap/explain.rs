@@ -7,27 +7,31 @@ const SAID_MAX_CHARS: usize = 400;
 
 /// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
 /// in which AppArmor lets it make one and then denies what it is for.
-const NO_NAMESPACES: [&str; 6] = [
+const NO_NAMESPACES: [&str; 7] = [
     "No permissions to creat",
     "Creating new namespace failed",
     "setting up uid map: ",
     "setting up gid map: ",
     "loopback: Failed RTM_NEWADDR: Operation not permitted",
     "unshare user ns: ",
+    // Engines cover parts of /proc, and the kernel lets nobody mount a new one that shows more.
+    "Can't mount proc on ",
 ];
 
 /// Classifies what was printed. `setting` reads a file below /proc/sys, `version` asks bwrap; both only when needed.
-pub(super) fn explain(
+pub(crate) fn explain(
     printed: &str,
     setting: impl Fn(&str) -> Option<String>,
     version: impl FnOnce() -> Option<String>,
 ) -> IsolationError {
     let Some(said) = last_words(printed, "bwrap: ") else {
         // Init refuses to run in a sandbox that it cannot close, or whose store lacks a path.
-        let init = last_words(printed, "agent-init: error: ");
-        let silent = ("bwrap", "it exited without saying why".to_owned());
-        let (program, said) = init.map_or(silent, |said| ("agent-init", said));
-        return IsolationError::Failed { program, said };
+        return if let Some(said) = last_words(printed, "agent-init: error: ") {
+            IsolationError::Failed { program: "agent-init", said }
+        } else {
+            let said = "it exited without saying why".to_owned();
+            IsolationError::Failed { program: "bwrap", said }
+        };
     };
     if said.contains("Unknown option") {
         let found = version().unwrap_or_else(|| "of an unknown version".to_owned());
@@ -40,7 +44,7 @@ pub(super) fn explain(
 }
 
 /// Looks for the switch of each distribution.
-pub(super) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
+pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
     let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
     if is("kernel/unprivileged_userns_clone", "0") {
         Some(UsernsSwitch::DebianSysctl)
