@@ -77,8 +77,12 @@ fn try_to_leave(mounts: &mut [Mount], facts: Facts) -> Option<Vec<String>> {
     if facts.nested || facts.landlock_abi < FIRST_ABI {
         return None;
     }
-    let index = mounts.iter().position(|mount| {
-        matches!(mount, Mount::Store { at, view: StoreView::Closure(_), .. } if !changes_above(at, mounts))
+    let index = mounts.iter().position(|mount| match mount {
+        // Without any path init would not know that the rest is closed.
+        Mount::Store { at, view: StoreView::Closure(closure), .. } => {
+            !closure.names().is_empty() && !changes_above(at, mounts)
+        }
+        _ => false,
     })?;
     let Mount::Store { at, view, .. } = &mut mounts[index] else { return None };
     let StoreView::Closure(closure) = std::mem::replace(view, StoreView::Whole) else { return None };
@@ -163,6 +167,17 @@ mod tests {
         let mut mounts = mounts("/nix/store");
         assert_eq!(leave_to_init(&mut mounts, ABLE), ["/nix/store/a", "/nix/store/b"]);
         assert!(matches!(&mounts[1], Mount::Store { view: StoreView::Whole, .. }));
+    }
+
+    /// The list that init gets says by being empty that there is nothing to keep.
+    #[test]
+    fn an_empty_closure_never_becomes_the_whole_store() {
+        let mut mounts = mounts("/nix/store");
+        let Mount::Store { view, .. } = &mut mounts[1] else { panic!() };
+        *view = StoreView::Closure(Closure::default());
+        let before = mounts.clone();
+        assert!(leave_to_init(&mut mounts, ABLE).is_empty());
+        assert_eq!(mounts, before);
     }
 
     #[test]

@@ -205,6 +205,18 @@ fn a_package_that_is_gone_is_named() {
     });
 }
 
+#[test]
+fn a_plan_can_be_shown_before_there_is_a_store() -> Outcome {
+    let mut world = World::new();
+    show(&mut world, USUAL, StoreView::Closure(Closure::default()));
+    fs::remove_dir_all(world.path("store"))?;
+    let plan = layer().plan(&world.request)?;
+    // Not the whole of it, whatever it will hold.
+    let empty = StoreView::Closure(Closure::default());
+    assert!(plan.mounts.iter().any(|mount| matches!(mount, Mount::Store { view, .. } if *view == empty)));
+    Ok(())
+}
+
 /// An agent can leave a link in its /tmp, for the next start to make the store's mount point through it.
 #[test]
 fn a_planted_link_leads_no_store_elsewhere() -> Outcome {
