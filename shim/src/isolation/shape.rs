@@ -143,7 +143,10 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
     }
     for mount in &request.environment.mounts {
         let Mount::Store { source, at, view } = mount else { continue };
-        check_unmoved(source, at)?;
+        // A plan can be shown before the first environment is built, and with it the store.
+        if fs::symlink_metadata(source).is_ok() {
+            check_unmoved(source, at)?;
+        }
         let mounted = request.mounts.iter().map(|mount| (&mount.source, mount.at.as_str()));
         for (folder, base) in given.iter().map(|(folder, base)| (*folder, *base)).chain(mounted) {
             if let Ok(below) = Path::new(at).strip_prefix(base)

@@ -31,10 +31,11 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 14] = [
+pub(crate) const ROWS: [(&str, Measure); 15] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
+    ("start-nix", starts::start_nix),
     ("init-share", starts::init_share),
     ("stdout", streams::stdout),
     ("pty", screens::flood),

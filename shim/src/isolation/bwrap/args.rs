@@ -65,6 +65,8 @@ pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     if !plan.namespaces.nested {
         rendered.push(["--disable-userns"]);
     }
+    // Only root of a user namespace, as in a rootless container, would keep any.
+    rendered.push(["--cap-drop", "ALL"]);
     rendered.push(["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
     if plan.namespaces.network == Network::None {
         rendered.push(["--unshare-net"]);
@@ -174,13 +176,10 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
             writeln!(out, "#   {at} is {source}{owner}")?;
         }
     }
-    if let Some(readable) = &plan.readable {
-        let count = readable.entries.len();
-        writeln!(
-            out,
-            "# of {}, init lets {count} paths be used and no others, by Landlock",
-            sanitized(&readable.folder)
-        )?;
+    if let Some((store, _)) = plan.readable.first().and_then(|path| path.rsplit_once('/')) {
+        let count = plan.readable.len();
+        let store = sanitized(store);
+        writeln!(out, "# of {store}, init lets {count} paths be used and no others, by Landlock")?;
     }
     for tree in &rendered.trees {
         let (at, count, store) = (shown(&tree.at), tree.closure.names().len(), shown(tree.store));
@@ -242,7 +241,7 @@ mod tests {
                 },
                 Mount::Seal { at: "/".to_owned() },
             ],
-            readable: None,
+            readable: vec![],
             namespaces: Namespaces { network: Network::None, nested: false },
             env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
             fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
@@ -261,6 +260,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
   --uid 1000 \
   --gid 1000 \
   --disable-userns \
+  --cap-drop ALL \
   --unshare-pid \
   --as-pid-1 \
   --unshare-ipc \
@@ -337,13 +337,12 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
     #[test]
     fn what_init_keeps_of_a_store_is_one_line() {
         let mut plan = with_store(Caller::Ordinary, StoreView::Whole);
-        let entries = closure().names().to_vec();
-        plan.readable = Some(agent_protocol::spec::Readable { folder: "/nix/store".to_owned(), entries });
+        plan.readable = closure().names().iter().map(|name| format!("/nix/store/{name}")).collect();
         let shell = to_shell(&plan);
         let said = "# of /nix/store, init lets 2000 paths be used and no others, by Landlock\n";
         assert!(shell.contains(said) && shell.lines().count() < 40, "{shell}");
         let json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
-        assert_eq!(json["readable"]["entries"].as_array().unwrap().len(), 2000);
+        assert_eq!(json["readable"].as_array().unwrap().len(), 2000);
     }
 
     #[test]
