@@ -217,10 +217,10 @@ impl AgentStart {
             if record.steps.is_empty() {
                 return Err(absent.into());
             }
-            tell(&format!("note: {absent}"));
+            tell(&clean(&format!("note: {absent}")));
         }
         for note in start.notes() {
-            tell(&format!("note: {note}"));
+            tell(&clean(&format!("note: {note}")));
         }
         start.enter(record);
         Ok(Some(Self { start, fills_home: used_home.is_none() }))
