@@ -180,15 +180,15 @@ fn program(policy: &Policy, init: Pid) -> Result<BpfProgram> {
     rules.insert(libc::SYS_pidfd_send_signal, vec![rule((2, Qword, Ne, 0))?, rule((3, Dword, Ne, 0))?]);
 
     let mut absent = ABSENT.to_vec();
-    if !policy.nested_namespaces {
+    if policy.nested_namespaces {
+        absent.extend(WRITES_ATTRIBUTES);
+    } else {
         let flag = u64::try_from(libc::CLONE_NEWUSER)?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
             rules.insert(call, vec![rule((0, Dword, MaskedEq(flag), flag))?]);
         }
         // Its flags are in memory, out of a filter's sight; libc falls back to clone.
         absent.push(libc::SYS_clone3);
-    } else {
-        absent.extend(WRITES_ATTRIBUTES);
     }
 
     let mut leaves: Vec<(u32, Target)> = Vec::new();
