@@ -20,7 +20,6 @@ let
 in
 builtins.mapAttrs package {
   awscli2 = [ "aws" ];
-  bubblewrap = [ "bwrap" ];
   cargo = [ "cargo" ];
   cargo-deny = [ "cargo-deny" ];
   clippy = [ "cargo-clippy" "clippy-driver" ];

@@ -1,6 +1,7 @@
 //! Drives the real binaries and the real isolation, for the tests beside it.
 //!
-//! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Nix`] is their package manager. A [`Sandbox`] is one
+//! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Nix`] is their package manager, and a
+//! [`Workshop`] a person who has one. A [`Sandbox`] is one
 //! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, and
 //! [`Raw`] a client of it that says what a test wants. Everything waits for something named, with a deadline; a failure
 //! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
@@ -20,6 +21,7 @@ mod store;
 mod tmux;
 mod traces;
 mod wait;
+mod workshop;
 
 pub use binaries::{agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
@@ -35,3 +37,4 @@ pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
 pub use wait::{DEADLINE, until};
+pub use workshop::Workshop;

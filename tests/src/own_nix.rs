@@ -74,20 +74,6 @@ pub struct Nix {
     in_use: Option<Flock<File>>,
 }
 
-/// Where shared stores are. Not below /tmp: a sandbox has one of its own there, and what is special about a store that
-/// others can write beside would be all that is tested.
-fn shared_folder() -> anyhow::Result<PathBuf> {
-    let cache = || {
-        let given = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))
-    };
-    // What root has in its home, the ordinary person of the tests cannot reach.
-    let cache = if nix::unistd::geteuid().is_root() { Some("/var/cache".into()) } else { cache() };
-    let folder = cache.unwrap_or_else(std::env::temp_dir).join("agent-shim-tests");
-    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    Ok(folder)
-}
-
 impl Home {
     /// Gives the person a Nix whose store the tests of their user share. Nothing may be deleted from it. Where there is
     /// no Nix on the machine, that is said and counted.
@@ -97,9 +83,8 @@ impl Home {
         }
         // Another version of Nix may have another idea of what a store is.
         let other = if std::env::var_os(OTHER_NIX).is_some() { "-other" } else { "" };
-        let shared = shared_folder()?;
-        let folder = shared.join(format!("nix-{}{other}", self.uid()));
-        let lock = File::create(shared.join(format!("nix-{}{other}.lock", self.uid())))?;
+        let folder = shared(&format!("{}{other}", self.uid()))?;
+        let lock = File::create(folder.with_extension(format!("{}.lock", nix::unistd::geteuid())))?;
         let (lock, is_alone) = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => (lock, true),
             // Whoever is alone builds what most tests need.
@@ -295,6 +280,17 @@ impl Decoys {
 /// The package set that stands in for nixpkgs.
 pub fn stand_in() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("nixpkgs")
+}
+
+/// The folder of a store that is shared. Not below /tmp: a sandbox has one of its own, and a store there is a special case.
+fn shared(name: &str) -> anyhow::Result<PathBuf> {
+    let parent = if nix::unistd::geteuid().is_root() {
+        PathBuf::from("/var/lib")
+    } else {
+        Path::new(&std::env::var_os("HOME").context("a home of the tests' user")?).join(".cache")
+    };
+    fs::create_dir_all(&parent)?;
+    Ok(parent.join(format!("agent-tests-nix-{name}")))
 }
 
 /// Whether the package set can be built here. If not, that is said and counted.

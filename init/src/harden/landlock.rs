@@ -21,7 +21,8 @@ const FIRST_ABI_WITH_SCOPES: i64 = 6;
 
 const EXECUTE: u64 = 1;
 const READ_FILE: u64 = 1 << 2;
-const READ_DIR: u64 = 1 << 3;
+// To list a folder is not among them: a rule holds for all that is below, so a domain in which `ls /` works is one in which
+// everything can be listed, and one in which it does not is no place to work in. Names are told, what is in files is not.
 /// To rename and link from one folder to another. Any domain with file rules denies it where no rule grants it, and
 /// before this version none could.
 const REFER: u64 = 1 << 13;
@@ -29,7 +30,7 @@ const FIRST_ABI_WITH_REFER: i64 = 2;
 
 /// What can be granted for a file that is no folder.
 const OF_A_FILE: u64 = EXECUTE | READ_FILE;
-const ALL: u64 = OF_A_FILE | READ_DIR | REFER;
+const ALL: u64 = OF_A_FILE | REFER;
 
 /// Enters the domain; whether it has scopes.
 pub(super) fn confine(policy: &Policy) -> Result<bool> {

@@ -40,7 +40,7 @@ pub struct InitSpec {
     pub control: Option<Control>,
     /// What init closes before anything else runs.
     pub hardening: Hardening,
-    /// Paths of one folder, such as a store of packages: nothing else in it can be read, listed or executed inside.
+    /// Paths of one folder, such as a store of packages: nothing else in it can be read or executed inside.
     /// Empty: whatever is mounted can be.
     // Not written where there are none: an init that does not know it yet would refuse the document.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -98,7 +98,12 @@ impl LaunchArgs {
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
-        record.environment = tools::of_existing(&settings, &before.environment, record.agent.as_ref())?;
+        let persons = || {
+            let layers = Sources::from_environment(Context::current_folder()?).load(None)?;
+            Ok(layers.variables.over(layers.user))
+        };
+        record.environment =
+            tools::of_existing(&settings, &before.environment, record.agent.as_ref(), persons)?;
         let _held = tools::ensure(ctx, &record.environment)?;
         let home = sandbox.folder().join("home");
         let agent =

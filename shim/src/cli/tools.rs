@@ -43,11 +43,13 @@ pub(crate) fn spec(settings: &Settings, agent: Option<&AgentRecord>) -> Result<E
     with_agent(settings.nix.choice(), agent).to_spec(&EnvDefaults::default())
 }
 
-/// The environment of a sandbox that is there: what it was made with, unless flags change that.
+/// The environment of a sandbox that is there: what it was made with, unless flags change that. `persons` is what a
+/// person's own configuration says, for a sandbox that was made without Nix.
 pub(crate) fn of_existing(
     flags: &Settings,
     before: &Environment,
     agent: Option<&AgentRecord>,
+    persons: impl FnOnce() -> Result<Settings, CliError>,
 ) -> Result<Environment, CliError> {
     let asked_for = flags.nix.is_asked_for() || flags.nix.nixpkgs.is_some() || flags.nix.unfree.is_some();
     match (flags.env.as_ref().map(|env| env.value), before) {
@@ -56,7 +58,11 @@ pub(crate) fn of_existing(
         (_, Environment::Nix { spec, .. }) => {
             named(flags.nix.choice().over(choice_of(spec)).to_spec(&EnvDefaults::default())?)
         }
-        (_, Environment::Host) => named(spec(flags, agent)?),
+        (_, Environment::Host) => {
+            let nixpkgs = persons()?.nix.choice().nixpkgs;
+            let choice = flags.nix.choice().over(EnvChoice { nixpkgs, ..EnvChoice::default() });
+            named(with_agent(choice, agent).to_spec(&EnvDefaults::default())?)
+        }
     }
 }
 
@@ -95,7 +101,10 @@ fn choice_of(spec: &EnvSpec) -> EnvChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::origin::{Origin, Sourced};
+    use crate::{
+        config::origin::{Origin, Sourced},
+        env::pin::Nixpkgs,
+    };
 
     fn said<T>(value: T) -> Sourced<T> {
         Sourced::new(value, Origin::Flag("--flag"))
@@ -103,6 +112,11 @@ mod tests {
 
     fn agent(name: &str) -> AgentRecord {
         AgentRecord { name: name.to_owned(), ..AgentRecord::default() }
+    }
+
+    #[allow(clippy::unnecessary_wraps)] // A stand-in for what reads files.
+    fn nothing() -> Result<Settings, CliError> {
+        Ok(Settings::default())
     }
 
     fn spec_of(environment: Environment) -> EnvSpec {
@@ -131,9 +145,9 @@ mod tests {
     fn flags_add_to_what_a_sandbox_was_made_with() {
         let mut flags = Settings::default();
         let before = of_new(&flags, EnvKind::Nix, None).unwrap();
-        assert_eq!(of_existing(&flags, &before, None).unwrap(), before);
+        assert_eq!(of_existing(&flags, &before, None, nothing).unwrap(), before);
         flags.nix.sets = vec![said("go".to_owned())];
-        let after = of_existing(&flags, &before, None).unwrap();
+        let after = of_existing(&flags, &before, None, nothing).unwrap();
         assert_ne!(after.id(), before.id());
         let after = spec_of(after);
         assert_eq!((after.preset.as_deref(), after.sets), (Some("claude"), vec!["go".to_owned()]));
@@ -142,11 +156,17 @@ mod tests {
     #[test]
     fn a_sandbox_changes_sides_only_when_told_to() {
         let mut flags = Settings::default();
-        assert_eq!(of_existing(&flags, &Environment::Host, None).unwrap(), Environment::Host);
+        assert_eq!(of_existing(&flags, &Environment::Host, None, nothing).unwrap(), Environment::Host);
         flags.nix.packages = vec![said("jq".to_owned())];
-        let nix = of_existing(&flags, &Environment::Host, None).unwrap();
+        let nix = of_existing(&flags, &Environment::Host, None, nothing).unwrap();
         assert!(nix.id().is_some());
+        // Where packages come from is the person's to say once for all.
+        let mut own = Settings::default();
+        own.nix.nixpkgs = Some(said(Nixpkgs::Path("/nixpkgs".into())));
+        own.nix.sets = vec![said("go".to_owned())];
+        let of_own = spec_of(of_existing(&flags, &Environment::Host, None, || Ok(own)).unwrap());
+        assert_eq!((of_own.nixpkgs, of_own.sets), (Nixpkgs::Path("/nixpkgs".into()), Vec::new()));
         flags.env = Some(said(EnvKind::Host));
-        assert_eq!(of_existing(&flags, &nix, None).unwrap(), Environment::Host);
+        assert_eq!(of_existing(&flags, &nix, None, nothing).unwrap(), Environment::Host);
     }
 }

@@ -81,6 +81,7 @@ in
   gnutar = fromDebian "gnutar" [ "tar" ] "take /bin/tar";
   jq = programsOf "jq" "jq";
   procps = programsOf "procps" "procps";
+  bubblewrap = programsOf "bubblewrap" "bubblewrap";
   ripgrep = programsOf "ripgrep" "ripgrep";
   fzf = fromDebian "fzf" [ "fzf" ] "take /usr/bin/fzf";
   fd = fromDebian "fd" [ "fd-find" ] ''
