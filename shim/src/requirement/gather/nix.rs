@@ -33,7 +33,7 @@ pub(super) fn nix(machine: &Machine) -> Nix {
             trial(&ask(machine, &program, ["--check-validity", "--print-invalid", &path], None))
         }),
         flakes: has_flakes(machine),
-        unfree: machine.unfree || machine.variable("NIXPKGS_ALLOW_UNFREE").is_some_and(|value| value == "1"),
+        unfree: machine.unfree,
         store,
     }
 }
