@@ -104,7 +104,7 @@ impl LaunchArgs {
         };
         record.environment =
             tools::of_existing(&settings, &before.environment, record.agent.as_ref(), persons)?;
-        let _held = tools::ensure(ctx, &record.environment)?;
+        let _held = tools::ensure(ctx, &record.environment, &record.project)?;
         let home = sandbox.folder().join("home");
         let agent =
             AgentStart::find_out(ctx, &settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
@@ -148,7 +148,7 @@ impl LaunchArgs {
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
-        let _held = tools::ensure(ctx, &record.environment)?;
+        let _held = tools::ensure(ctx, &record.environment, project)?;
         let agent = AgentStart::find_out(ctx, &settings, &mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
