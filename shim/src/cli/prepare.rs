@@ -104,10 +104,12 @@ impl LaunchArgs {
         };
         record.environment =
             tools::of_existing(&settings, &before.environment, record.agent.as_ref(), persons)?;
-        let _held = tools::ensure(ctx, &record.environment)?;
         let home = sandbox.folder().join("home");
-        let agent =
-            AgentStart::find_out(ctx, &settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
+        let used_home = (!self.fresh).then_some(home.as_path());
+        // A build can take long, and a key that is missing keeps missing.
+        let start = AgentStart::find_out(&settings, &record, used_home)?;
+        let _held = tools::ensure(ctx, &record.environment, &record.project)?;
+        let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
         if ctx.global.dry_run {
             return Ok(Ready { sandbox, record, is_new: false, agent, lock });
         }
@@ -148,8 +150,9 @@ impl LaunchArgs {
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
-        let _held = tools::ensure(ctx, &record.environment)?;
-        let agent = AgentStart::find_out(ctx, &settings, &mut record, None)?;
+        let start = AgentStart::find_out(&settings, &record, None)?;
+        let _held = tools::ensure(ctx, &record.environment, project)?;
+        let agent = AgentStart::enter(start, ctx, &mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
@@ -201,22 +204,35 @@ impl LaunchArgs {
 }
 
 impl AgentStart {
-    /// Finds out how the agent is started, and writes it into the record. `used_home` is a home that is kept.
+    /// Finds out how the agent is started. `used_home` is a home that is kept.
     fn find_out(
-        ctx: &Context,
         settings: &Settings,
+        record: &Record,
+        used_home: Option<&Path>,
+    ) -> Result<Option<Start>, CliError> {
+        let Some(agent) = &record.agent else { return Ok(None) };
+        let (agents, providers): (Vec<_>, Vec<_>) =
+            (settings.agents.keys().collect(), settings.providers.keys().collect());
+        let start = Start::find_out(agent, record, used_home, &Self::here());
+        Ok(Some(start.map_err(|error| error.among(&agents, &providers))?))
+    }
+
+    fn here() -> Surroundings {
+        Surroundings::here(io::stdin().is_terminal())
+    }
+
+    /// Looks for its program among the tools, and writes how it is started into the record.
+    fn enter(
+        start: Option<Start>,
+        ctx: &Context,
         record: &mut Record,
         used_home: Option<&Path>,
     ) -> Result<Option<Self>, CliError> {
-        let Some(agent) = record.agent.clone() else { return Ok(None) };
-        let here = Surroundings::here(io::stdin().is_terminal());
-        let (agents, providers): (Vec<_>, Vec<_>) =
-            (settings.agents.keys().collect(), settings.providers.keys().collect());
-        let start = Start::find_out(&agent, record, used_home, &here)
-            .map_err(|error| error.among(&agents, &providers))?;
+        let Some(start) = start else { return Ok(None) };
         // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
         let tools = find_tools(&ctx.data, record, Need::Built);
-        let absent = tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &here));
+        let absent =
+            tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
         if let Some(absent) = absent {
             // A step may be what installs it.
             if record.steps.is_empty() {

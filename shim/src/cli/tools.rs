@@ -1,12 +1,19 @@
 //! Where the tools of a sandbox come from: chosen from what was said, and built where Nix has to.
 
-use super::{context::Context, error::CliError, output::tell};
+use std::path::Path;
+
+use super::{
+    context::Context,
+    error::CliError,
+    output::{clean, tell},
+};
 use crate::{
     agents::start::tools,
     config::settings::Settings,
     env::{
         self, Built,
         choice::{EnvChoice, EnvDefaults},
+        pin::Nixpkgs,
         progress::StandardError,
         spec::{EnvSpec, SpecError},
     },
@@ -67,9 +74,24 @@ pub(crate) fn of_existing(
 }
 
 /// Builds an environment that is not there. What is returned keeps it until the record that names it is written.
-pub(crate) fn ensure(ctx: &Context, environment: &Environment) -> Result<Option<Built>, CliError> {
+///
+/// Packages that lie in the project are the agent's to change, and whoever builds them does outside what they say.
+pub(crate) fn ensure(
+    ctx: &Context,
+    environment: &Environment,
+    project: &Path,
+) -> Result<Option<Built>, CliError> {
     match environment {
-        Environment::Nix { spec, .. } if !ctx.global.dry_run => {
+        Environment::Nix { id, spec } if !ctx.global.dry_run => {
+            if let Nixpkgs::Path(path) = &spec.nixpkgs
+                && path.starts_with(project)
+                && env::lookup(&ctx.data, id)?.is_none()
+            {
+                let path = clean(&path.display().to_string());
+                tell(&format!(
+                    "note: Nix does outside of the sandbox what {path} says, which the agent can change"
+                ));
+            }
             Ok(Some(env::ensure(&ctx.data, spec, &mut StandardError::new())?))
         }
         _ => Ok(None),

@@ -169,3 +169,38 @@ fn programs_are_told_all_of_it() -> anyhow::Result<()> {
     scene.run("config trust project")?.exits(1)?.complains("there is no agent-shim.toml")?;
     Ok(())
 }
+
+/// What was not asked, because the person's own file allowed it then, was not agreed to.
+#[test]
+fn the_same_content_asks_again_where_it_would_widen_more() -> anyhow::Result<()> {
+    let scene = Scene::with(Who::Ordinary, "command = \"cat\"\nnested = true\nnetwork = true")?;
+    scene.run("config trust project")?.success()?;
+    scene.start()?.success()?;
+    scene.persons("network = false")?;
+    scene.run("start --name next project")?.exits(3)?.complains("share this machine's network")?;
+    scene.run("config trust project")?.success()?;
+    scene.run("start --name next project")?.success()?;
+    Ok(())
+}
+
+/// Arguments of an agent say whom it sends its keys to, and whether it asks.
+#[test]
+fn a_project_gives_an_agent_no_arguments_by_itself() -> anyhow::Result<()> {
+    let text = "agent = \"claude\"\ncommand = [\"--settings\", \"{}\"]";
+    let scene = Scene::with(Who::Ordinary, text)?;
+    let refused = scene.run("start --name web --env host -e ANTHROPIC_API_KEY=x project")?;
+    refused.exits(3)?.complains("give the agent `claude` the arguments [\"--settings\",\"{}\"]")?;
+    scene.no_sandbox()
+}
+
+/// The command that is proposed can be copied, whatever the folder is called.
+#[test]
+fn a_folders_name_does_not_act_in_a_proposed_command() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    scene.home.project("it's; \u{9b}2J")?;
+    scene.home.file("it's; \u{9b}2J/agent-shim.toml", b"command = \"cat\"\nnested = true")?;
+    let output = scene.home.run(["start", "--name", "web", "it's; \u{9b}2J"])?.exits(3)?;
+    ensure!(!output.errors().contains('\u{9b}'), "{output}");
+    output.complains(r"/it\'s; \xc2\x9b2J'")?;
+    Ok(())
+}
