@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use agent_protocol::{
     exit::ExitRecord,
     failure::Failure,
-    message::{ExecId, ExecRequest, Status},
+    message::{ExecId, ExecRequest, GitRequest, Status},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -27,6 +27,10 @@ pub(crate) enum Ask {
     ExecWait { exec: ExecId, reply: Reply<Result<watch::Receiver<Option<ExitRecord>>, Failure>> },
     /// Signal a command's process group.
     ExecSignal { exec: ExecId, signal: i32, reply: Reply<Result<(), Failure>> },
+    /// The number of a run of git to come.
+    GitNumber(Reply<Result<ExecId, Failure>>),
+    /// Start it.
+    Git { exec: ExecId, request: GitRequest, streams: GitStreams, reply: Reply<Result<GitExit, Failure>> },
     /// Start the agent anew.
     RestartAgent(Reply<Result<(), Failure>>),
     /// Signal the agent's process group.
@@ -43,6 +47,17 @@ pub(crate) struct StartedExec {
     pub(crate) pid: u32,
     pub(crate) ends: Ends,
     pub(crate) exit: watch::Receiver<Option<ExitRecord>>,
+}
+
+/// How a run of git will have ended.
+pub(crate) type GitExit = watch::Receiver<Option<ExitRecord>>;
+
+/// What a run of git reads and writes.
+pub(crate) struct GitStreams {
+    /// The connection, both ways.
+    pub(crate) client: OwnedFd,
+    /// Its standard error.
+    pub(crate) errors: OwnedFd,
 }
 
 /// The other ends of a command's standard streams.

@@ -9,17 +9,18 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
+    time::Duration,
 };
 
 use agent_protocol::{
     failure::{Failure, FailureKind},
-    message::{ExecRequest, Stdio as Wish},
+    message::{ExecRequest, GitRequest, GitService, Stdio as Wish},
     spec::{InitSpec, User},
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::ask::Ends;
+use super::ask::{Ends, GitStreams};
 use crate::{
     children::{ChildId, Children},
     server::{ReadEnd, WriteEnd},
@@ -29,6 +30,12 @@ use crate::{
 
 /// Largest /etc/passwd read to find a user by name.
 const MAX_PASSWD_BYTES: u64 = 256 * 1024;
+
+/// Longest name of a repository's folder, bytes.
+const MAX_GIT_DIRECTORY_BYTES: usize = 4095;
+
+/// For one run of git's pack protocol, from its start to its end. The client decides what silence is.
+pub(super) const GIT_WITHIN: Duration = Duration::from_hours(1);
 
 /// What everything inside starts with.
 pub(super) struct Defaults {
@@ -149,6 +156,45 @@ pub(super) fn start(
     }
 }
 
+/// Starts the environment's own git as one side of the pack protocol. What the repository makes it do happens
+/// in here, as the agent's user, where the agent could have done it as well.
+pub(super) fn git(
+    children: &mut Children,
+    defaults: &Defaults,
+    request: &GitRequest,
+    streams: &GitStreams,
+) -> Result<(ChildId, String), Failure> {
+    let directory = git_directory(defaults.workdir.as_deref(), request.directory.as_deref())?;
+    let service = match request.service {
+        GitService::UploadPack => "upload-pack",
+        GitService::ReceivePack => "receive-pack",
+    };
+    // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
+    let argv = ["git", "-c", "safe.directory=*", service, "."].map(OsString::from).to_vec();
+    let stdio = [streams.client.as_fd(), streams.client.as_fd(), streams.errors.as_fd()];
+    let mut spawn = defaults.request(argv, [], Some(directory), Stdio::Descriptors(stdio));
+    // A variable for the agent's git, such as GIT_DIR, is not meant for this one.
+    spawn.env.retain(|(name, _)| !name.as_encoded_bytes().starts_with(b"GIT_"));
+    spawn.env.push(("LC_ALL".into(), "C".into()));
+    if request.version > 0 {
+        spawn.env.push(("GIT_PROTOCOL".into(), format!("version={}", request.version).into()));
+    }
+    let child = children.spawn(spawn).map_err(|error| refused(&error))?;
+    Ok((child, format!("git {service}")))
+}
+
+/// A folder below the working directory, as its name has it: where links lead is the sandbox's affair.
+fn git_directory(workdir: Option<&Path>, name: Option<&[u8]>) -> Result<PathBuf, Failure> {
+    let workdir = workdir.unwrap_or(Path::new("/"));
+    let Some(name) = name else { return Ok(workdir.to_owned()) };
+    let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+    let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
+    if name.is_empty() || name.len() > MAX_GIT_DIRECTORY_BYTES || name.contains(&0) || !is_below {
+        return Err(Failure::new(FailureKind::BadRequest, "a repository's folder is named from the workspace"));
+    }
+    Ok(workdir.join(path))
+}
+
 /// A request that could not be executed, as the client is told.
 pub(super) fn refused(error: &SpawnError) -> Failure {
     let kind = match error.kind {
@@ -262,6 +308,17 @@ mod tests {
         assert_eq!(found("7:8"), Some((7, 8)));
         for wrong in ["", "nobody", "broken", "7:", "7:x", "-1", "4294967295", "7:4294967295", "4294967296"] {
             assert_eq!(found(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_looked_for_below_the_working_directory_only() {
+        let found = |name: &[u8]| git_directory(Some(Path::new("/work")), Some(name)).ok();
+        assert_eq!(git_directory(Some(Path::new("/work")), None).unwrap(), Path::new("/work"));
+        assert_eq!(found(b".worktrees/x"), Some("/work/.worktrees/x".into()));
+        assert_eq!(found(b"-x"), Some("/work/-x".into()));
+        for wrong in [&b""[..], b"/etc", b"..", b"a/../../b", b"a\0b", &[b'a'; 5000]] {
+            assert_eq!(found(wrong), None);
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 pub(crate) use self::{
-    ask::{Ask, Ends, StartedExec},
+    ask::{Ask, Ends, GitExit, GitStreams, StartedExec},
     shared::Shared,
 };
 use crate::{

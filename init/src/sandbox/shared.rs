@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::{
     journal::Journal,
     output::Outputs,
+    server::GitRuns,
     session::{pty::Master, terminal::Terminal},
 };
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned_execs: RefCell<Vec<ExecId>>,
     /// Notified when the loop has to look at `abandoned_execs`.
     pub(crate) loop_wanted: Notify,
+    /// Runs of git's pack protocol.
+    pub(crate) git: RefCell<GitRuns>,
     /// Notified when the agent has another pseudoterminal, or none.
     pub(crate) master_changed: Notify,
     master: RefCell<Option<Rc<Master>>>,
@@ -52,6 +55,7 @@ impl Shared {
             connection_closed: Notify::new(),
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
+            git: RefCell::default(),
             master_changed: Notify::new(),
             master: RefCell::new(None),
         }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
@@ -96,6 +96,25 @@ impl Incoming {
     /// Waits until the client has closed its side, without reading: for a task that waits on something else.
     pub(crate) async fn closed(&self) {
         self.socket.closed().await;
+    }
+
+    /// The socket itself, for whoever speaks something else than frames from here on. It waits from now on, as
+    /// programs expect of their standard streams; nothing may be read or written here any more.
+    pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
+        let fd = self.socket.as_fd().try_clone_to_owned()?;
+        rustix::io::ioctl_fionbio(&fd, false)?;
+        Ok(fd)
+    }
+
+    /// Whether the client said more than was asked for.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.buffer.rest().is_empty()
+    }
+
+    /// Ends the connection in both directions, whoever else inside has it open.
+    pub(crate) fn shut_down(&self) {
+        // A client that has gone by itself is no failure.
+        let _ = rustix::net::shutdown(self.socket.as_fd(), rustix::net::Shutdown::Both);
     }
 
     /// Reads until a whole frame is there. Cancelling it loses nothing: what was read stays in the buffer.

@@ -31,7 +31,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const LAST_BYTES: usize = 1024 * 1024;
 
 /// The exit of a command, once it is there.
-type Exit = watch::Receiver<Option<ExitRecord>>;
+pub(super) type Exit = watch::Receiver<Option<ExitRecord>>;
 
 /// Starts a command and carries its streams until it ends or its client goes.
 pub(super) async fn run(
@@ -100,10 +100,10 @@ pub(super) async fn wait(
 }
 
 /// Tells the loop that a command's client has gone, however the task ends.
-struct ClientGone<'a> {
-    server: &'a Server,
-    exec: ExecId,
-    disarmed: Cell<bool>,
+pub(super) struct ClientGone<'a> {
+    pub(super) server: &'a Server,
+    pub(super) exec: ExecId,
+    pub(super) disarmed: Cell<bool>,
 }
 
 impl Drop for ClientGone<'_> {
@@ -115,7 +115,7 @@ impl Drop for ClientGone<'_> {
     }
 }
 
-async fn ended(exit: &mut Exit) -> Option<ExitRecord> {
+pub(super) async fn ended(exit: &mut Exit) -> Option<ExitRecord> {
     exit.wait_for(Option::is_some).await.ok()?.clone()
 }
 

@@ -7,6 +7,7 @@ mod attach;
 mod connection;
 mod exec;
 mod follow;
+mod git;
 mod pipe;
 mod socket;
 
@@ -28,6 +29,7 @@ use self::{
     socket::Peer,
 };
 pub(crate) use self::{
+    git::GitRuns,
     pipe::{ReadEnd, WriteEnd},
     socket::{Listener, Socket},
 };
@@ -182,7 +184,13 @@ async fn dispatch(
 ) -> Result<(), Failure> {
     let is_stream = matches!(
         request,
-        Request::Exec(_) | Request::ExecWait(_) | Request::Attach(_) | Request::Events(_) | Request::Log(_)
+        Request::Exec(_)
+            | Request::ExecWait(_)
+            | Request::Attach(_)
+            | Request::Events(_)
+            | Request::Log(_)
+            | Request::Git(_)
+            | Request::GitWait(_)
     );
     if is_stream && server.shared.connections.get() > MAX_CONNECTIONS - FOR_SHORT_REQUESTS {
         return Err(Failure::new(FailureKind::Busy, "too many connections are open"));
@@ -205,6 +213,8 @@ async fn dispatch(
         Request::Attach(request) => attach::run(server, &request, incoming, outgoing).await,
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
+        Request::Git(request) => git::run(server, request, incoming, outgoing).await,
+        Request::GitWait(exec) => git::wait(server, exec, incoming, outgoing).await,
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await

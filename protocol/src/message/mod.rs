@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 mod attach;
 mod event;
 mod exec;
+mod git;
 mod log;
 mod status;
 
@@ -18,6 +19,7 @@ pub use attach::{
 };
 pub use event::{Event, EventsRequest, What};
 pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
+pub use git::{GitEnded, GitRequest, GitService, MAX_GIT_ERRORS_BYTES};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
     AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
@@ -62,6 +64,11 @@ pub enum Request {
         /// Skip the graceful part.
         force: bool,
     },
+    /// Speak git's pack protocol. Answered with `GitReady`; from there on the connection is the pack
+    /// protocol's alone, both ways.
+    Git(GitRequest),
+    /// How a run of the pack protocol ended, now or later. Answered with `GitEnded`.
+    GitWait(ExecId),
 }
 
 /// What the shim says within an operation.
@@ -122,4 +129,8 @@ pub enum ServerMessage {
     EventsCaughtUp,
     /// All kept log bytes were sent; new ones follow where that was asked for.
     LogCaughtUp,
+    /// The next byte is the pack protocol's. Why it ended, or never began, `GitWait` tells.
+    GitReady(ExecId),
+    /// A run of git's pack protocol ended.
+    GitEnded(Box<GitEnded>),
 }

@@ -89,6 +89,8 @@ pub(crate) fn unexpected(message: &ServerMessage, during: &'static str) -> Conne
         ServerMessage::Event(_) => "Event",
         ServerMessage::EventsCaughtUp => "EventsCaughtUp",
         ServerMessage::LogCaughtUp => "LogCaughtUp",
+        ServerMessage::GitReady(_) => "GitReady",
+        ServerMessage::GitEnded(_) => "GitEnded",
     };
     ConnectionError::Unexpected { what, during }
 }

@@ -3,14 +3,14 @@
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
-    message::{ExecId, ExecRequest, What},
+    message::{ExecId, ExecRequest, GitRequest, What},
     spec,
 };
 use tokio::sync::oneshot;
 
 use super::{
     super::{
-        ask::{Ask, Ends, StartedExec},
+        ask::{Ask, Ends, GitExit, GitStreams, StartedExec},
         commands,
         execs::Due,
         wire,
@@ -36,6 +36,12 @@ impl Loop {
             }
             Ask::ExecWait { exec, reply } => give(reply, self.execs.wait(exec)),
             Ask::ExecSignal { exec, signal, reply } => give(reply, self.signal_exec(exec, signal)),
+            Ask::GitNumber(reply) => give(reply, self.execs.next_id()),
+            Ask::Git { exec, request, streams, reply } => {
+                if let Err(Ok(_)) = reply.send(self.git(exec, &request, &streams)) {
+                    self.abandoned(exec);
+                }
+            }
             Ask::RestartAgent(reply) => {
                 let asked = self.request(supervise::Event::Restart { unit: UnitId::Agent });
                 give(reply, asked);
@@ -82,6 +88,23 @@ impl Loop {
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
+    }
+
+    fn git(
+        &mut self,
+        exec: ExecId,
+        request: &GitRequest,
+        streams: &GitStreams,
+    ) -> Result<GitExit, Failure> {
+        if self.stopping {
+            return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
+        }
+        let (child, command) = commands::git(&mut self.children, &self.defaults, request, streams)?;
+        let now = self.clock.now();
+        self.register(child, Role::Exec(exec, now));
+        let exit = self.execs.started(exec, child, Some(now + commands::GIT_WITHIN));
+        self.tell(What::ExecStarted { exec, pid: pid(child), command });
+        Ok(exit)
     }
 
     fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
