@@ -8,6 +8,8 @@ pub mod client;
 pub mod env;
 // What starts PID 1 in a world of its own.
 pub mod isolation;
+// What the agent did, brought home.
+pub mod repo;
 // Sandboxes as this host knows them: names, records, locks, the monitor.
 pub mod sandbox;
 mod sys;

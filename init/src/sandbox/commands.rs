@@ -190,7 +190,10 @@ fn git_directory(workdir: Option<&Path>, name: Option<&[u8]>) -> Result<PathBuf,
     let path = PathBuf::from(OsString::from_vec(name.to_vec()));
     let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
     if name.is_empty() || name.len() > MAX_GIT_DIRECTORY_BYTES || name.contains(&0) || !is_below {
-        return Err(Failure::new(FailureKind::BadRequest, "a repository's folder is named from the workspace"));
+        return Err(Failure::new(
+            FailureKind::BadRequest,
+            "a repository's folder is named from the workspace",
+        ));
     }
     Ok(workdir.join(path))
 }

@@ -13,9 +13,9 @@ use agent_protocol::{
     handshake::Generation,
     message::{
         AgentStatus, AttachFrom, AttachRequest, Attached, Counts, Event, EventsRequest, ExecExited, ExecId,
-        ExecRequest, ExecStarted, GitEnded, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom, LogRequest, Next, Phase,
-        SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize, UnitKind, UnitState,
-        UnitStatus, Usage, ViewerId, What,
+        ExecRequest, ExecStarted, GitEnded, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom,
+        LogRequest, Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize,
+        UnitKind, UnitState, UnitStatus, Usage, ViewerId, What,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};

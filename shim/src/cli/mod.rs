@@ -31,6 +31,7 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
+use crate::repo::helper;
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -72,6 +73,9 @@ enum Command {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     keep_ours_usable();
     let args: Vec<OsString> = args.into_iter().collect();
+    if helper::is_called(args.first()) {
+        return helper::main(&args[1..]);
+    }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => return error::usage(&error),

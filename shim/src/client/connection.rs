@@ -199,6 +199,12 @@ impl Connection {
         std::mem::take(&mut self.descriptors)
     }
 
+    /// The stream itself, and what of it was read already, once frames are over.
+    pub(crate) fn into_stream(self) -> (OwnedFd, Vec<u8>) {
+        let early = self.input.rest().to_vec();
+        (self.socket, early)
+    }
+
     /// Appends a message to what waits to be sent.
     pub(crate) fn queue(&mut self, message: &ClientMessage) -> Result<(), ConnectionError> {
         if self.output.len() - self.sent > MAX_QUEUED_BYTES {

@@ -7,6 +7,8 @@
 pub mod attach;
 /// Running a command inside.
 pub mod exec;
+/// Git's pack protocol with a repository inside.
+pub mod git;
 
 mod connection;
 mod dial;

@@ -90,12 +90,7 @@ impl Loop {
         Ok(StartedExec { id, pid, ends, exit })
     }
 
-    fn git(
-        &mut self,
-        exec: ExecId,
-        request: &GitRequest,
-        streams: &GitStreams,
-    ) -> Result<GitExit, Failure> {
+    fn git(&mut self, exec: ExecId, request: &GitRequest, streams: &GitStreams) -> Result<GitExit, Failure> {
         if self.stopping {
             return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
         }
