@@ -14,6 +14,7 @@ mod logs;
 mod man;
 mod monitor;
 mod output;
+mod pull;
 mod resolve;
 mod restart;
 mod run;
@@ -60,6 +61,8 @@ enum Command {
     Destroy(destroy::DestroyArgs),
     List(list::ListArgs),
     Status(status::StatusArgs),
+    #[command(visible_alias = "sync")]
+    Pull(pull::PullArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Completions(completions::CompletionsArgs),
@@ -115,6 +118,8 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "destroy" => Destroy(destroy::DestroyArgs),
         "list" => List(list::ListArgs),
         "status" => Status(status::StatusArgs),
+        "pull" => Pull(pull::PullArgs),
+        "sync" => Pull(pull::PullArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
@@ -143,6 +148,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Destroy(args) => destroy::run(ctx, &args),
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
+        Command::Pull(args) => pull::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Completions(args) => completions::run(ctx, &args),

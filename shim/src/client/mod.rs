@@ -23,7 +23,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod typing;
-mod wait;
+pub(crate) mod wait;
 
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
 pub use dial::Target;

@@ -1,0 +1,137 @@
+//! The repository on the host that things come home to.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::ffi::OsStringExt,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use super::{
+    host_git::{GitError, HostGit, Running, quoted},
+    object_id::{ObjectFormat, ObjectId},
+    refs::RefName,
+};
+
+/// Most bytes of a list of refs. It is the person's own, so this is only where something must be wrong.
+const MAX_LIST_BYTES: usize = 256 * 1024 * 1024;
+
+/// Why a folder is no repository to pull into.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// Git sees none there.
+    #[error("{} is not in a git repository", .folder.display())]
+    None {
+        /// The folder.
+        folder: PathBuf,
+        /// What git said.
+        source: GitError,
+    },
+    /// Git failed.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// Its files could not be read.
+    #[error("reading {}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Git answered in a way that we do not understand.
+    #[error("git describes the repository in a way that this agent-shim does not understand")]
+    Answer,
+}
+
+/// A repository: places, and what its objects are named with.
+#[derive(Clone, Debug)]
+pub(super) struct HomeRepository {
+    /// What all worktrees share: refs and configuration.
+    pub git_dir: PathBuf,
+    /// Its objects.
+    pub objects: PathBuf,
+    /// What they are named with.
+    pub format: ObjectFormat,
+}
+
+/// One ref of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HomeRef {
+    /// Its name.
+    pub name: RefName,
+    /// What it points to.
+    pub id: ObjectId,
+    /// Whether it is what is checked out.
+    pub is_head: bool,
+}
+
+impl HomeRepository {
+    /// The repository that `folder` is in.
+    pub(super) fn of(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
+        let args = [
+            "rev-parse",
+            "--path-format=absolute",
+            "--git-common-dir",
+            "--git-path",
+            "objects",
+            "--show-object-format",
+        ];
+        let said = git.as_person(folder, &args, until).map_err(|source| match source {
+            GitError::Refused { .. } => HomeError::None { folder: folder.to_owned(), source },
+            other => other.into(),
+        })?;
+        // The format is the last line; the two paths before it are told apart by what the second one ends with.
+        let text = said.strip_suffix(b"\n").ok_or(HomeError::Answer)?;
+        let at = text.iter().rposition(|byte| *byte == b'\n').ok_or(HomeError::Answer)?;
+        let format = ObjectFormat::named(&text[at + 1..]).ok_or(HomeError::Answer)?;
+        let paths = &text[..at];
+        let middle = paths.iter().position(|byte| *byte == b'\n').ok_or(HomeError::Answer)?;
+        let path = |bytes: &[u8]| -> Result<PathBuf, HomeError> {
+            let path = PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
+            path.canonicalize().map_err(|source| HomeError::Io { path, source })
+        };
+        Ok(Self { git_dir: path(&paths[..middle])?, objects: path(&paths[middle + 1..])?, format })
+    }
+
+    /// Begins to list its refs; [`refs`](Self::refs) takes the list.
+    pub(super) fn ask_refs(&self, git: &HostGit, until: Instant) -> Result<Running, GitError> {
+        let mut command = git.on(&self.git_dir);
+        command.args(["for-each-ref", "--format=%(objectname) %(HEAD) %(refname)"]);
+        git.start(command, "for-each-ref", until)
+    }
+
+    /// Its refs.
+    pub(super) fn refs(&self, asked: Running) -> Result<Vec<HomeRef>, GitError> {
+        let said = asked.output(MAX_LIST_BYTES)?;
+        let parse = |line: &[u8]| {
+            let mut words = line.splitn(2, |byte| *byte == b' ');
+            let id = ObjectId::parse(words.next()?, self.format)?;
+            let rest = words.next()?;
+            let name = RefName::parse(rest.get(2..)?)?;
+            Some(HomeRef { name, id, is_head: rest.starts_with(b"*") })
+        };
+        // What git lists and we would not make has no part in this.
+        Ok(said.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    }
+
+    /// Where its history ends although it goes on elsewhere.
+    pub(super) fn shallow(&self) -> Result<Vec<ObjectId>, HomeError> {
+        let path = self.git_dir.join("shallow");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            read => read.map_err(|source| HomeError::Io { path, source })?,
+        };
+        Ok(text.split(|byte| *byte == b'\n').filter_map(|line| ObjectId::parse(line, self.format)).collect())
+    }
+
+    /// Its objects' folder, open: who holds a lock on it publishes objects and refs.
+    pub(super) fn open_objects(&self) -> io::Result<File> {
+        File::open(&self.objects)
+    }
+
+    /// The objects as an alternate.
+    pub(super) fn as_alternate(&self) -> std::ffi::OsString {
+        quoted(&self.objects)
+    }
+}
