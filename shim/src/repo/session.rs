@@ -41,10 +41,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             pack_bytes: 16 << 30,
-            objects: 20_000_000,
+            objects: 10_000_000,
             time: Duration::from_hours(1),
             silence: Duration::from_mins(2),
-            memory_bytes: 8 << 30,
+            memory_bytes: 2 << 30,
         }
     }
 }
