@@ -170,7 +170,8 @@ pub(super) fn git(
         GitService::ReceivePack => "receive-pack",
     };
     // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
-    let argv = ["git", "-c", "safe.directory=*", service, "."].map(OsString::from).to_vec();
+    let mut argv = ["git", "-c", "safe.directory=*", service].map(OsString::from).to_vec();
+    argv.push(directory.clone().into());
     let stdio = [streams.client.as_fd(), streams.client.as_fd(), streams.errors.as_fd()];
     let mut spawn = defaults.request(argv, [], Some(directory), Stdio::Descriptors(stdio));
     // A variable for the agent's git, such as GIT_DIR, is not meant for this one.

@@ -16,6 +16,7 @@ use agent_protocol::{
     message::{ExecId, GitRequest, GitService},
 };
 
+use super::source::words;
 use crate::{
     client::{ConnectionError, git},
     sandbox::{Sandbox, StateError, chain, name::NameError, paths::DataDir},
@@ -143,7 +144,7 @@ fn failure(sandbox: &Sandbox, exec: ExecId) -> Option<HelperError> {
         Ok(ended) if ended.exit.how.shell_code() == 0 => None,
         // Git on this side tells what the other side said within the protocol.
         Ok(ended) if ended.errors.trim().is_empty() => None,
-        Ok(ended) => Some(HelperError::Failed { name, said: ended.errors.trim().to_owned() }),
+        Ok(ended) => Some(HelperError::Failed { name, said: words(&ended.errors) }),
         Err(ConnectionError::Refused(refusal)) => match refusal.kind {
             FailureKind::NotFound => Some(HelperError::NoGit(name)),
             // Its client left first: git on this side knows why.

@@ -1,6 +1,7 @@
 //! The repository on the host that things come home to.
 
 use std::{
+    ffi::OsString,
     fs::{self, File},
     io,
     os::unix::ffi::OsStringExt,
@@ -69,29 +70,19 @@ pub(super) struct HomeRef {
 impl HomeRepository {
     /// The repository that `folder` is in.
     pub(super) fn of(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
-        let args = [
-            "rev-parse",
-            "--path-format=absolute",
-            "--git-common-dir",
-            "--git-path",
-            "objects",
-            "--show-object-format",
-        ];
+        let args = ["rev-parse", "--path-format=absolute", "--git-common-dir", "--show-object-format"];
         let said = git.as_person(folder, &args, until).map_err(|source| match source {
             GitError::Refused { .. } => HomeError::None { folder: folder.to_owned(), source },
             other => other.into(),
         })?;
-        // The format is the last line; the two paths before it are told apart by what the second one ends with.
+        // The path may hold line ends of its own.
         let text = said.strip_suffix(b"\n").ok_or(HomeError::Answer)?;
         let at = text.iter().rposition(|byte| *byte == b'\n').ok_or(HomeError::Answer)?;
         let format = ObjectFormat::named(&text[at + 1..]).ok_or(HomeError::Answer)?;
-        let paths = &text[..at];
-        let middle = paths.iter().position(|byte| *byte == b'\n').ok_or(HomeError::Answer)?;
-        let path = |bytes: &[u8]| -> Result<PathBuf, HomeError> {
-            let path = PathBuf::from(std::ffi::OsString::from_vec(bytes.to_vec()));
-            path.canonicalize().map_err(|source| HomeError::Io { path, source })
-        };
-        Ok(Self { git_dir: path(&paths[..middle])?, objects: path(&paths[middle + 1..])?, format })
+        let canonical = |path: PathBuf| path.canonicalize().map_err(|source| HomeError::Io { path, source });
+        let git_dir = canonical(PathBuf::from(OsString::from_vec(text[..at].to_vec())))?;
+        let objects = canonical(git_dir.join("objects"))?;
+        Ok(Self { git_dir, objects, format })
     }
 
     /// Begins to list its refs; [`refs`](Self::refs) takes the list.
@@ -131,7 +122,7 @@ impl HomeRepository {
     }
 
     /// The objects as an alternate.
-    pub(super) fn as_alternate(&self) -> std::ffi::OsString {
+    pub(super) fn as_alternate(&self) -> OsString {
         quoted(&self.objects)
     }
 }

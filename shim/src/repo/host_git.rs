@@ -21,6 +21,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit},
 };
 
+use super::source::words;
 use crate::client::wait::wait_for;
 
 /// The oldest git that does all we ask: `GIT_CONFIG_GLOBAL` came with it.
@@ -343,9 +344,7 @@ impl Running {
         // What cannot be read is not told; that it failed is.
         let _ = self.complaint.rewind();
         let _ = (&self.complaint).take(MAX_COMPLAINT_BYTES).read_to_end(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes);
-        let lines = text.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: "));
-        lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+        words(&String::from_utf8_lossy(&bytes))
     }
 }
 

@@ -103,7 +103,7 @@ impl Speaker<'_> {
         match git::ended(&mut connection, exec, deadline) {
             Ok(ended) if ended.exit.how.shell_code() == 0 => None,
             Ok(ended) if ended.errors.trim().is_empty() => None,
-            Ok(ended) => Some(SourceError::Failed(ended.errors.trim().to_owned())),
+            Ok(ended) => Some(SourceError::Failed(words(&ended.errors))),
             Err(ConnectionError::Refused(refusal)) => match refusal.kind {
                 FailureKind::NotFound => Some(SourceError::NoGit),
                 FailureKind::Unknown => None,
@@ -112,6 +112,13 @@ impl Speaker<'_> {
             Err(_) => None,
         }
     }
+}
+
+/// What git says when it gives up, on one line and without its own marks.
+pub(super) fn words(said: &str) -> String {
+    let lines =
+        said.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 impl Drop for Speaker<'_> {

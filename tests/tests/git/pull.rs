@@ -166,7 +166,7 @@ fn repositories_of_every_kind() -> anyhow::Result<()> {
 
 #[test]
 fn a_git_that_is_missing_or_too_old_is_said_with_the_fix() -> anyhow::Result<()> {
-    let case = Case::start(Who::Ordinary)?;
+    let case = Case::start(Who::Myself)?;
     let pull = |path: &str| {
         let into = case.clone.to_string_lossy().into_owned();
         let mut command = case.sandbox.shim(["pull", "box", "--into", &into]);

@@ -25,6 +25,8 @@ fn clone_fetch_and_push_are_those_of_git() -> anyhow::Result<()> {
         case.git(&["push", "-q", "agent::box", "HEAD:refs/heads/new"])?.success()?;
         ensure!(case.inside("git rev-parse new")?.text() == case.at("HEAD")?);
         // Never onto what the agent has checked out.
+        case.git(&["checkout", "-q", "-B", "work", "refs/remotes/box/work"])?.success()?;
+        case.git(&["commit", "-q", "--allow-empty", "-m", "more"])?.success()?;
         let refused = case.git(&["push", "agent::box", "HEAD:refs/heads/work"])?.exits(1)?;
         refused.complains("branch is currently checked out")?;
         ensure!(case.inside("git rev-parse work; git status --porcelain")?.text() == inside);
@@ -65,7 +67,7 @@ fn no_repository_and_no_git_inside_are_told_apart() -> anyhow::Result<()> {
     let without = Sandbox::builder().start()?;
     git(&without, without.path(), &["ls-remote", "agent::box"])?
         .exits(128)?
-        .complains("not a git repository")?;
+        .complains("'/workspace' does not appear to be a git repository")?;
     without.tell("pull", &["--into", "/"])?.exits(2)?;
     drop(without);
     let toolless = Sandbox::builder().flags(["-e", "PATH=/nowhere"]).command(["/bin/cat"]).start()?;
