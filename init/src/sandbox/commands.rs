@@ -35,7 +35,7 @@ const MAX_PASSWD_BYTES: u64 = 256 * 1024;
 const MAX_GIT_DIRECTORY_BYTES: usize = 4095;
 
 /// For one run of git's pack protocol, from its start to its end. The client decides what silence is.
-pub(super) const GIT_WITHIN: Duration = Duration::from_hours(1);
+pub(crate) const GIT_WITHIN: Duration = Duration::from_hours(1);
 
 /// What everything inside starts with.
 pub(super) struct Defaults {

@@ -10,10 +10,10 @@ use super::{
 };
 
 /// Longest path that is taken, bytes: the kernel knows no longer one.
-pub(super) const MAX_PATH_BYTES: usize = 4095;
+pub(crate) const MAX_PATH_BYTES: usize = 4095;
 
 /// Folders of a path.
-pub(super) const MAX_PATH_DEPTH: usize = 512;
+pub(crate) const MAX_PATH_DEPTH: usize = 512;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -53,7 +53,7 @@ pub struct DiffStat {
 }
 
 /// Follows everything that `tips` reach and `known` do not. Fails where anything is missing.
-pub(super) fn follow(
+pub(crate) fn follow(
     git: &HostGit,
     quarantine: &Quarantine,
     tips: &[ObjectId],
@@ -117,7 +117,7 @@ impl Listing {
 }
 
 /// Begins to compare two commits, or the newer one with where it left the older one's history (`since_fork`).
-pub(super) fn ask_diff(
+pub(crate) fn ask_diff(
     git: &HostGit,
     quarantine: &Quarantine,
     (old, since_fork): (&str, bool),
@@ -144,7 +144,7 @@ pub(super) fn ask_diff(
 }
 
 /// The answer to [`ask_diff`]; `None` where git could not tell.
-pub(super) fn diff(asked: Running) -> Option<DiffStat> {
+pub(crate) fn diff(asked: Running) -> Option<DiffStat> {
     let said = asked.output(READ_BYTES).ok()?;
     parse_shortstat(&String::from_utf8(said).ok()?)
 }
@@ -161,7 +161,7 @@ fn parse_shortstat(text: &str) -> Option<DiffStat> {
 }
 
 /// The tree with nothing in it, which every git knows.
-pub(super) fn empty_tree(format: ObjectFormat) -> &'static str {
+pub(crate) fn empty_tree(format: ObjectFormat) -> &'static str {
     match format {
         ObjectFormat::Sha1 => "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
         ObjectFormat::Sha256 => "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",

@@ -35,7 +35,7 @@ pub enum Nonsense {
 
 /// What a server says of itself first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Greeting {
+pub(crate) struct Greeting {
     lines: usize,
     is_two: bool,
     can_list: bool,
@@ -45,7 +45,7 @@ pub(super) struct Greeting {
 
 /// Whether more of an answer is to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     /// Read on.
     More,
     /// That was all.
@@ -54,7 +54,7 @@ pub(super) enum Progress {
 
 impl Greeting {
     /// Takes the next packet.
-    pub(super) fn take(&mut self, packet: Packet<'_>) -> Result<Progress, Nonsense> {
+    pub(crate) fn take(&mut self, packet: Packet<'_>) -> Result<Progress, Nonsense> {
         let data = match packet {
             Packet::Data(data) => pkt::text(data),
             Packet::Flush if self.is_two => return Ok(Progress::Done),
@@ -85,7 +85,7 @@ impl Greeting {
     }
 
     /// The server's object format, if it can do what is needed. One that says nothing has the first there was.
-    pub(super) fn accept(&self) -> Result<ObjectFormat, Nonsense> {
+    pub(crate) fn accept(&self) -> Result<ObjectFormat, Nonsense> {
         if !self.can_list {
             return Err(Nonsense::Lacks("ls-refs"));
         }
@@ -98,7 +98,7 @@ impl Greeting {
 }
 
 /// Asks for the refs that we take.
-pub(super) fn list_refs(format: ObjectFormat) -> Vec<u8> {
+pub(crate) fn list_refs(format: ObjectFormat) -> Vec<u8> {
     let mut out = command("ls-refs", format);
     pkt::line("symrefs", &mut out);
     for prefix in refs::prefixes() {
@@ -110,7 +110,7 @@ pub(super) fn list_refs(format: ObjectFormat) -> Vec<u8> {
 
 /// Asks for objects.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fetch<'a> {
+pub(crate) struct Fetch<'a> {
     /// What is wanted.
     pub wants: &'a [ObjectId],
     /// What is here, with everything it reaches.
@@ -123,7 +123,7 @@ pub(super) struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// Its bytes.
-    pub(super) fn request(&self, format: ObjectFormat) -> Vec<u8> {
+    pub(crate) fn request(&self, format: ObjectFormat) -> Vec<u8> {
         let mut out = command("fetch", format);
         for word in ["thin-pack", "no-progress", "ofs-delta"] {
             pkt::line(word, &mut out);
@@ -142,7 +142,7 @@ impl Fetch<'_> {
 }
 
 /// Ends the conversation.
-pub(super) fn farewell() -> &'static [u8] {
+pub(crate) fn farewell() -> &'static [u8] {
     FLUSH
 }
 
@@ -157,7 +157,7 @@ fn command(name: &str, format: ObjectFormat) -> Vec<u8> {
 
 /// A server's answer to a [`Fetch`].
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(crate) struct Answer {
     section: Section,
     /// Whether it was told that nothing more will be asked, so that a pack must come.
     done: bool,
@@ -178,7 +178,7 @@ enum Section {
 
 /// What a packet of an answer means.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// Nothing to be done.
     Nothing,
     /// The server has this too.
@@ -194,12 +194,12 @@ pub(super) enum Piece<'a> {
 
 impl Answer {
     /// The answer to come.
-    pub(super) fn to(fetch: &Fetch<'_>, format: ObjectFormat) -> Self {
+    pub(crate) fn to(fetch: &Fetch<'_>, format: ObjectFormat) -> Self {
         Self { section: Section::None, done: fetch.done, format, acks: 0, ready: false }
     }
 
     /// Takes the next packet.
-    pub(super) fn take<'a>(&mut self, packet: Packet<'a>) -> Result<Piece<'a>, Nonsense> {
+    pub(crate) fn take<'a>(&mut self, packet: Packet<'a>) -> Result<Piece<'a>, Nonsense> {
         match (self.section, packet) {
             (Section::Over, _) => Err(Nonsense::OutOfPlace("more")),
             (_, Packet::ResponseEnd) => Err(Nonsense::OutOfPlace("the end of a response")),

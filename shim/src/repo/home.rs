@@ -47,7 +47,7 @@ pub enum HomeError {
 
 /// A repository: places, and what its objects are named with.
 #[derive(Clone, Debug)]
-pub(super) struct HomeRepository {
+pub(crate) struct HomeRepository {
     /// What all worktrees share: refs and configuration.
     pub git_dir: PathBuf,
     /// Its objects.
@@ -58,7 +58,7 @@ pub(super) struct HomeRepository {
 
 /// One ref of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct HomeRef {
+pub(crate) struct HomeRef {
     /// Its name.
     pub name: RefName,
     /// What it points to.
@@ -69,7 +69,7 @@ pub(super) struct HomeRef {
 
 impl HomeRepository {
     /// The repository that `folder` is in.
-    pub(super) fn of(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
+    pub(crate) fn of(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
         let args = ["rev-parse", "--path-format=absolute", "--git-common-dir", "--show-object-format"];
         let said = git.as_person(folder, &args, until).map_err(|source| match source {
             GitError::Refused { .. } => HomeError::None { folder: folder.to_owned(), source },
@@ -86,14 +86,14 @@ impl HomeRepository {
     }
 
     /// Begins to list its refs; [`refs`](Self::refs) takes the list.
-    pub(super) fn ask_refs(&self, git: &HostGit, until: Instant) -> Result<Running, GitError> {
+    pub(crate) fn ask_refs(&self, git: &HostGit, until: Instant) -> Result<Running, GitError> {
         let mut command = git.on(&self.git_dir);
         command.args(["for-each-ref", "--format=%(objectname) %(HEAD) %(refname)"]);
         git.start(command, "for-each-ref", until)
     }
 
     /// Its refs.
-    pub(super) fn refs(&self, asked: Running) -> Result<Vec<HomeRef>, GitError> {
+    pub(crate) fn refs(&self, asked: Running) -> Result<Vec<HomeRef>, GitError> {
         let said = asked.output(MAX_LIST_BYTES)?;
         let parse = |line: &[u8]| {
             let mut words = line.splitn(2, |byte| *byte == b' ');
@@ -107,7 +107,7 @@ impl HomeRepository {
     }
 
     /// Where its history ends although it goes on elsewhere.
-    pub(super) fn shallow(&self) -> Result<Vec<ObjectId>, HomeError> {
+    pub(crate) fn shallow(&self) -> Result<Vec<ObjectId>, HomeError> {
         let path = self.git_dir.join("shallow");
         let text = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -117,12 +117,12 @@ impl HomeRepository {
     }
 
     /// Its objects' folder, open: who holds a lock on it publishes objects and refs.
-    pub(super) fn open_objects(&self) -> io::Result<File> {
+    pub(crate) fn open_objects(&self) -> io::Result<File> {
         File::open(&self.objects)
     }
 
     /// The objects as an alternate.
-    pub(super) fn as_alternate(&self) -> OsString {
+    pub(crate) fn as_alternate(&self) -> OsString {
         quoted(&self.objects)
     }
 }

@@ -25,7 +25,7 @@ use super::source::words;
 use crate::client::wait::wait_for;
 
 /// The oldest git that does all we ask: `GIT_CONFIG_GLOBAL` came with it.
-pub(super) const OLDEST: (u32, u32) = (2, 32);
+pub(crate) const OLDEST: (u32, u32) = (2, 32);
 
 /// What is read of a command's complaint, bytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 * 1024;
@@ -89,7 +89,7 @@ pub enum GitError {
 
 /// The host's git.
 #[derive(Clone, Debug)]
-pub(super) struct HostGit {
+pub(crate) struct HostGit {
     program: PathBuf,
     path: OsString,
     memory_bytes: u64,
@@ -97,7 +97,7 @@ pub(super) struct HostGit {
 
 /// A run of it. Killed on drop, if it has not ended.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     what: &'static str,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -109,7 +109,7 @@ pub(super) struct Running {
 
 impl HostGit {
     /// The first `git` of the caller's PATH.
-    pub(super) fn find(memory_bytes: u64) -> Result<Self, GitError> {
+    pub(crate) fn find(memory_bytes: u64) -> Result<Self, GitError> {
         let path = env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into());
         // What lies in the current folder may be the agent's.
         let mut places = env::split_paths(&path).filter(|place| place.is_absolute());
@@ -121,7 +121,7 @@ impl HostGit {
 
     /// Asks where a repository is, the way that a person would: with their configuration, which may say that they
     /// do not trust its owner.
-    pub(super) fn as_person(
+    pub(crate) fn as_person(
         &self,
         folder: &Path,
         args: &[&str],
@@ -139,7 +139,7 @@ impl HostGit {
     }
 
     /// A command on the repository at `git_dir`.
-    pub(super) fn on(&self, git_dir: &Path) -> Command {
+    pub(crate) fn on(&self, git_dir: &Path) -> Command {
         let mut command = self.bare();
         command.env("GIT_DIR", git_dir).env("HOME", "/nonexistent").current_dir("/");
         command.env("GIT_CONFIG_COUNT", CONFIGURATION.len().to_string());
@@ -174,7 +174,7 @@ impl HostGit {
     }
 
     /// Starts a command whose output we read, and whose input we write where `stdin` was asked to be a pipe.
-    pub(super) fn start(
+    pub(crate) fn start(
         &self,
         mut command: Command,
         what: &'static str,
@@ -205,7 +205,7 @@ impl HostGit {
     }
 
     /// Starts asking for its version; [`check_version`] takes the answer.
-    pub(super) fn ask_version(&self, until: Instant) -> Result<Running, GitError> {
+    pub(crate) fn ask_version(&self, until: Instant) -> Result<Running, GitError> {
         let mut command = self.bare();
         command.arg("version");
         self.start(command, "version", until)
@@ -213,7 +213,7 @@ impl HostGit {
 }
 
 /// Refuses a git that is too old.
-pub(super) fn check_version(asked: Running) -> Result<(), GitError> {
+pub(crate) fn check_version(asked: Running) -> Result<(), GitError> {
     let said = String::from_utf8_lossy(&asked.output(4096)?).trim().to_owned();
     match version(&said) {
         Some(version) if version >= OLDEST => Ok(()),
@@ -235,7 +235,7 @@ fn is_program(path: &Path) -> bool {
 
 impl Running {
     /// Writes to its standard input. One that has stopped reading says why when it is waited for.
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), GitError> {
+    pub(crate) fn write(&mut self, mut bytes: &[u8]) -> Result<(), GitError> {
         let what = self.what;
         let failed = |error: rustix::io::Errno| GitError::Run { what, source: error.into() };
         while let (Some(stdin), false) = (&self.stdin, bytes.is_empty()) {
@@ -258,12 +258,12 @@ impl Running {
     }
 
     /// Ends its standard input.
-    pub(super) fn end_input(&mut self) {
+    pub(crate) fn end_input(&mut self) {
         self.stdin = None;
     }
 
     /// Reads what it says next; 0 is the end.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> Result<usize, GitError> {
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> Result<usize, GitError> {
         let what = self.what;
         let failed = |error: rustix::io::Errno| GitError::Run { what, source: error.into() };
         let Some(stdout) = &self.stdout else { return Ok(0) };
@@ -282,7 +282,7 @@ impl Running {
     }
 
     /// Reads one line without its end; `None` where it ended before.
-    pub(super) fn line(&mut self) -> Result<Option<Vec<u8>>, GitError> {
+    pub(crate) fn line(&mut self) -> Result<Option<Vec<u8>>, GitError> {
         let mut line = Vec::new();
         let mut byte = [0];
         while self.read(&mut byte)? == 1 {
@@ -295,7 +295,7 @@ impl Running {
     }
 
     /// All that it says, once it has ended well. More than `most` bytes are an error.
-    pub(super) fn output(mut self, most: usize) -> Result<Vec<u8>, GitError> {
+    pub(crate) fn output(mut self, most: usize) -> Result<Vec<u8>, GitError> {
         let mut output = Vec::new();
         let mut piece = vec![0; 64 * 1024];
         loop {
@@ -312,7 +312,7 @@ impl Running {
     }
 
     /// Waits until it has ended well.
-    pub(super) fn wait(&mut self) -> Result<(), GitError> {
+    pub(crate) fn wait(&mut self) -> Result<(), GitError> {
         let what = self.what;
         self.stdin = None;
         let failed = |source| GitError::Run { what, source };
@@ -359,7 +359,7 @@ impl Drop for Running {
 }
 
 /// A path as an entry of git's lists of alternates: in quotes, so that every byte can stand in it.
-pub(super) fn quoted(path: &Path) -> OsString {
+pub(crate) fn quoted(path: &Path) -> OsString {
     let mut text = b"\"".to_vec();
     for byte in path.as_os_str().as_bytes() {
         match byte {

@@ -2,20 +2,20 @@
 //! count themselves, then the data. Functions over bytes: nothing here reads or writes.
 
 /// Longest packet, its four digits included.
-pub(super) const MAX_PACKET_BYTES: usize = 65_520;
+pub(crate) const MAX_PACKET_BYTES: usize = 65_520;
 
 /// Digits in front of the data.
 const HEAD_BYTES: usize = 4;
 
 /// Ends a message.
-pub(super) const FLUSH: &[u8] = b"0000";
+pub(crate) const FLUSH: &[u8] = b"0000";
 
 /// Stands between the sections of a message.
-pub(super) const DELIMITER: &[u8] = b"0001";
+pub(crate) const DELIMITER: &[u8] = b"0001";
 
 /// One packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packet<'a> {
+pub(crate) enum Packet<'a> {
     /// Bytes, perhaps none.
     Data(&'a [u8]),
     /// The end of a message.
@@ -32,7 +32,7 @@ pub(super) enum Packet<'a> {
 pub struct Malformed;
 
 /// The whole packet at the front of `buf` and its length; `None` means "read more".
-pub(super) fn decode(buf: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
+pub(crate) fn decode(buf: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malformed> {
     let Some((head, _)) = buf.split_first_chunk::<HEAD_BYTES>() else { return Ok(None) };
     let length = head.iter().try_fold(0, |length, digit| {
         let digit = char::from(*digit).to_digit(16).ok_or(Malformed)?;
@@ -53,7 +53,7 @@ pub(super) fn decode(buf: &[u8]) -> Result<Option<(Packet<'_>, usize)>, Malforme
 ///
 /// # Panics
 /// Where the line does not fit into a packet; ours are made of object ids and words.
-pub(super) fn line(text: impl AsRef<[u8]>, out: &mut Vec<u8>) {
+pub(crate) fn line(text: impl AsRef<[u8]>, out: &mut Vec<u8>) {
     let text = text.as_ref();
     let length = HEAD_BYTES + text.len() + 1;
     assert!(length <= MAX_PACKET_BYTES, "a line of {} bytes", text.len());
@@ -63,7 +63,7 @@ pub(super) fn line(text: impl AsRef<[u8]>, out: &mut Vec<u8>) {
 }
 
 /// The text of a packet without its line end, which is optional.
-pub(super) fn text(data: &[u8]) -> &[u8] {
+pub(crate) fn text(data: &[u8]) -> &[u8] {
     data.strip_suffix(b"\n").unwrap_or(data)
 }
 

@@ -23,7 +23,7 @@ pub struct Change {
 
 /// Everything that is to change.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// New, moved and pruned refs, by name.
     pub changes: Vec<Change>,
     /// Refs that are in the way of new ones, and go for that.
@@ -45,7 +45,7 @@ pub struct Choice {
 
 impl Plan {
     /// Compares what is inside with what is here.
-    pub(super) fn new(inside: &Advertised, home: &[HomeRef], namespace: &str, choice: &Choice) -> Self {
+    pub(crate) fn new(inside: &Advertised, home: &[HomeRef], namespace: &str, choice: &Choice) -> Self {
         let here: BTreeMap<&RefName, &ObjectId> = home
             .iter()
             .filter(|one| one.name.as_bytes().starts_with(namespace.as_bytes()))
@@ -88,7 +88,7 @@ impl Plan {
     }
 
     /// Whether there is nothing to do.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.in_the_way.is_empty()
     }
 }

@@ -48,7 +48,7 @@ pub enum PublishError {
 }
 
 /// Publishes what is in the quarantine, and the changes.
-pub(super) fn publish(
+pub(crate) fn publish(
     git: &HostGit,
     home: &HomeRepository,
     quarantine: Option<&Quarantine>,

@@ -32,7 +32,7 @@ const PACK_FILES: [&str; 4] = ["keep", "pack", "rev", "idx"];
 
 /// A quarantine. Removed on drop, whatever is in it.
 #[derive(Debug)]
-pub(super) struct Quarantine {
+pub(crate) struct Quarantine {
     folder: PathBuf,
     /// Locked for as long as it is used.
     _lock: File,
@@ -43,13 +43,13 @@ pub(super) struct Quarantine {
 
 /// Files that were moved home, which are taken back on drop unless they are to stay.
 #[derive(Debug)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     files: Vec<PathBuf>,
     stays: bool,
 }
 
 /// `git index-pack` in a quarantine, fed piece by piece.
-pub(super) struct Indexer<'a> {
+pub(crate) struct Indexer<'a> {
     git: &'a HostGit,
     quarantine: &'a mut Quarantine,
     running: Option<Running>,
@@ -59,7 +59,7 @@ pub(super) struct Indexer<'a> {
 
 impl Quarantine {
     /// Makes one beside the objects of `home`.
-    pub(super) fn new(home: &HomeRepository, shallow: &[ObjectId]) -> io::Result<Self> {
+    pub(crate) fn new(home: &HomeRepository, shallow: &[ObjectId]) -> io::Result<Self> {
         remove_left_over(&home.objects);
         let (folder, lock) = make(&home.objects)?;
         let mut quarantine =
@@ -92,27 +92,27 @@ impl Quarantine {
     }
 
     /// It as a repository.
-    pub(super) fn git_dir(&self) -> &Path {
+    pub(crate) fn git_dir(&self) -> &Path {
         &self.folder
     }
 
     /// Its objects.
-    pub(super) fn objects(&self) -> PathBuf {
+    pub(crate) fn objects(&self) -> PathBuf {
         self.folder.join("objects")
     }
 
     /// Whether anything came.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.packs.is_empty()
     }
 
     /// What takes the next pack.
-    pub(super) fn indexer<'a>(&'a mut self, git: &'a HostGit, until: Instant) -> Indexer<'a> {
+    pub(crate) fn indexer<'a>(&'a mut self, git: &'a HostGit, until: Instant) -> Indexer<'a> {
         Indexer { git, quarantine: self, running: None, objects: 0, until }
     }
 
     /// Moves everything to where it is found from then on. The caller holds the lock of the repository's objects.
-    pub(super) fn move_home(&self) -> io::Result<Moved> {
+    pub(crate) fn move_home(&self) -> io::Result<Moved> {
         let mut moved = Moved { files: Vec::new(), stays: false };
         DirBuilder::new().recursive(true).create(&self.home_packs)?;
         for pack in &self.packs {
@@ -141,7 +141,7 @@ impl Drop for Quarantine {
 
 impl Moved {
     /// The objects are in use: from here on git may do with the packs what it likes.
-    pub(super) fn stay(mut self) {
+    pub(crate) fn stay(mut self) {
         self.stays = true;
         for keep in self.files.iter().filter(|file| file.extension().is_some_and(|kind| kind == "keep")) {
             // It only keeps git from repacking it.
@@ -163,7 +163,7 @@ impl Drop for Moved {
 
 impl Indexer<'_> {
     /// Waits until the whole pack was checked.
-    pub(super) fn finish(mut self) -> Result<(), GitError> {
+    pub(crate) fn finish(mut self) -> Result<(), GitError> {
         let Some(mut running) = self.running.take() else { return Ok(()) };
         running.end_input();
         let said = running.output(1024)?;

@@ -9,10 +9,10 @@ use super::object_id::{ObjectFormat, ObjectId};
 use crate::{sandbox::name::Name, terminal::sanitize::sanitized};
 
 /// Most refs that are taken from one repository.
-pub(super) const MAX_REFS: usize = 100_000;
+pub(crate) const MAX_REFS: usize = 100_000;
 
 /// Longest name of a ref, bytes. Each part is a file name for git, with `.lock` behind it for a while.
-pub(super) const MAX_REF_BYTES: usize = 1024;
+pub(crate) const MAX_REF_BYTES: usize = 1024;
 
 const MAX_PART_BYTES: usize = 250;
 
@@ -26,7 +26,7 @@ const TAKEN: [(&str, &str); 5] = [
 ];
 
 /// The checked-out commit, which no branch may hold.
-pub(super) const HEAD: &str = "HEAD";
+pub(crate) const HEAD: &str = "HEAD";
 
 /// A name that git allows (git-check-ref-format(1)), and not too long.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +54,7 @@ pub enum RefError {
 
 /// What a server has: names as they are there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Advertised {
+pub(crate) struct Advertised {
     /// By name.
     pub refs: BTreeMap<RefName, ObjectId>,
     /// The branch that is checked out, where one is.
@@ -109,7 +109,7 @@ impl fmt::Debug for RefName {
 
 /// Where everything of a sandbox goes, with a slash at its end. Not every name of a sandbox can stand in a ref; `%` is in
 /// none of them.
-pub(super) fn namespace(name: &Name) -> String {
+pub(crate) fn namespace(name: &Name) -> String {
     let name = name.as_str();
     let part = if is_valid_part(name.as_bytes()) && !name.contains("..") && !name.ends_with('.') {
         name.to_owned()
@@ -120,13 +120,13 @@ pub(super) fn namespace(name: &Name) -> String {
 }
 
 /// What a server is asked to name.
-pub(super) fn prefixes() -> impl Iterator<Item = &'static str> {
+pub(crate) fn prefixes() -> impl Iterator<Item = &'static str> {
     [HEAD].into_iter().chain(TAKEN.iter().map(|(from, _)| *from))
 }
 
 impl Advertised {
     /// Takes one line of a server's answer to `ls-refs`.
-    pub(super) fn add(&mut self, line: &[u8], format: ObjectFormat) -> Result<(), RefError> {
+    pub(crate) fn add(&mut self, line: &[u8], format: ObjectFormat) -> Result<(), RefError> {
         let mut words = line.split(|byte| *byte == b' ');
         let (Some(id), Some(name)) = (words.next(), words.next()) else { return Err(RefError::Line) };
         let name = RefName::parse(name).ok_or_else(|| RefError::Name(sanitized(&cut(name)).to_string()))?;
@@ -151,7 +151,7 @@ impl Advertised {
     }
 
     /// Refuses refs of which one would be a file where another needs a folder.
-    pub(super) fn check(&self) -> Result<(), RefError> {
+    pub(crate) fn check(&self) -> Result<(), RefError> {
         let names: BTreeSet<&[u8]> = self.refs.keys().map(RefName::as_bytes).collect();
         for name in &names {
             if let Some(folder) = folders(name).find(|folder| names.contains(folder)) {
@@ -163,7 +163,7 @@ impl Advertised {
 }
 
 /// Every folder that a ref lies in, the outermost first.
-pub(super) fn folders(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(crate) fn folders(name: &[u8]) -> impl Iterator<Item = &[u8]> {
     name.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &name[..at])
 }
 

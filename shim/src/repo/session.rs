@@ -37,14 +37,29 @@ const READ_BYTES: usize = 128 * 1024;
 /// Bytes in front of a pack's objects: `PACK`, a version, their number (gitformat-pack(5)).
 const PACK_HEAD_BYTES: usize = 12;
 
+/// Bytes of a pack, unless the person says otherwise.
+const MAX_PACK_BYTES: u64 = 16 << 30;
+
+/// Objects in one.
+const MAX_OBJECTS: u32 = 10_000_000;
+
+/// For a whole pull, unless the person says otherwise.
+const PULL_WITHIN: Duration = Duration::from_hours(1);
+
+/// For a sign of life; git counts and compresses for long, and says in between that it lives.
+const SIGN_OF_LIFE_WITHIN: Duration = Duration::from_mins(2);
+
+/// Memory of a git that reads what came. A few bytes can unfold to an object of any size.
+const MAX_MEMORY_BYTES: u64 = 2 << 30;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            pack_bytes: 16 << 30,
-            objects: 10_000_000,
-            time: Duration::from_hours(1),
-            silence: Duration::from_mins(2),
-            memory_bytes: 2 << 30,
+            pack_bytes: MAX_PACK_BYTES,
+            objects: MAX_OBJECTS,
+            time: PULL_WITHIN,
+            silence: SIGN_OF_LIFE_WITHIN,
+            memory_bytes: MAX_MEMORY_BYTES,
         }
     }
 }
@@ -85,7 +100,7 @@ pub enum SessionError {
 }
 
 /// A conversation.
-pub(super) struct Session {
+pub(crate) struct Session {
     stream: GitStream,
     buffer: Vec<u8>,
     /// `buffer[start..end]` was read and not used yet.
@@ -98,7 +113,7 @@ pub(super) struct Session {
 }
 
 /// What takes a pack, piece by piece.
-pub(super) trait PackSink {
+pub(crate) trait PackSink {
     /// The number of objects, before anything else.
     fn begin(&mut self, objects: u32) -> Result<(), SessionError>;
     /// The next bytes, the pack's head among them.
@@ -107,7 +122,7 @@ pub(super) trait PackSink {
 
 impl Session {
     /// Hears what the server says of itself.
-    pub(super) fn open(stream: GitStream, limits: Limits, until: Instant) -> Result<Self, SessionError> {
+    pub(crate) fn open(stream: GitStream, limits: Limits, until: Instant) -> Result<Self, SessionError> {
         let mut session = Self {
             stream,
             buffer: vec![0; READ_BYTES],
@@ -125,12 +140,12 @@ impl Session {
     }
 
     /// What the server names its objects with.
-    pub(super) fn format(&self) -> ObjectFormat {
+    pub(crate) fn format(&self) -> ObjectFormat {
         self.format
     }
 
     /// The server's refs.
-    pub(super) fn list_refs(&mut self) -> Result<Advertised, SessionError> {
+    pub(crate) fn list_refs(&mut self) -> Result<Advertised, SessionError> {
         self.say(&dialogue::list_refs(self.format))?;
         let mut refs = Advertised::default();
         let format = self.format;
@@ -153,7 +168,7 @@ impl Session {
     }
 
     /// Asks for objects; `None` where a pack came, otherwise what of our own the server has.
-    pub(super) fn fetch(
+    pub(crate) fn fetch(
         &mut self,
         fetch: &Fetch<'_>,
         sink: &mut dyn PackSink,
@@ -187,7 +202,7 @@ impl Session {
     }
 
     /// Ends it: the server has no reason to wait for more.
-    pub(super) fn close(mut self) {
+    pub(crate) fn close(mut self) {
         // One that does not listen any more has ended as well.
         let _ = self.say(dialogue::farewell());
     }

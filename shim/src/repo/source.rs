@@ -115,7 +115,7 @@ impl Speaker<'_> {
 }
 
 /// What git says when it gives up, on one line and without its own marks.
-pub(super) fn words(said: &str) -> String {
+pub(crate) fn words(said: &str) -> String {
     let lines =
         said.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")

@@ -93,8 +93,7 @@ fn the_agents_own_repository_is_never_opened() -> anyhow::Result<()> {
              core.alternateRefsCommand filter.x.clean filter.x.smudge diff.x.textconv diff.x.command merge.x.driver \
              diff.external core.hooksPath gpg.program; do git config $name 'touch {script}'; done
          printf '* filter=x diff=x merge=x\\n' > .gitattributes; git add -A 2>&1 || true; git commit -qam evil || true"
-    ))
-    .ok();
+    ))?;
     case.sandbox.tell("pull", &[])?.exits(2)?.complains("what the agent itself writes")?;
     // A way around: a worktree, a link, a folder below.
     let project = case.sandbox.project().to_owned();
