@@ -71,6 +71,7 @@ impl Defaults {
     }
 
     /// A request on top of the defaults.
+    #[inline(never)] // Several callers, none of them in a hurry: the copies cost init a part of its size.
     pub(super) fn request<'fd>(
         &self,
         argv: Vec<OsString>,

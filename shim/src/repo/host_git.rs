@@ -24,8 +24,8 @@ use rustix::{
 use super::source::words;
 use crate::client::wait::wait_for;
 
-/// The oldest git that does all we ask: `GIT_CONFIG_GLOBAL` came with it.
-pub(crate) const OLDEST: (u32, u32) = (2, 32);
+/// The oldest git that does all we ask: `GIT_CONFIG_COUNT` and `rev-parse --path-format` came with it.
+pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
 /// What is read of a command's complaint, bytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 * 1024;
@@ -204,23 +204,20 @@ impl HostGit {
         Ok(running)
     }
 
-    /// Starts asking for its version; [`check_version`] takes the answer.
-    pub(crate) fn ask_version(&self, until: Instant) -> Result<Running, GitError> {
+    /// Refuses a git that is too old. Asked when something has failed: an older one does not understand what we ask
+    /// it first.
+    pub(crate) fn check_version(&self, until: Instant) -> Result<(), GitError> {
         let mut command = self.bare();
         command.arg("version");
-        self.start(command, "version", until)
-    }
-}
-
-/// Refuses a git that is too old.
-pub(crate) fn check_version(asked: Running) -> Result<(), GitError> {
-    let said = String::from_utf8_lossy(&asked.output(4096)?).trim().to_owned();
-    match version(&said) {
-        Some(version) if version >= OLDEST => Ok(()),
-        _ => Err(GitError::TooOld {
-            found: said.strip_prefix("git version ").unwrap_or(&said).to_owned(),
-            needed: format!("{}.{}", OLDEST.0, OLDEST.1),
-        }),
+        let said = self.start(command, "version", until)?.output(4096)?;
+        let said = String::from_utf8_lossy(&said).trim().to_owned();
+        match version(&said) {
+            Some(version) if version >= OLDEST => Ok(()),
+            _ => Err(GitError::TooOld {
+                found: said.strip_prefix("git version ").unwrap_or(&said).to_owned(),
+                needed: format!("{}.{}", OLDEST.0, OLDEST.1),
+            }),
+        }
     }
 }
 

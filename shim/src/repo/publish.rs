@@ -47,46 +47,53 @@ pub enum PublishError {
     Busy,
 }
 
-/// Publishes what is in the quarantine, and the changes.
-pub(crate) fn publish(
-    git: &HostGit,
-    home: &HomeRepository,
-    quarantine: Option<&Quarantine>,
-    (in_the_way, changes): (&[Change], &[Change]),
+/// Somebody who will publish. Git starts while the last checks are made.
+pub(crate) struct Publisher<'a> {
+    git: &'a HostGit,
+    home: &'a HomeRepository,
+    quarantine: Option<&'a Quarantine>,
+    transaction: Transaction,
     until: Instant,
-) -> Result<(), PublishError> {
-    let _lock = lock(home, until)?;
-    if !in_the_way.is_empty() {
-        // Git cannot make room and use it in one transaction.
-        let mut room = Transaction::begin(git, home, None, in_the_way, until)?;
-        room.prepare().map_err(PublishError::Refs)?;
-        room.commit()?;
-    }
-    let published = publish_refs(git, home, quarantine, changes, until);
-    if published.is_err() && !in_the_way.is_empty() {
-        let back: Vec<Change> = in_the_way.iter().map(reversed).collect();
-        let mut transaction = Transaction::begin(git, home, None, &back, until)?;
-        transaction.prepare().map_err(PublishError::Refs)?;
-        transaction.commit()?;
-    }
-    published
 }
 
-fn publish_refs(
-    git: &HostGit,
-    home: &HomeRepository,
-    quarantine: Option<&Quarantine>,
-    changes: &[Change],
-    until: Instant,
-) -> Result<(), PublishError> {
-    let mut transaction = Transaction::begin(git, home, quarantine, changes, until)?;
-    transaction.prepare().map_err(PublishError::Refs)?;
-    let moved = quarantine.map(Quarantine::move_home).transpose().map_err(PublishError::Objects)?;
-    transaction.commit()?;
-    if let Some(moved) = moved {
-        moved.stay();
+impl<'a> Publisher<'a> {
+    /// Will publish what is in the quarantine.
+    pub(crate) fn new(
+        git: &'a HostGit,
+        home: &'a HomeRepository,
+        quarantine: Option<&'a Quarantine>,
+        until: Instant,
+    ) -> Result<Self, GitError> {
+        let transaction = Transaction::begin(git, home, quarantine, until)?;
+        Ok(Self { git, home, quarantine, transaction, until })
     }
-    Ok(())
+
+    /// Publishes it, and the changes.
+    pub(crate) fn publish(self, (in_the_way, changes): (&[Change], &[Change])) -> Result<(), PublishError> {
+        let (git, home, until) = (self.git, self.home, self.until);
+        let _lock = lock(home, until)?;
+        if in_the_way.is_empty() {
+            return self.publish_refs(changes);
+        }
+        // Git cannot make room and use it in one transaction.
+        Transaction::whole(git, home, in_the_way, until)?;
+        let published = self.publish_refs(changes);
+        if published.is_err() {
+            let back: Vec<Change> = in_the_way.iter().map(reversed).collect();
+            Transaction::whole(git, home, &back, until)?;
+        }
+        published
+    }
+
+    fn publish_refs(mut self, changes: &[Change]) -> Result<(), PublishError> {
+        self.transaction.prepare(self.home, changes).map_err(PublishError::Refs)?;
+        let moved = self.quarantine.map(Quarantine::move_home).transpose().map_err(PublishError::Objects)?;
+        self.transaction.commit()?;
+        if let Some(moved) = moved {
+            moved.stay();
+        }
+        Ok(())
+    }
 }
 
 fn reversed(change: &Change) -> Change {
@@ -117,7 +124,6 @@ impl Transaction {
         git: &HostGit,
         home: &HomeRepository,
         quarantine: Option<&Quarantine>,
-        changes: &[Change],
         until: Instant,
     ) -> Result<Self, GitError> {
         let mut command = git.on(&home.git_dir);
@@ -129,7 +135,23 @@ impl Transaction {
         // What a moved ref pointed to can be found for as long as git keeps its log.
         command.args(["update-ref", "--create-reflog", "-m", "agent-shim: pull", "-z", "--stdin"]);
         command.stdin(Stdio::piped());
-        let mut running = git.start(command, "update-ref", until)?;
+        Ok(Self { running: git.start(command, "update-ref", until)? })
+    }
+
+    /// All of one, without objects.
+    fn whole(
+        git: &HostGit,
+        home: &HomeRepository,
+        changes: &[Change],
+        until: Instant,
+    ) -> Result<(), PublishError> {
+        let mut transaction = Self::begin(git, home, None, until)?;
+        transaction.prepare(home, changes).map_err(PublishError::Refs)?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Has git lock and check every ref.
+    fn prepare(&mut self, home: &HomeRepository, changes: &[Change]) -> Result<(), GitError> {
         let null = home.format.null();
         let mut said = b"start\0".to_vec();
         for change in changes {
@@ -138,12 +160,8 @@ impl Transaction {
             said.extend_from_slice(change.name.as_bytes());
             said.extend_from_slice(format!("\0{}\0{}\0", id(&change.new), id(&change.old)).as_bytes());
         }
-        running.write(&said)?;
-        Ok(Self { running })
-    }
-
-    fn prepare(&mut self) -> Result<(), GitError> {
-        self.running.write(b"prepare\0")?;
+        said.extend_from_slice(b"prepare\0");
+        self.running.write(&said)?;
         self.expect(b"start: ok")?;
         self.expect(b"prepare: ok")
     }

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{
-    check::{self, CheckError, DiffStat, Found},
+    check::{self, CheckError, DiffStat, Followed, Found},
     dialogue::Fetch,
     home::{HomeError, HomeRef, HomeRepository},
-    host_git::{self, GitError, HostGit, Running},
+    host_git::{GitError, HostGit, Running},
     object_id::{ObjectFormat, ObjectId},
     plan::{Change, Choice, Plan},
-    publish::{self, PublishError},
+    publish::{PublishError, Publisher},
     quarantine::Quarantine,
     refs::{self, RefName},
     session::{Limits, Session, SessionError},
@@ -148,12 +148,15 @@ impl Pull<'_> {
         if is_agents(self.into) {
             return Err(PullError::AgentsOwn(self.into.to_owned()));
         }
-        let version = git.ask_version(until)?;
         // The other side works while we look around here.
         let (stream, speaker) = self.source.open()?;
-        let home = HomeRepository::of(git, self.into, until);
-        host_git::check_version(version)?;
-        let home = home?;
+        let home = match HomeRepository::of(git, self.into, until) {
+            Ok(home) => home,
+            Err(error) => {
+                git.check_version(until)?;
+                return Err(error.into());
+            }
+        };
         if is_agents(&home.git_dir) || is_agents(&home.objects) {
             return Err(PullError::AgentsOwn(home.git_dir));
         }
@@ -210,21 +213,25 @@ impl Pull<'_> {
                 until_described,
             )
         });
+        let with_objects = quarantine.filter(|quarantine| !quarantine.is_empty());
+        let publisher = (!self.dry_run && !plan.is_empty())
+            .then(|| Publisher::new(git, home, with_objects, until))
+            .transpose()
+            .map_err(PublishError::Git)?;
         let known: BTreeSet<&ObjectId> = here.iter().map(|one| &one.id).collect();
         let known: Vec<ObjectId> = known.into_iter().cloned().collect();
         let found = match quarantine {
             Some(quarantine) => check::follow(git, quarantine, &plan.wants, &known, until)?,
-            None => Found::default(),
+            None => Followed::default(),
         };
         let (refs, diff) = match asked {
-            Some(asked) => asked.answers(plan.changes.clone(), plan.in_the_way.clone()),
-            None => plain(plan.changes.clone(), plan.in_the_way.clone()),
+            Some(asked) => asked.answers(&plan, &found),
+            None => plain(&plan),
         };
-        if !self.dry_run && !plan.is_empty() {
-            let quarantine = quarantine.filter(|quarantine| !quarantine.is_empty());
-            publish::publish(git, home, quarantine, (&plan.in_the_way, &plan.changes), until)?;
+        if let Some(publisher) = publisher {
+            publisher.publish((&plan.in_the_way, &plan.changes))?;
         }
-        Ok(Pulled { repository: home.git_dir.clone(), refs, gone: plan.gone, found, diff })
+        Ok(Pulled { repository: home.git_dir.clone(), refs, gone: plan.gone, found: found.count, diff })
     }
 }
 
@@ -258,7 +265,7 @@ impl Transfer<'_> {
         told: impl Fn(SessionError) -> PullError,
     ) -> Result<(), PullError> {
         let haves = self.first_haves();
-        let mut indexer = quarantine.indexer(self.git, self.until);
+        let mut indexer = quarantine.indexer(self.git, self.until).map_err(PullError::Refused)?;
         let first = Fetch { wants, haves: &haves, shallow: self.shallow, done: haves.is_empty() };
         if let Some(mut common) = session.fetch(&first, &mut indexer).map_err(&told)? {
             common.extend(self.more_haves()?);
@@ -296,12 +303,17 @@ impl Transfer<'_> {
 }
 
 /// Questions about changes that git works on.
-struct Descriptions(Vec<(Option<Running>, Option<Running>)>);
+struct Descriptions<'a> {
+    git: &'a HostGit,
+    quarantine: &'a Quarantine,
+    until: Instant,
+    diffs: Vec<Option<Running>>,
+}
 
-impl Descriptions {
+impl<'a> Descriptions<'a> {
     fn ask(
-        git: &HostGit,
-        quarantine: &Quarantine,
+        git: &'a HostGit,
+        quarantine: &'a Quarantine,
         changes: &[Change],
         head: Option<&ObjectId>,
         format: ObjectFormat,
@@ -309,28 +321,35 @@ impl Descriptions {
     ) -> Self {
         let mut asked = BTreeSet::new();
         let one = |change: &Change| {
-            let Some(new) = change.new.as_ref().filter(|_| is_branch(change)) else { return (None, None) };
+            let new = change.new.as_ref().filter(|_| is_described(change, changes))?;
             let base = match (&change.old, head) {
                 (Some(old), _) => (old.as_str(), false),
                 (None, Some(head)) => (head.as_str(), true),
                 (None, None) => (check::empty_tree(format), false),
             };
-            // A failure to tell is no failure to pull.
-            let diff = (asked.insert((base.0.to_owned(), new.clone())))
-                .then(|| check::ask_diff(git, quarantine, base, new, until).ok())
-                .flatten();
-            let count = change.old.as_ref().and_then(|old| ask_count(git, quarantine, old, new, until).ok());
-            (diff, count)
+            // What two branches share is told once. A failure to tell is no failure to pull.
+            let is_first = asked.insert((base.0.to_owned(), new.clone()));
+            is_first.then(|| check::ask_diff(git, quarantine, base, new, until).ok()).flatten()
         };
-        Self(changes.iter().take(MOST_DESCRIBED).map(one).collect())
+        let diffs = changes.iter().take(MOST_DESCRIBED).map(one).collect();
+        Self { git, quarantine, until, diffs }
     }
 
-    fn answers(self, changes: Vec<Change>, in_the_way: Vec<Change>) -> (Vec<Described>, DiffStat) {
-        let (mut described, _) = plain(changes, in_the_way);
-        let mut total = DiffStat::default();
-        for (one, (diff, count)) in described.iter_mut().zip(self.0) {
+    fn answers(self, plan: &Plan, followed: &Followed) -> (Vec<Described>, DiffStat) {
+        let (mut described, mut total) = plain(plan);
+        let is_only = plan.wants.len() == 1;
+        let counts: Vec<_> = described
+            .iter()
+            .take(MOST_DESCRIBED)
+            .map(|one| self.ask_count(&one.change, &plan.changes, is_only.then_some(followed)))
+            .collect();
+        for ((one, diff), count) in described.iter_mut().zip(self.diffs).zip(counts) {
             one.diff = diff.and_then(check::diff);
-            one.commits = count.and_then(|asked| parse_counts(&asked.output(1024).ok()?));
+            one.commits = match count {
+                Count::Known(commits) => Some((commits, 0)),
+                Count::Asked(asked) => asked.output(1024).ok().and_then(|said| parse_counts(&said)),
+                Count::None => None,
+            };
             if let Some(diff) = one.diff {
                 total.files += diff.files;
                 total.insertions += diff.insertions;
@@ -339,18 +358,37 @@ impl Descriptions {
         }
         (described, total)
     }
+
+    /// Where one thing is new and grew out of what was there, everything that came belongs to it.
+    fn ask_count(&self, change: &Change, changes: &[Change], only: Option<&Followed>) -> Count {
+        let (Some(old), Some(new), true) = (&change.old, &change.new, is_described(change, changes)) else {
+            return Count::None;
+        };
+        match only {
+            Some(followed) if followed.borders.contains(old) => Count::Known(followed.count.commits),
+            _ => ask_count(self.git, self.quarantine, old, new, self.until).map_or(Count::None, Count::Asked),
+        }
+    }
 }
 
-fn plain(changes: Vec<Change>, in_the_way: Vec<Change>) -> (Vec<Described>, DiffStat) {
-    let all = changes.into_iter().chain(in_the_way);
+/// Commits of a change.
+enum Count {
+    Known(u64),
+    Asked(Running),
+    None,
+}
+
+fn plain(plan: &Plan) -> (Vec<Described>, DiffStat) {
+    let all = plan.changes.iter().chain(&plan.in_the_way).cloned();
     (all.map(|change| Described { change, commits: None, diff: None }).collect(), DiffStat::default())
 }
 
-/// What a person thinks of as work: branches, and the checked-out commit where it is on none.
-fn is_branch(change: &Change) -> bool {
-    change.from.as_ref().is_some_and(|from| {
-        from.strip_prefix("refs/heads/").is_some() || from.as_bytes() == refs::HEAD.as_bytes()
-    })
+/// What a person thinks of as work: branches, and the checked-out commit where it is on none that changed as well.
+fn is_described(change: &Change, changes: &[Change]) -> bool {
+    let is_branch =
+        |change: &Change| change.from.as_ref().is_some_and(|from| from.strip_prefix("refs/heads/").is_some());
+    let is_head = change.from.as_ref().is_some_and(|from| from.as_bytes() == refs::HEAD.as_bytes());
+    is_branch(change) || (is_head && !changes.iter().any(|other| is_branch(other) && other.new == change.new))
 }
 
 fn ask_count(

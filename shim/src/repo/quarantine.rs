@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
+    process::Stdio,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -50,11 +51,10 @@ pub(crate) struct Moved {
 
 /// `git index-pack` in a quarantine, fed piece by piece.
 pub(crate) struct Indexer<'a> {
-    git: &'a HostGit,
     quarantine: &'a mut Quarantine,
+    /// None where there is nothing to index.
     running: Option<Running>,
-    objects: u32,
-    until: Instant,
+    has_begun: bool,
 }
 
 impl Quarantine {
@@ -106,9 +106,13 @@ impl Quarantine {
         self.packs.is_empty()
     }
 
-    /// What takes the next pack.
-    pub(crate) fn indexer<'a>(&'a mut self, git: &'a HostGit, until: Instant) -> Indexer<'a> {
-        Indexer { git, quarantine: self, running: None, objects: 0, until }
+    /// What takes the next pack. Git starts while the pack is still made.
+    pub(crate) fn indexer(&mut self, git: &HostGit, until: Instant) -> Result<Indexer<'_>, GitError> {
+        let mut command = git.on(&self.folder);
+        command.args(["index-pack", "--stdin", "--fix-thin", "--strict", "--keep=agent-shim pull"]);
+        command.stdin(Stdio::piped());
+        let running = git.start(command, "index-pack", until)?;
+        Ok(Indexer { quarantine: self, running: Some(running), has_begun: false })
     }
 
     /// Moves everything to where it is found from then on. The caller holds the lock of the repository's objects.
@@ -164,7 +168,7 @@ impl Drop for Moved {
 impl Indexer<'_> {
     /// Waits until the whole pack was checked.
     pub(crate) fn finish(mut self) -> Result<(), GitError> {
-        let Some(mut running) = self.running.take() else { return Ok(()) };
+        let Some(mut running) = self.running.take().filter(|_| self.has_begun) else { return Ok(()) };
         running.end_input();
         let said = running.output(1024)?;
         let name = said.strip_prefix(b"keep\t").or(said.strip_prefix(b"pack\t"));
@@ -183,16 +187,11 @@ impl Indexer<'_> {
 
 impl PackSink for Indexer<'_> {
     fn begin(&mut self, objects: u32) -> Result<(), SessionError> {
-        self.objects = objects;
         // A pack of nothing is what a server sends that has nothing to add.
         if objects == 0 {
-            return Ok(());
+            self.running = None;
         }
-        let mut command = self.git.on(self.quarantine.git_dir());
-        command.args(["index-pack", "--stdin", "--fix-thin", "--strict", "--keep=agent-shim pull"]);
-        command.stdin(std::process::Stdio::piped());
-        let running = self.git.start(command, "index-pack", self.until);
-        self.running = Some(running.map_err(|error| SessionError::Sink(error.into()))?);
+        self.has_begun = true;
         Ok(())
     }
 
