@@ -35,6 +35,8 @@ pub enum FailureKind {
     Unsupported,
     /// Init itself failed.
     Internal,
+    /// Git ended with an error, and the message is what it said.
+    Git,
 }
 
 /// Longest [`Failure::message`] in bytes; longer ones are cut at a character.

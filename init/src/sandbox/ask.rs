@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use agent_protocol::{
     exit::ExitRecord,
     failure::Failure,
-    message::{ExecId, ExecRequest, GitRequest, Status},
+    message::{ExecId, ExecRequest, Status},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -21,16 +21,12 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Ask {
     /// Tell everything.
     Status(Reply<Status>),
-    /// Start a command.
-    Exec { request: Box<ExecRequest>, reply: Reply<Result<StartedExec, Failure>> },
+    /// Start a command. Git gets the connection itself, both ways.
+    Exec { request: Box<ExecRequest>, git: Option<OwnedFd>, reply: Reply<Result<StartedExec, Failure>> },
     /// Let me know when a command ends.
     ExecWait { exec: ExecId, reply: Reply<Result<watch::Receiver<Option<ExitRecord>>, Failure>> },
     /// Signal a command's process group.
     ExecSignal { exec: ExecId, signal: i32, reply: Reply<Result<(), Failure>> },
-    /// The number of a run of git to come.
-    GitNumber(Reply<Result<ExecId, Failure>>),
-    /// Start it.
-    Git { exec: ExecId, request: GitRequest, streams: GitStreams, reply: Reply<Result<GitExit, Failure>> },
     /// Start the agent anew.
     RestartAgent(Reply<Result<(), Failure>>),
     /// Signal the agent's process group.
@@ -49,17 +45,6 @@ pub(crate) struct StartedExec {
     pub(crate) exit: watch::Receiver<Option<ExitRecord>>,
 }
 
-/// How a run of git will have ended.
-pub(crate) type GitExit = watch::Receiver<Option<ExitRecord>>;
-
-/// What a run of git reads and writes.
-pub(crate) struct GitStreams {
-    /// The connection, both ways.
-    pub(crate) client: OwnedFd,
-    /// Its standard error.
-    pub(crate) errors: OwnedFd,
-}
-
 /// The other ends of a command's standard streams.
 pub(crate) enum Ends {
     /// There are none.
@@ -68,6 +53,8 @@ pub(crate) enum Ends {
     Handed { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
     /// For us.
     Pipes { stdin: Option<WriteEnd>, stdout: ReadEnd, stderr: ReadEnd },
+    /// Git's standard error, for us.
+    Git { errors: ReadEnd },
     /// A terminal, for us.
     Terminal(Master),
 }

@@ -10,17 +10,16 @@ use std::{
         unix::{ffi::OsStringExt, fs::OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
-    time::Duration,
 };
 
 use agent_protocol::{
     failure::{Failure, FailureKind},
-    message::{ExecRequest, GitRequest, GitService, Stdio as Wish},
+    message::{ExecRequest, Stdio as Wish},
     spec::{InitSpec, User},
 };
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::ask::{Ends, GitStreams};
+use super::ask::Ends;
 use crate::{
     children::{ChildId, Children},
     server::{ReadEnd, WriteEnd},
@@ -31,11 +30,11 @@ use crate::{
 /// Largest /etc/passwd read to find a user by name.
 const MAX_PASSWD_BYTES: u64 = 256 * 1024;
 
+/// The one variable of git's that comes with the request.
+pub(crate) const GIT_PROTOCOL: &str = "GIT_PROTOCOL";
+
 /// Longest name of a repository's folder, bytes.
 const MAX_GIT_DIRECTORY_BYTES: usize = 4095;
-
-/// For one run of git's pack protocol, from its start to its end. The client decides what silence is.
-pub(crate) const GIT_WITHIN: Duration = Duration::from_hours(1);
 
 /// What everything inside starts with.
 pub(super) struct Defaults {
@@ -71,7 +70,6 @@ impl Defaults {
     }
 
     /// A request on top of the defaults.
-    #[inline(never)] // Several callers, none of them in a hurry: the copies cost init a part of its size.
     pub(super) fn request<'fd>(
         &self,
         argv: Vec<OsString>,
@@ -102,22 +100,42 @@ pub(super) fn start(
     children: &mut Children,
     defaults: &Defaults,
     request: ExecRequest,
+    git: Option<OwnedFd>,
 ) -> Result<(ChildId, Ends), Failure> {
     if request.argv.is_empty() {
         return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
     }
     let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !is_own(user));
-    let argv = request.argv.into_iter().map(OsString::from_vec).collect();
+    let mut argv: Vec<_> = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
-    let directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
+    let mut directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
+    let is_git = git.is_some();
+    if is_git {
+        let repository = git_directory(defaults.workdir.as_deref(), directory.as_deref())?;
+        argv.push(repository.clone().into());
+        directory = Some(repository);
+    }
     let spawn = |children: &mut Children, stdio: Stdio<'_>| {
         let mut spawn = defaults.request(argv, env, directory, stdio);
+        if is_git {
+            // A variable for the agent's git, such as GIT_DIR, is not meant for this one.
+            spawn
+                .env
+                .retain(|(name, _)| name == GIT_PROTOCOL || !name.as_encoded_bytes().starts_with(b"GIT_"));
+        }
         if let Some(user) = user {
             spawn.user = Some(user);
         }
         children.spawn(spawn).map_err(|error| refused(&error))
     };
+    if let Some(client) = git {
+        let (errors, its_errors) = pipe()?;
+        let child =
+            spawn(children, Stdio::Descriptors([client.as_fd(), client.as_fd(), its_errors.as_fd()]))?;
+        let errors = ReadEnd::new(errors).map_err(|error| internal(&error))?;
+        return Ok((child, Ends::Git { errors }));
+    }
     match request.stdio {
         Wish::Terminal(size) => {
             let (master, slave) = pty::open(size)
@@ -157,41 +175,13 @@ pub(super) fn start(
     }
 }
 
-/// Starts the environment's own git as one side of the pack protocol. What the repository makes it do happens
-/// in here, as the agent's user, where the agent could have done it as well.
-pub(super) fn git(
-    children: &mut Children,
-    defaults: &Defaults,
-    request: &GitRequest,
-    streams: &GitStreams,
-) -> Result<(ChildId, String), Failure> {
-    let directory = git_directory(defaults.workdir.as_deref(), request.directory.as_deref())?;
-    let service = match request.service {
-        GitService::UploadPack => "upload-pack",
-        GitService::ReceivePack => "receive-pack",
-    };
-    // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
-    let mut argv = ["git", "-c", "safe.directory=*", service].map(OsString::from).to_vec();
-    argv.push(directory.clone().into());
-    let stdio = [streams.client.as_fd(), streams.client.as_fd(), streams.errors.as_fd()];
-    let mut spawn = defaults.request(argv, [], Some(directory), Stdio::Descriptors(stdio));
-    // A variable for the agent's git, such as GIT_DIR, is not meant for this one.
-    spawn.env.retain(|(name, _)| !name.as_encoded_bytes().starts_with(b"GIT_"));
-    spawn.env.push(("LC_ALL".into(), "C".into()));
-    if request.version > 0 {
-        spawn.env.push(("GIT_PROTOCOL".into(), format!("version={}", request.version).into()));
-    }
-    let child = children.spawn(spawn).map_err(|error| refused(&error))?;
-    Ok((child, format!("git {service}")))
-}
-
 /// A folder below the working directory, as its name has it: where links lead is the sandbox's affair.
-fn git_directory(workdir: Option<&Path>, name: Option<&[u8]>) -> Result<PathBuf, Failure> {
+fn git_directory(workdir: Option<&Path>, path: Option<&Path>) -> Result<PathBuf, Failure> {
     let workdir = workdir.unwrap_or(Path::new("/"));
-    let Some(name) = name else { return Ok(workdir.to_owned()) };
-    let path = PathBuf::from(OsString::from_vec(name.to_vec()));
+    let Some(path) = path else { return Ok(workdir.to_owned()) };
     let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if name.is_empty() || name.len() > MAX_GIT_DIRECTORY_BYTES || name.contains(&0) || !is_below {
+    let bytes = path.as_os_str().len();
+    if bytes == 0 || bytes > MAX_GIT_DIRECTORY_BYTES || !is_below {
         return Err(Failure::new(
             FailureKind::BadRequest,
             "a repository's folder is named from the workspace",
@@ -318,11 +308,14 @@ mod tests {
 
     #[test]
     fn a_repository_is_looked_for_below_the_working_directory_only() {
-        let found = |name: &[u8]| git_directory(Some(Path::new("/work")), Some(name)).ok();
+        let found = |name: &[u8]| {
+            let name = OsString::from_vec(name.to_vec());
+            git_directory(Some(Path::new("/work")), Some(Path::new(&name))).ok()
+        };
         assert_eq!(git_directory(Some(Path::new("/work")), None).unwrap(), Path::new("/work"));
         assert_eq!(found(b".worktrees/x"), Some("/work/.worktrees/x".into()));
         assert_eq!(found(b"-x"), Some("/work/-x".into()));
-        for wrong in [&b""[..], b"/etc", b"..", b"a/../../b", b"a\0b", &[b'a'; 5000]] {
+        for wrong in [&b""[..], b"/etc", b"..", b"a/../../b", &[b'a'; 5000]] {
             assert_eq!(found(wrong), None);
         }
     }

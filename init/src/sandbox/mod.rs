@@ -23,7 +23,8 @@ use tokio::{
 };
 
 pub(crate) use self::{
-    ask::{Ask, Ends, GitExit, GitStreams, StartedExec},
+    ask::{Ask, Ends, StartedExec},
+    commands::GIT_PROTOCOL,
     shared::Shared,
 };
 use crate::{

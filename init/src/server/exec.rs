@@ -45,7 +45,7 @@ pub(super) async fn run(
         return Err(Failure::new(FailureKind::Unsupported, "descriptors cannot travel over this connection"));
     }
     let StartedExec { id, pid, ends, exit } =
-        server.ask(|reply| Ask::Exec { request: Box::new(request), reply }).await??;
+        server.ask(|reply| Ask::Exec { request: Box::new(request), git: None, reply }).await??;
     let client = ClientGone { server, exec: id, disarmed: Cell::new(false) };
     let started = ServerMessage::ExecStarted(ExecStarted { exec: id, pid });
     let sent = match &ends {
@@ -53,13 +53,16 @@ pub(super) async fn run(
             let fds: Vec<_> = stdin.iter().chain([stdout, stderr]).map(AsFd::as_fd).collect();
             outgoing.message_with_fds(&started, &fds).await
         }
-        Ends::Detached | Ends::Pipes { .. } | Ends::Terminal(_) => outgoing.message(&started).await,
+        Ends::Detached | Ends::Pipes { .. } | Ends::Git { .. } | Ends::Terminal(_) => {
+            outgoing.message(&started).await
+        }
     };
     if sent.is_err() {
         return Ok(());
     }
     let finished = match ends {
-        Ends::Detached => {
+        // Git is another operation's.
+        Ends::Detached | Ends::Git { .. } => {
             client.disarmed.set(true);
             return Ok(());
         }

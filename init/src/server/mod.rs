@@ -214,7 +214,7 @@ async fn dispatch(
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
         Request::Git(request) => git::run(server, request, incoming, outgoing).await,
-        Request::GitWait(exec) => git::wait(server, exec, incoming, outgoing).await,
+        Request::GitWait(id) => git::wait(server, id, incoming, outgoing).await,
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await

@@ -1,10 +1,10 @@
 use serde::{Deserialize, Serialize};
 
-use super::exec::ExecId;
-use crate::{bounded::MaybeBytes, exit::ExitRecord};
+use crate::bounded::MaybeBytes;
 
-/// Longest [`GitEnded::errors`], bytes.
-pub const MAX_GIT_ERRORS_BYTES: usize = 4096;
+/// Names one run of git's pack protocol; never reused while init lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GitId(pub u64);
 
 /// Which half of git's pack protocol is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,15 +26,4 @@ pub struct GitRequest {
     pub directory: Option<Vec<u8>>,
     /// The version of the pack protocol that the client would like: 0, 1 or 2 (gitprotocol-v2(5)).
     pub version: u8,
-}
-
-/// The other side of the pack protocol has ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GitEnded {
-    /// Which run.
-    pub exec: ExecId,
-    /// How.
-    pub exit: ExitRecord,
-    /// The last of what it wrote to its standard error, at most [`MAX_GIT_ERRORS_BYTES`].
-    pub errors: String,
 }

@@ -19,7 +19,7 @@ pub use attach::{
 };
 pub use event::{Event, EventsRequest, What};
 pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
-pub use git::{GitEnded, GitRequest, GitService, MAX_GIT_ERRORS_BYTES};
+pub use git::{GitId, GitRequest, GitService};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
     AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
@@ -67,8 +67,8 @@ pub enum Request {
     /// Speak git's pack protocol. Answered with `GitReady`; from there on the connection is the pack
     /// protocol's alone, both ways.
     Git(GitRequest),
-    /// How a run of the pack protocol ended, now or later. Answered with `GitEnded`.
-    GitWait(ExecId),
+    /// How a run of the pack protocol ended, now or later. Answered with `Done`, or with `Failed` and git's words.
+    GitWait(GitId),
 }
 
 /// What the shim says within an operation.
@@ -130,7 +130,5 @@ pub enum ServerMessage {
     /// All kept log bytes were sent; new ones follow where that was asked for.
     LogCaughtUp,
     /// The next byte is the pack protocol's. Why it ended, or never began, `GitWait` tells.
-    GitReady(ExecId),
-    /// A run of git's pack protocol ended.
-    GitEnded(Box<GitEnded>),
+    GitReady(GitId),
 }

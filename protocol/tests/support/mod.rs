@@ -13,7 +13,7 @@ use agent_protocol::{
     handshake::Generation,
     message::{
         AgentStatus, AttachFrom, AttachRequest, Attached, Counts, Event, EventsRequest, ExecExited, ExecId,
-        ExecRequest, ExecStarted, GitEnded, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom,
+        ExecRequest, ExecStarted, GitId, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom,
         LogRequest, Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize,
         UnitKind, UnitState, UnitStatus, Usage, ViewerId, What,
     },
@@ -88,7 +88,7 @@ pub(crate) fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), cod
         ExitRecord,
         Failure,
         FailureKind,
-        GitEnded,
+        GitId,
         GitRequest,
         GitService,
         How,

@@ -8,7 +8,7 @@ use std::{
 
 use agent_protocol::{
     Request, ServerMessage,
-    message::{ExecId, GitEnded, GitRequest},
+    message::{GitId, GitRequest},
 };
 use rustix::{
     event::{PollFd, PollFlags},
@@ -39,28 +39,24 @@ pub fn open(
     mut connection: Connection,
     request: GitRequest,
     deadline: Instant,
-) -> Result<(GitStream, ExecId), ConnectionError> {
+) -> Result<(GitStream, GitId), ConnectionError> {
     const DURING: &str = "asking for its git";
     connection.request(&Request::Git(request))?;
     match connection.recv_message(DURING, Some(deadline))? {
-        ServerMessage::GitReady(exec) => {
+        ServerMessage::GitReady(id) => {
             let (socket, early) = connection.into_stream();
-            Ok((GitStream { socket, early }, exec))
+            Ok((GitStream { socket, early }, id))
         }
         other => Err(unexpected(&other, DURING)),
     }
 }
 
-/// How git ended, over a fresh connection. Its texts come from inside: show them sanitised.
-pub fn ended(
-    connection: &mut Connection,
-    exec: ExecId,
-    deadline: Instant,
-) -> Result<GitEnded, ConnectionError> {
+/// How git ended, over a fresh connection: a refusal is why it failed. Its words come from inside: show them sanitised.
+pub fn ended(connection: &mut Connection, id: GitId, deadline: Instant) -> Result<(), ConnectionError> {
     const DURING: &str = "asking how its git ended";
-    connection.request(&Request::GitWait(exec))?;
+    connection.request(&Request::GitWait(id))?;
     match connection.recv_message(DURING, Some(deadline))? {
-        ServerMessage::GitEnded(ended) => Ok(*ended),
+        ServerMessage::Done => Ok(()),
         other => Err(unexpected(&other, DURING)),
     }
 }

@@ -90,7 +90,6 @@ pub(crate) fn unexpected(message: &ServerMessage, during: &'static str) -> Conne
         ServerMessage::EventsCaughtUp => "EventsCaughtUp",
         ServerMessage::LogCaughtUp => "LogCaughtUp",
         ServerMessage::GitReady(_) => "GitReady",
-        ServerMessage::GitEnded(_) => "GitEnded",
     };
     ConnectionError::Unexpected { what, during }
 }

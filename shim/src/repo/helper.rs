@@ -13,10 +13,10 @@ use std::{
 
 use agent_protocol::{
     failure::FailureKind,
-    message::{ExecId, GitRequest, GitService},
+    message::{GitId, GitRequest, GitService},
 };
 
-use super::source::words;
+use super::source::{why, words};
 use crate::{
     client::{ConnectionError, git},
     sandbox::{Sandbox, StateError, chain, name::NameError, paths::DataDir},
@@ -123,7 +123,7 @@ fn connect(sandbox: &Sandbox, service: GitService, directory: Option<Vec<u8>>) -
     let version = if service == GitService::UploadPack { 2 } else { 0 };
     let connection = sandbox.connect(deadline).map_err(unreachable)?;
     let request = GitRequest { service, directory, version };
-    let (stream, exec) = git::open(connection, request, deadline).map_err(unreachable)?;
+    let (stream, run) = git::open(connection, request, deadline).map_err(unreachable)?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(b"\n")?;
     stdout.flush()?;
@@ -132,27 +132,17 @@ fn connect(sandbox: &Sandbox, service: GitService, directory: Option<Vec<u8>>) -
         Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(HelperError::Silent(name)),
         relayed => relayed?,
     }
-    failure(sandbox, exec).map_or(Ok(()), Err)
+    failure(sandbox, run).map_or(Ok(()), Err)
 }
 
-/// Why git inside failed, where it did and that can be learned.
-fn failure(sandbox: &Sandbox, exec: ExecId) -> Option<HelperError> {
+/// Why git inside failed. What the other side said within the protocol, git on this side tells.
+fn failure(sandbox: &Sandbox, run: GitId) -> Option<HelperError> {
     let name = sandbox.name().to_string();
-    let deadline = Instant::now() + ANSWER_PATIENCE;
-    let mut connection = sandbox.connect(deadline).ok()?;
-    match git::ended(&mut connection, exec, deadline) {
-        Ok(ended) if ended.exit.how.shell_code() == 0 => None,
-        // Git on this side tells what the other side said within the protocol.
-        Ok(ended) if ended.errors.trim().is_empty() => None,
-        Ok(ended) => Some(HelperError::Failed { name, said: words(&ended.errors) }),
-        Err(ConnectionError::Refused(refusal)) => match refusal.kind {
-            FailureKind::NotFound => Some(HelperError::NoGit(name)),
-            // Its client left first: git on this side knows why.
-            FailureKind::Unknown => None,
-            _ => Some(HelperError::Failed { name, said: refusal.message }),
-        },
-        Err(_) => None,
-    }
+    let refusal = why(sandbox, run, Instant::now() + ANSWER_PATIENCE)?;
+    Some(match refusal.kind {
+        FailureKind::NotFound => HelperError::NoGit(name),
+        _ => HelperError::Failed { name, said: words(&refusal.message) },
+    })
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use std::{
 };
 
 use agent_protocol::{
-    failure::FailureKind,
-    message::{ExecId, GitRequest, GitService},
+    failure::{Failure, FailureKind},
+    message::{GitId, GitRequest, GitService},
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -61,7 +61,7 @@ pub enum SourceError {
 #[derive(Debug)]
 pub struct Speaker<'a> {
     source: Source<'a>,
-    exec: Option<ExecId>,
+    run: Option<GitId>,
     child: Option<Child>,
 }
 
@@ -73,12 +73,12 @@ impl<'a> Source<'a> {
                 let deadline = Instant::now() + ANSWER_PATIENCE;
                 let connection = sandbox.connect(deadline)?;
                 let request = GitRequest { service: GitService::UploadPack, directory: None, version: 2 };
-                let (stream, exec) = git::open(connection, request, deadline)?;
-                Ok((stream, Speaker { source: self, exec: Some(exec), child: None }))
+                let (stream, run) = git::open(connection, request, deadline)?;
+                Ok((stream, Speaker { source: self, run: Some(run), child: None }))
             }
             Self::Command(command) => {
                 let (ours, child) = run(command).map_err(SourceError::Command)?;
-                Ok((GitStream::over(ours), Speaker { source: self, exec: None, child: Some(child) }))
+                Ok((GitStream::over(ours), Speaker { source: self, run: None, child: Some(child) }))
             }
         }
     }
@@ -97,20 +97,24 @@ fn run(script: &OsStr) -> io::Result<(OwnedFd, Child)> {
 impl Speaker<'_> {
     /// Why it fell silent, where that is known: a better reason than that it did.
     pub fn reason(&self) -> Option<SourceError> {
-        let (Source::Sandbox(sandbox), Some(exec)) = (self.source, self.exec) else { return None };
-        let deadline = Instant::now() + ANSWER_PATIENCE;
-        let mut connection = sandbox.connect(deadline).ok()?;
-        match git::ended(&mut connection, exec, deadline) {
-            Ok(ended) if ended.exit.how.shell_code() == 0 => None,
-            Ok(ended) if ended.errors.trim().is_empty() => None,
-            Ok(ended) => Some(SourceError::Failed(words(&ended.errors))),
-            Err(ConnectionError::Refused(refusal)) => match refusal.kind {
-                FailureKind::NotFound => Some(SourceError::NoGit),
-                FailureKind::Unknown => None,
-                _ => Some(SourceError::Failed(refusal.message)),
-            },
-            Err(_) => None,
+        let (Source::Sandbox(sandbox), Some(run)) = (self.source, self.run) else { return None };
+        let refusal = why(sandbox, run, Instant::now() + ANSWER_PATIENCE)?;
+        Some(match refusal.kind {
+            FailureKind::NotFound => SourceError::NoGit,
+            _ => SourceError::Failed(words(&refusal.message)),
+        })
+    }
+}
+
+/// Why git inside failed, where it did, said something, and that can be learned.
+pub(crate) fn why(sandbox: &Sandbox, run: GitId, deadline: Instant) -> Option<Failure> {
+    let mut connection = sandbox.connect(deadline).ok()?;
+    match git::ended(&mut connection, run, deadline) {
+        // Of a client that left first nothing is known.
+        Err(ConnectionError::Refused(refusal)) if refusal.kind != FailureKind::Unknown => {
+            Some(refusal).filter(|refusal| !refusal.message.is_empty())
         }
+        _ => None,
     }
 }
 

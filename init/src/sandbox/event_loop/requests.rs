@@ -1,16 +1,18 @@
 //! What the tasks of connections ask for: the state, commands, the agent's restart, the end.
 
+use std::os::fd::OwnedFd;
+
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
-    message::{ExecId, ExecRequest, GitRequest, What},
+    message::{ExecId, ExecRequest, What},
     spec,
 };
 use tokio::sync::oneshot;
 
 use super::{
     super::{
-        ask::{Ask, Ends, GitExit, GitStreams, StartedExec},
+        ask::{Ask, Ends, StartedExec},
         commands,
         execs::Due,
         wire,
@@ -28,20 +30,14 @@ impl Loop {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => give(reply, self.status()),
-            Ask::Exec { request, reply } => {
-                let started = self.exec(*request);
+            Ask::Exec { request, git, reply } => {
+                let started = self.exec(*request, git);
                 if let Err(Ok(unheard)) = reply.send(started) {
                     self.abandoned(unheard.id);
                 }
             }
             Ask::ExecWait { exec, reply } => give(reply, self.execs.wait(exec)),
             Ask::ExecSignal { exec, signal, reply } => give(reply, self.signal_exec(exec, signal)),
-            Ask::GitNumber(reply) => give(reply, self.execs.next_id()),
-            Ask::Git { exec, request, streams, reply } => {
-                if let Err(Ok(_)) = reply.send(self.git(exec, &request, &streams)) {
-                    self.abandoned(exec);
-                }
-            }
             Ask::RestartAgent(reply) => {
                 let asked = self.request(supervise::Event::Restart { unit: UnitId::Agent });
                 give(reply, asked);
@@ -71,14 +67,14 @@ impl Loop {
         }
     }
 
-    fn exec(&mut self, request: ExecRequest) -> Result<StartedExec, Failure> {
+    fn exec(&mut self, request: ExecRequest, git: Option<OwnedFd>) -> Result<StartedExec, Failure> {
         if self.stopping {
             return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
         }
         let id = self.execs.next_id()?;
         let command = commands::shown(&request.argv);
         let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
-        let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
+        let (child, ends) = commands::start(&mut self.children, &self.defaults, request, git)?;
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
         let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));
@@ -88,18 +84,6 @@ impl Loop {
         let pid = pid(child);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
-    }
-
-    fn git(&mut self, exec: ExecId, request: &GitRequest, streams: &GitStreams) -> Result<GitExit, Failure> {
-        if self.stopping {
-            return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
-        }
-        let (child, command) = commands::git(&mut self.children, &self.defaults, request, streams)?;
-        let now = self.clock.now();
-        self.register(child, Role::Exec(exec, now));
-        let exit = self.execs.started(exec, child, Some(now + commands::GIT_WITHIN));
-        self.tell(What::ExecStarted { exec, pid: pid(child), command });
-        Ok(exit)
     }
 
     fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
