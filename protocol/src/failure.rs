@@ -35,8 +35,6 @@ pub enum FailureKind {
     Unsupported,
     /// Init itself failed.
     Internal,
-    /// Git ended with an error, and the message is what it said.
-    Git,
 }
 
 /// Longest [`Failure::message`] in bytes; longer ones are cut at a character.

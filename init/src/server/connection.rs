@@ -106,6 +106,12 @@ impl Incoming {
         Ok(fd)
     }
 
+    /// Goes on with frames, after whoever spoke something else has ended.
+    pub(crate) fn take_back(&self) {
+        // Where this fails a write waits for a client that reads, as nothing else here would.
+        let _ = rustix::io::ioctl_fionbio(self.socket.as_fd(), true);
+    }
+
     /// Whether the client said more than was asked for.
     pub(crate) fn has_more(&self) -> bool {
         !self.buffer.rest().is_empty()
@@ -161,6 +167,11 @@ impl Outgoing {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Message, message, &mut bytes).map_err(io::Error::other)?;
         self.whole(self.socket.write_with_fds(&bytes, fds)).await
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) async fn raw(&self, bytes: &[u8]) -> io::Result<()> {
+        self.socket.write_with_fds(bytes, &[]).await
     }
 
     /// Sends bytes of a stream, at most [`frame::MAX_DATA`] of them.

@@ -61,7 +61,6 @@ pub(super) async fn run(
         return Ok(());
     }
     let finished = match ends {
-        // Git is another operation's.
         Ends::Detached | Ends::Git { .. } => {
             client.disarmed.set(true);
             return Ok(());

@@ -1,78 +1,33 @@
 //! Git's pack protocol for one client: the environment's own git gets the connection, and nothing stands between.
 
-use std::{cell::Cell, collections::VecDeque, rc::Rc};
+use std::cell::Cell;
 
 use agent_protocol::{
-    ServerMessage,
     exit::How,
-    failure::{Failure, FailureKind, MAX_MESSAGE_BYTES},
-    message::{ExecRequest, GitId, GitRequest, GitService, Stdio},
+    failure::{Failure, FailureKind},
+    message::{ExecRequest, GitRequest, GitService, Stdio},
 };
-use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::{
-    Server,
+    REPLY_WITHIN, Server,
     connection::{Incoming, Outgoing},
     exec::{ClientGone, Exit, ended},
     pipe::ReadEnd,
-    reply,
 };
 use crate::sandbox::{Ask, Ends, GIT_PROTOCOL};
 
 /// Runs of git that go on at once. Each packs what it sends: processors and memory are the bound.
-const MAX_GIT: usize = 16;
-
-/// Ends of runs kept for whoever asks later.
-const KEPT_ENDS: usize = 64;
+const MAX_GIT: u32 = 16;
 
 /// For one run, from its start to its end. The client decides what silence is.
 const GIT_WITHIN_MS: u64 = 3600 * 1000;
 
-/// What is still read of git's standard error once it has ended, bytes.
+/// The last of git's standard error that a client is told, bytes.
+const KEPT_ERRORS_BYTES: usize = 1000;
+
+/// What is still read of it once git has ended, bytes.
 const LAST_ERRORS_BYTES: usize = 64 * 1024;
-
-/// How a run has ended, or why it could not begin.
-type End = Result<(), Failure>;
-
-/// Runs of git, by number.
-#[derive(Default)]
-pub(crate) struct GitRuns {
-    last: u64,
-    open: Rc<Cell<usize>>,
-    ends: VecDeque<(GitId, watch::Receiver<Option<End>>)>,
-}
-
-impl GitRuns {
-    fn begin(&mut self) -> Result<(GitId, Run), Failure> {
-        if self.open.get() >= MAX_GIT {
-            return Err(Failure::new(FailureKind::Busy, format!("{MAX_GIT} transfers run already")));
-        }
-        self.open.set(self.open.get() + 1);
-        self.last += 1;
-        let (end, told) = watch::channel(None);
-        if self.ends.len() == KEPT_ENDS {
-            self.ends.pop_front();
-        }
-        self.ends.push_back((GitId(self.last), told));
-        Ok((GitId(self.last), Run { open: Rc::clone(&self.open), end }))
-    }
-
-    fn end(&self, id: GitId) -> Option<watch::Receiver<Option<End>>> {
-        self.ends.iter().find(|(of, _)| *of == id).map(|(_, end)| end.clone())
-    }
-}
-
-/// One run, counted for as long as it lives.
-struct Run {
-    open: Rc<Cell<usize>>,
-    end: watch::Sender<Option<End>>,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        self.open.set(self.open.get().saturating_sub(1));
-    }
-}
 
 /// Lets git speak with the client until one of them ends.
 pub(super) async fn run(
@@ -82,58 +37,64 @@ pub(super) async fn run(
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
     if incoming.has_more() {
-        return Err(Failure::new(FailureKind::BadRequest, "git is spoken once init is ready for it"));
+        return Err(Failure::new(FailureKind::BadRequest, "git speaks first"));
     }
-    let (id, run) = server.shared.git.borrow_mut().begin()?;
-    // Git speaks as soon as it runs, so this is said before; where it cannot run, that is told to who asks.
-    if outgoing.message(&ServerMessage::GitReady(id)).await.is_err() {
-        return Ok(());
+    let _place = Place::take(&server.shared.git_runs)?;
+    let client = incoming.hand_over().map_err(|error| Failure::new(FailureKind::Limit, error.to_string()))?;
+    let request = Box::new(command(request));
+    let asked = server.ask(|reply| Ask::Exec { request, git: Some(client), reply }).await;
+    let started = asked.and_then(|started| started).inspect_err(|_| incoming.take_back())?;
+    let Ends::Git { errors } = started.ends else { return Ok(()) };
+    let client = ClientGone { server, exec: started.id, disarmed: Cell::new(false) };
+    let mut exit = started.exit;
+    let said = tokio::select! {
+        said = last_words(errors, &mut exit) => said,
+        () = incoming.closed() => return Ok(()),
+    };
+    client.disarmed.set(true);
+    if let Some(said) = said {
+        incoming.take_back();
+        // A client may have gone, or be in the middle of something that ends here anyway.
+        let _ = timeout(REPLY_WITHIN, outgoing.raw(&error_packet(&said))).await;
     }
-    let end = serve(server, request, incoming).await;
-    let is_known = end.is_some();
-    run.end.send_replace(end);
-    if is_known {
-        incoming.shut_down();
-    }
+    incoming.shut_down();
     Ok(())
 }
 
-/// `None` where the client has gone before git had ended.
-async fn serve(server: &Server, request: GitRequest, incoming: &Incoming) -> Option<End> {
-    let client = match incoming.hand_over() {
-        Ok(client) => client,
-        Err(error) => return Some(Err(Failure::new(FailureKind::Limit, error.to_string()))),
-    };
-    let request = Box::new(command(request));
-    let asked = server.ask(|reply| Ask::Exec { request, git: Some(client), reply }).await;
-    let started = match asked.and_then(|started| started) {
-        Ok(started) => started,
-        Err(failure) => return Some(Err(failure)),
-    };
-    let Ends::Git { errors } = started.ends else { return None };
-    let client = ClientGone { server, exec: started.id, disarmed: Cell::new(false) };
-    let mut exit = started.exit;
-    let end = tokio::select! {
-        said = last_words(errors, &mut exit) => Some(said),
-        () = incoming.closed() => None,
-    };
-    client.disarmed.set(end.is_some());
-    end
+/// One of the places for runs, for as long as it is held.
+struct Place<'a>(&'a Cell<u32>);
+
+impl<'a> Place<'a> {
+    fn take(open: &'a Cell<u32>) -> Result<Self, Failure> {
+        if open.get() >= MAX_GIT {
+            return Err(Failure::new(FailureKind::Busy, format!("{MAX_GIT} transfers run already")));
+        }
+        open.set(open.get() + 1);
+        Ok(Self(open))
+    }
 }
 
-/// The environment's own git, as one side of the protocol. What the repository makes it do happens in here, as the
-/// agent's user, where the agent could have done it as well.
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// The environment's own git, as one side of the protocol; the loop adds the folder. What the repository makes it do
+/// happens in here, as the agent's user, where the agent could have done it as well.
 fn command(request: GitRequest) -> ExecRequest {
-    let service: &[u8] = match request.service {
-        GitService::UploadPack => b"upload-pack",
-        GitService::ReceivePack => b"receive-pack",
+    let service = match request.service {
+        GitService::UploadPack => "upload-pack",
+        GitService::ReceivePack => "receive-pack",
     };
     // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
-    let argv = [b"git", &b"-c"[..], b"safe.directory=*", service].map(<[u8]>::to_vec).to_vec();
-    let version = format!("version={}", request.version).into_bytes();
+    let argv = ["git", "-c", "safe.directory=*", service].map(Vec::from).to_vec();
+    let version = format!("version={}", request.version);
     ExecRequest {
         argv,
-        env: vec![(b"LC_ALL".to_vec(), b"C".to_vec()), (GIT_PROTOCOL.into(), version)],
+        env: [("LC_ALL", "C"), (GIT_PROTOCOL, &version)]
+            .map(|(name, value)| (name.into(), value.into()))
+            .to_vec(),
         directory: request.directory,
         user: None,
         stdin: false,
@@ -142,29 +103,11 @@ fn command(request: GitRequest) -> ExecRequest {
     }
 }
 
-/// Waits for the end of a run.
-pub(super) async fn wait(
-    server: &Server,
-    id: GitId,
-    incoming: &mut Incoming,
-    outgoing: &Outgoing,
-) -> Result<(), Failure> {
-    let unknown = || Failure::new(FailureKind::Unknown, format!("there is no transfer {}", id.0));
-    let mut end = server.shared.git.borrow().end(id).ok_or_else(unknown)?;
-    let ended = tokio::select! {
-        ended = end.wait_for(Option::is_some) => ended.ok().and_then(|end| (*end).clone()),
-        _ = incoming.next() => return Ok(()),
-    };
-    // Its client left before it ended: how it ended then says nothing about git.
-    ended.ok_or_else(unknown)??;
-    reply(outgoing, &ServerMessage::Done).await;
-    Ok(())
-}
-
-/// Reads git's standard error to its end, or as far as it goes once git has ended, and waits for that.
-async fn last_words(errors: ReadEnd, exit: &mut Exit) -> End {
+/// Reads git's standard error to its end, or as far as it goes once git has ended, and waits for that. What it said last
+/// where it failed.
+async fn last_words(errors: ReadEnd, exit: &mut Exit) -> Option<String> {
     let mut said = Vec::new();
-    let mut buf = vec![0; MAX_MESSAGE_BYTES];
+    let mut buf = vec![0; KEPT_ERRORS_BYTES];
     let mut left = LAST_ERRORS_BYTES;
     while left > 0 {
         let read = tokio::select! {
@@ -176,19 +119,24 @@ async fn last_words(errors: ReadEnd, exit: &mut Exit) -> End {
             break;
         }
         said.extend_from_slice(&buf[..read]);
-        let too_many = said.len().saturating_sub(MAX_MESSAGE_BYTES);
+        let too_many = said.len().saturating_sub(KEPT_ERRORS_BYTES);
         said.drain(..too_many);
         if exit.borrow().is_some() {
             left = left.saturating_sub(read);
         }
     }
-    match ended(exit).await.map(|exit| exit.how) {
-        Some(How::Code(0)) => Ok(()),
-        Some(How::Signal(signal)) => {
-            Err(Failure::new(FailureKind::Git, format!("git was killed by signal {signal}")))
-        }
-        _ => Err(Failure::new(FailureKind::Git, String::from_utf8_lossy(&said).trim())),
+    match ended(exit).await?.how {
+        How::Code(0) => None,
+        How::Signal(signal) => Some(format!("git was killed by signal {signal}")),
+        How::Code(_) => Some(String::from_utf8_lossy(&said).trim().replace('\n', "; ")),
     }
+}
+
+/// An error as the protocol has it (gitprotocol-pack(5), `ERR`).
+fn error_packet(said: &str) -> Vec<u8> {
+    const LENGTH_BYTES: usize = 4;
+    let packet = format!("ERR {}\n", said.trim_start_matches("fatal: "));
+    format!("{:04x}{packet}", packet.len() + LENGTH_BYTES).into_bytes()
 }
 
 #[cfg(test)]
@@ -197,21 +145,19 @@ mod tests {
 
     #[test]
     fn runs_are_bounded_and_a_place_becomes_free_again() {
-        let mut runs = GitRuns::default();
-        let mut open: Vec<_> = (0..MAX_GIT).map(|_| runs.begin().unwrap()).collect();
-        assert_eq!(runs.begin().err().unwrap().kind, FailureKind::Busy);
-        open.pop();
-        assert_eq!(runs.begin().unwrap().0, GitId(MAX_GIT as u64 + 1));
+        let open = Cell::new(0);
+        let mut places: Vec<_> = (0..MAX_GIT).map(|_| Place::take(&open).unwrap()).collect();
+        assert_eq!(Place::take(&open).err().unwrap().kind, FailureKind::Busy);
+        places.pop();
+        assert!(Place::take(&open).is_ok());
     }
 
     #[test]
-    fn the_oldest_ends_are_forgotten() {
-        let mut runs = GitRuns::default();
-        for _ in 0..=KEPT_ENDS as u64 {
-            drop(runs.begin().unwrap());
-        }
-        assert!(runs.end(GitId(1)).is_none());
-        assert!(runs.end(GitId(2)).is_some());
+    fn what_git_says_becomes_a_packet() {
+        assert_eq!(error_packet("fatal: no"), b"000bERR no\n");
+        // Bytes that are no text grow to three each.
+        let longest = String::from_utf8_lossy(&[0xff; KEPT_ERRORS_BYTES]).into_owned();
+        assert_eq!(error_packet(&longest)[..4], *b"0bc1");
     }
 
     #[test]

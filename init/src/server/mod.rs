@@ -29,7 +29,6 @@ use self::{
     socket::Peer,
 };
 pub(crate) use self::{
-    git::GitRuns,
     pipe::{ReadEnd, WriteEnd},
     socket::{Listener, Socket},
 };
@@ -190,7 +189,6 @@ async fn dispatch(
             | Request::Events(_)
             | Request::Log(_)
             | Request::Git(_)
-            | Request::GitWait(_)
     );
     if is_stream && server.shared.connections.get() > MAX_CONNECTIONS - FOR_SHORT_REQUESTS {
         return Err(Failure::new(FailureKind::Busy, "too many connections are open"));
@@ -214,7 +212,6 @@ async fn dispatch(
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
         Request::Git(request) => git::run(server, request, incoming, outgoing).await,
-        Request::GitWait(id) => git::wait(server, id, incoming, outgoing).await,
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await

@@ -2,10 +2,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounded::MaybeBytes;
 
-/// Names one run of git's pack protocol; never reused while init lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct GitId(pub u64);
-
 /// Which half of git's pack protocol is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GitService {

@@ -19,7 +19,7 @@ pub use attach::{
 };
 pub use event::{Event, EventsRequest, What};
 pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
-pub use git::{GitId, GitRequest, GitService};
+pub use git::{GitRequest, GitService};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
     AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
@@ -64,11 +64,9 @@ pub enum Request {
         /// Skip the graceful part.
         force: bool,
     },
-    /// Speak git's pack protocol. Answered with `GitReady`; from there on the connection is the pack
-    /// protocol's alone, both ways.
+    /// Speak git's pack protocol. Answered by git itself: from here on the connection is the pack protocol's
+    /// alone, both ways.
     Git(GitRequest),
-    /// How a run of the pack protocol ended, now or later. Answered with `Done`, or with `Failed` and git's words.
-    GitWait(GitId),
 }
 
 /// What the shim says within an operation.
@@ -129,6 +127,4 @@ pub enum ServerMessage {
     EventsCaughtUp,
     /// All kept log bytes were sent; new ones follow where that was asked for.
     LogCaughtUp,
-    /// The next byte is the pack protocol's. Why it ended, or never began, `GitWait` tells.
-    GitReady(GitId),
 }

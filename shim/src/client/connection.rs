@@ -199,10 +199,9 @@ impl Connection {
         std::mem::take(&mut self.descriptors)
     }
 
-    /// The stream itself, and what of it was read already, once frames are over.
-    pub(crate) fn into_stream(self) -> (OwnedFd, Vec<u8>) {
-        let early = self.input.rest().to_vec();
-        (self.socket, early)
+    /// The stream itself, where no frame was read since the request.
+    pub(crate) fn into_stream(self) -> OwnedFd {
+        self.socket
     }
 
     /// Appends a message to what waits to be sent.

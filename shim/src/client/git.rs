@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::{
-    Request, ServerMessage,
-    message::{GitId, GitRequest},
-};
+use agent_protocol::{Request, frame::Kind, message::GitRequest};
 use rustix::{
     event::{PollFd, PollFlags},
     io::Errno,
@@ -19,6 +16,7 @@ use rustix::{
 use super::{
     Connection, ConnectionError,
     endpoint::{Direction, Endpoint, Nature},
+    error::io_error,
     operations::unexpected,
     wait::{wait_any, wait_for},
 };
@@ -30,51 +28,52 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct GitStream {
     socket: OwnedFd,
-    /// Arrived with the answer to the request, and not read yet.
-    early: Vec<u8>,
 }
 
-/// Asks init for git. The number is for [`ended`], which tells why git ended.
-pub fn open(
-    mut connection: Connection,
-    request: GitRequest,
-    deadline: Instant,
-) -> Result<(GitStream, GitId), ConnectionError> {
-    const DURING: &str = "asking for its git";
+/// Git, asked for and not heard of yet: it may work while we do something else.
+#[derive(Debug)]
+pub struct Asked(Connection);
+
+/// Asks init for git.
+pub fn ask(mut connection: Connection, request: GitRequest) -> Result<Asked, ConnectionError> {
     connection.request(&Request::Git(request))?;
-    match connection.recv_message(DURING, Some(deadline))? {
-        ServerMessage::GitReady(id) => {
-            let (socket, early) = connection.into_stream();
-            Ok((GitStream { socket, early }, id))
-        }
-        other => Err(unexpected(&other, DURING)),
-    }
+    Ok(Asked(connection))
 }
 
-/// How git ended, over a fresh connection: a refusal is why it failed. Its words come from inside: show them sanitised.
-pub fn ended(connection: &mut Connection, id: GitId, deadline: Instant) -> Result<(), ConnectionError> {
-    const DURING: &str = "asking how its git ended";
-    connection.request(&Request::GitWait(id))?;
-    match connection.recv_message(DURING, Some(deadline))? {
-        ServerMessage::Done => Ok(()),
-        other => Err(unexpected(&other, DURING)),
+impl Asked {
+    /// The stream, once git has said its first byte. In its place init may refuse: no packet of git's begins as a
+    /// frame does.
+    pub fn stream(mut self, deadline: Instant) -> Result<GitStream, ConnectionError> {
+        const DURING: &str = "asking for its git";
+        let mut first = [0];
+        loop {
+            match rustix::net::recv(self.0.as_fd(), &mut first, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+                Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ConnectionError::Closed(DURING)),
+                Ok(_) if first[0] == Kind::Message as u8 => {
+                    let message = self.0.recv_message(DURING, Some(deadline))?;
+                    return Err(unexpected(&message, DURING));
+                }
+                Ok(_) => return Ok(GitStream::over(self.0.into_stream())),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    if !wait_for(self.0.as_fd(), PollFlags::IN, Some(deadline)).map_err(io_error(DURING))? {
+                        return Err(ConnectionError::Deadline(DURING));
+                    }
+                }
+                Err(error) => return Err(io_error(DURING)(error)),
+            }
+        }
     }
 }
 
 impl GitStream {
     /// A stream to somebody else who speaks the protocol; the socket does not wait.
     pub fn over(socket: OwnedFd) -> Self {
-        Self { socket, early: Vec::new() }
+        Self { socket }
     }
 
     /// Reads what is there, at least one byte; 0 is the end. Waits until `deadline`.
     pub fn read(&mut self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
-        if !self.early.is_empty() {
-            let count = self.early.len().min(into.len());
-            into[..count].copy_from_slice(&self.early[..count]);
-            self.early.drain(..count);
-            return Ok(count);
-        }
         loop {
             match rustix::net::recv(&self.socket, &mut *into, RecvFlags::DONTWAIT) {
                 Ok((_, count)) => return Ok(count),
@@ -110,16 +109,10 @@ impl GitStream {
     /// we have gone, and git knows from what was said when all was said.
     ///
     /// Fails where for `patience` nothing came from either side.
-    pub fn relay(
-        mut self,
-        input: BorrowedFd<'_>,
-        output: BorrowedFd<'_>,
-        patience: Duration,
-    ) -> io::Result<()> {
+    pub fn relay(self, input: BorrowedFd<'_>, output: BorrowedFd<'_>, patience: Duration) -> io::Result<()> {
         let input = Endpoint::of_caller(input, Direction::Read)?;
         let output = Endpoint::of_caller(output, Direction::Write)?;
         let (mut inwards, mut outwards) = (Flow::default(), Flow::default());
-        outwards.buffer = std::mem::take(&mut self.early);
         let socket = self.socket.as_fd();
         loop {
             let mut moved = inwards.turn(
@@ -236,7 +229,7 @@ mod tests {
         let (input, mut fed) = io::pipe().unwrap();
         let (mut shown, output) = io::pipe().unwrap();
         let relay = thread::spawn(move || {
-            let stream = GitStream { socket: ours.into(), early: b"early ".to_vec() };
+            let stream = GitStream::over(ours.into());
             stream.relay(input.as_fd(), output.as_fd(), PATIENCE)
         });
         fed.write_all(b"question").unwrap();
@@ -254,8 +247,7 @@ mod tests {
         drop(theirs);
         relay.join().unwrap().unwrap();
         let all = reader.join().unwrap();
-        assert_eq!(all.len(), 6 + answer.len());
-        assert!(all.starts_with(b"early xxx"));
+        assert_eq!(all, answer);
     }
 
     #[test]

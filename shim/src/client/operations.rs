@@ -89,7 +89,6 @@ pub(crate) fn unexpected(message: &ServerMessage, during: &'static str) -> Conne
         ServerMessage::Event(_) => "Event",
         ServerMessage::EventsCaughtUp => "EventsCaughtUp",
         ServerMessage::LogCaughtUp => "LogCaughtUp",
-        ServerMessage::GitReady(_) => "GitReady",
     };
     ConnectionError::Unexpected { what, during }
 }

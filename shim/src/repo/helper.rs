@@ -13,10 +13,10 @@ use std::{
 
 use agent_protocol::{
     failure::FailureKind,
-    message::{GitId, GitRequest, GitService},
+    message::{GitRequest, GitService},
 };
 
-use super::source::{why, words};
+use super::source::{ANSWER_PATIENCE, FIRST_BYTE_WITHIN};
 use crate::{
     client::{ConnectionError, git},
     sandbox::{Sandbox, StateError, chain, name::NameError, paths::DataDir},
@@ -25,9 +25,6 @@ use crate::{
 
 /// What git looks for where an address begins with `agent::`.
 pub const NAME: &str = "git-remote-agent";
-
-/// For init to answer a request.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// For a sign of life from either side; git inside may count and compress for long before it says a word.
 const SILENCE_PATIENCE: Duration = Duration::from_mins(30);
@@ -51,8 +48,6 @@ enum HelperError {
     Connection(String, #[source] ConnectionError),
     #[error("there is no git inside `{0}`: its environment needs one")]
     NoGit(String),
-    #[error("git inside `{name}`: {said}")]
-    Failed { name: String, said: String },
     #[error("no sign of life from `{0}`")]
     Silent(String),
     #[error("speaking with git")]
@@ -116,33 +111,25 @@ fn place(address: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
 }
 
 fn connect(sandbox: &Sandbox, service: GitService, directory: Option<Vec<u8>>) -> Result<(), HelperError> {
-    let name = sandbox.name().to_string();
-    let unreachable = |error| HelperError::Connection(name.clone(), error);
-    let deadline = Instant::now() + ANSWER_PATIENCE;
+    let name = || sandbox.name().to_string();
+    let unreachable = |error| match error {
+        ConnectionError::Refused(refusal) if refusal.kind == FailureKind::NotFound => {
+            HelperError::NoGit(name())
+        }
+        error => HelperError::Connection(name(), error),
+    };
     // Only fetching has a second version; a client of the first one understands its answer all the same.
     let version = if service == GitService::UploadPack { 2 } else { 0 };
-    let connection = sandbox.connect(deadline).map_err(unreachable)?;
-    let request = GitRequest { service, directory, version };
-    let (stream, run) = git::open(connection, request, deadline).map_err(unreachable)?;
+    let connection = sandbox.connect(Instant::now() + ANSWER_PATIENCE).map_err(unreachable)?;
+    let asked = git::ask(connection, GitRequest { service, directory, version }).map_err(unreachable)?;
+    let stream = asked.stream(Instant::now() + FIRST_BYTE_WITHIN).map_err(unreachable)?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(b"\n")?;
     stdout.flush()?;
-    let stdin = io::stdin();
-    match stream.relay(stdin.as_fd(), stdout.as_fd(), SILENCE_PATIENCE) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => return Err(HelperError::Silent(name)),
-        relayed => relayed?,
+    match stream.relay(io::stdin().as_fd(), stdout.as_fd(), SILENCE_PATIENCE) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(HelperError::Silent(name())),
+        relayed => Ok(relayed?),
     }
-    failure(sandbox, run).map_or(Ok(()), Err)
-}
-
-/// Why git inside failed. What the other side said within the protocol, git on this side tells.
-fn failure(sandbox: &Sandbox, run: GitId) -> Option<HelperError> {
-    let name = sandbox.name().to_string();
-    let refusal = why(sandbox, run, Instant::now() + ANSWER_PATIENCE)?;
-    Some(match refusal.kind {
-        FailureKind::NotFound => HelperError::NoGit(name),
-        _ => HelperError::Failed { name, said: words(&refusal.message) },
-    })
 }
 
 #[cfg(test)]

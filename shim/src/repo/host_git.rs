@@ -21,7 +21,6 @@ use rustix::{
     process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit},
 };
 
-use super::source::words;
 use crate::client::wait::wait_for;
 
 /// The oldest git that does all we ask: `GIT_CONFIG_COUNT` and `rev-parse --path-format` came with it.
@@ -343,6 +342,13 @@ impl Running {
         let _ = (&self.complaint).take(MAX_COMPLAINT_BYTES).read_to_end(&mut bytes);
         words(&String::from_utf8_lossy(&bytes))
     }
+}
+
+/// What git says when it gives up, on one line and without its own marks.
+fn words(said: &str) -> String {
+    let lines =
+        said.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
+    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 impl Drop for Running {

@@ -149,7 +149,7 @@ impl Pull<'_> {
             return Err(PullError::AgentsOwn(self.into.to_owned()));
         }
         // The other side works while we look around here.
-        let (stream, speaker) = self.source.open()?;
+        let opening = self.source.open()?;
         let home = match HomeRepository::of(git, self.into, until) {
             Ok(home) => home,
             Err(error) => {
@@ -161,16 +161,13 @@ impl Pull<'_> {
             return Err(PullError::AgentsOwn(home.git_dir));
         }
         let asked = home.ask_refs(git, until)?;
-        let told = |error: SessionError| match (&error, speaker.reason()) {
-            (SessionError::Ended | SessionError::Io(_), Some(reason)) => PullError::Source(reason),
-            _ => explained(error),
-        };
-        let mut session = Session::open(stream, self.limits, until).map_err(told)?;
+        let (stream, _speaker) = opening.stream()?;
+        let mut session = Session::open(stream, self.limits, until).map_err(explained)?;
         if session.format() != home.format {
             let (inside, home_format) = (session.format().name(), home.format.name());
             return Err(PullError::Format { inside, home: home_format, repository: home.git_dir });
         }
-        let inside = session.list_refs().map_err(told)?;
+        let inside = session.list_refs().map_err(explained)?;
         if let Some(missing) = self.choice.branches.iter().find(|name| !inside.refs.contains_key(name)) {
             return Err(PullError::NoBranch(missing.to_string()));
         }
@@ -185,7 +182,7 @@ impl Pull<'_> {
             let mut quarantine = made.map_err(|error| PullError::Quarantine(home.objects.clone(), error))?;
             let pull =
                 Transfer { git, home: &home, here: &here, namespace: &namespace, shallow: &shallow, until };
-            pull.run(&mut session, &plan.wants, &mut quarantine, told)?;
+            pull.run(&mut session, &plan.wants, &mut quarantine)?;
             Some(quarantine)
         };
         session.close();
@@ -262,17 +259,16 @@ impl Transfer<'_> {
         session: &mut Session,
         wants: &[ObjectId],
         quarantine: &mut Quarantine,
-        told: impl Fn(SessionError) -> PullError,
     ) -> Result<(), PullError> {
         let haves = self.first_haves();
         let mut indexer = quarantine.indexer(self.git, self.until).map_err(PullError::Refused)?;
         let first = Fetch { wants, haves: &haves, shallow: self.shallow, done: haves.is_empty() };
-        if let Some(mut common) = session.fetch(&first, &mut indexer).map_err(&told)? {
+        if let Some(mut common) = session.fetch(&first, &mut indexer).map_err(explained)? {
             common.extend(self.more_haves()?);
             common.sort_unstable();
             common.dedup();
             let last = Fetch { wants, haves: &common, shallow: self.shallow, done: true };
-            session.fetch(&last, &mut indexer).map_err(&told)?;
+            session.fetch(&last, &mut indexer).map_err(explained)?;
         }
         indexer.finish().map_err(PullError::Refused)
     }

@@ -12,8 +12,8 @@ use std::{
 };
 
 use agent_protocol::{
-    failure::{Failure, FailureKind},
-    message::{GitId, GitRequest, GitService},
+    failure::FailureKind,
+    message::{GitRequest, GitService},
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 
@@ -25,8 +25,11 @@ use crate::{
     sandbox::Sandbox,
 };
 
-/// For init to answer a request.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+/// For init to accept a connection.
+pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For the first byte of git inside: it may have many refs to read.
+pub(crate) const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
 
 /// What `/bin/sh` gets as `$1`: where the repository is inside.
 const WORKSPACE: &str = "/workspace";
@@ -45,41 +48,60 @@ pub enum Source<'a> {
 pub enum SourceError {
     /// Init cannot be reached.
     #[error(transparent)]
-    Connection(#[from] ConnectionError),
+    Connection(ConnectionError),
     /// The environment has no git.
     #[error("there is no git inside the sandbox")]
     NoGit,
-    /// Git inside failed. Its words come from inside.
-    #[error("git inside the sandbox: {0}")]
-    Failed(String),
     /// The command cannot be run.
     #[error("running the command in its place")]
     Command(#[source] io::Error),
 }
 
-/// Somebody who speaks. Ended on drop.
+/// Somebody who will speak.
 #[derive(Debug)]
-pub struct Speaker<'a> {
-    source: Source<'a>,
-    run: Option<GitId>,
-    child: Option<Child>,
+pub enum Opening {
+    /// Init's git.
+    Sandbox(git::Asked),
+    /// A command.
+    Command(OwnedFd, Speaker),
 }
 
-impl<'a> Source<'a> {
-    /// Has it speak.
-    pub fn open(self) -> Result<(GitStream, Speaker<'a>), SourceError> {
+/// A command that speaks. Killed on drop.
+#[derive(Debug)]
+pub struct Speaker(Child);
+
+impl Source<'_> {
+    /// Has it begin.
+    pub fn open(self) -> Result<Opening, SourceError> {
         match self {
             Self::Sandbox(sandbox) => {
-                let deadline = Instant::now() + ANSWER_PATIENCE;
-                let connection = sandbox.connect(deadline)?;
+                let connection = sandbox.connect(Instant::now() + ANSWER_PATIENCE)?;
                 let request = GitRequest { service: GitService::UploadPack, directory: None, version: 2 };
-                let (stream, run) = git::open(connection, request, deadline)?;
-                Ok((stream, Speaker { source: self, run: Some(run), child: None }))
+                Ok(Opening::Sandbox(git::ask(connection, request)?))
             }
             Self::Command(command) => {
                 let (ours, child) = run(command).map_err(SourceError::Command)?;
-                Ok((GitStream::over(ours), Speaker { source: self, run: None, child: Some(child) }))
+                Ok(Opening::Command(ours, Speaker(child)))
             }
+        }
+    }
+}
+
+impl Opening {
+    /// The stream, and what has to live as long as it.
+    pub fn stream(self) -> Result<(GitStream, Option<Speaker>), SourceError> {
+        match self {
+            Self::Sandbox(asked) => Ok((asked.stream(Instant::now() + FIRST_BYTE_WITHIN)?, None)),
+            Self::Command(socket, speaker) => Ok((GitStream::over(socket), Some(speaker))),
+        }
+    }
+}
+
+impl From<ConnectionError> for SourceError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::Refused(refusal) if refusal.kind == FailureKind::NotFound => Self::NoGit,
+            error => Self::Connection(error),
         }
     }
 }
@@ -94,45 +116,12 @@ fn run(script: &OsStr) -> io::Result<(OwnedFd, Child)> {
     Ok((ours.into(), command.spawn()?))
 }
 
-impl Speaker<'_> {
-    /// Why it fell silent, where that is known: a better reason than that it did.
-    pub fn reason(&self) -> Option<SourceError> {
-        let (Source::Sandbox(sandbox), Some(run)) = (self.source, self.run) else { return None };
-        let refusal = why(sandbox, run, Instant::now() + ANSWER_PATIENCE)?;
-        Some(match refusal.kind {
-            FailureKind::NotFound => SourceError::NoGit,
-            _ => SourceError::Failed(words(&refusal.message)),
-        })
-    }
-}
-
-/// Why git inside failed, where it did, said something, and that can be learned.
-pub(crate) fn why(sandbox: &Sandbox, run: GitId, deadline: Instant) -> Option<Failure> {
-    let mut connection = sandbox.connect(deadline).ok()?;
-    match git::ended(&mut connection, run, deadline) {
-        // Of a client that left first nothing is known.
-        Err(ConnectionError::Refused(refusal)) if refusal.kind != FailureKind::Unknown => {
-            Some(refusal).filter(|refusal| !refusal.message.is_empty())
-        }
-        _ => None,
-    }
-}
-
-/// What git says when it gives up, on one line and without its own marks.
-pub(crate) fn words(said: &str) -> String {
-    let lines =
-        said.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
-    lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-impl Drop for Speaker<'_> {
+impl Drop for Speaker {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            // Its group, so that what the shell started goes with it; all of it may have ended.
-            if let Some(group) = i32::try_from(child.id()).ok().and_then(Pid::from_raw) {
-                let _ = kill_process_group(group, Signal::KILL);
-            }
-            let _ = child.wait();
+        // Its group, so that what the shell started goes with it; all of it may have ended.
+        if let Some(group) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
+        let _ = self.0.wait();
     }
 }
