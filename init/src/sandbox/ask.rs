@@ -53,8 +53,8 @@ pub(crate) enum Ends {
     Handed { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
     /// For us.
     Pipes { stdin: Option<WriteEnd>, stdout: ReadEnd, stderr: ReadEnd },
-    /// Git's standard error, for us.
-    Git { errors: ReadEnd },
+    /// What git said on its standard error, for us.
+    Git { errors: OwnedFd },
     /// A terminal, for us.
     Terminal(Master),
 }

@@ -7,9 +7,12 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::OpenOptionsExt,
+        },
     },
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use agent_protocol::{
@@ -17,7 +20,10 @@ use agent_protocol::{
     message::{ExecRequest, Stdio as Wish},
     spec::{InitSpec, User},
 };
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create},
+    pipe::{PipeFlags, pipe_with},
+};
 
 use super::ask::Ends;
 use crate::{
@@ -32,6 +38,9 @@ const MAX_PASSWD_BYTES: u64 = 256 * 1024;
 
 /// The one variable of git's that comes with the request.
 pub(crate) const GIT_PROTOCOL: &str = "GIT_PROTOCOL";
+
+/// What is kept of git's standard error, bytes.
+pub(crate) const MAX_GIT_ERRORS_BYTES: usize = 1024;
 
 /// Longest name of a repository's folder, bytes.
 const MAX_GIT_DIRECTORY_BYTES: usize = 4095;
@@ -109,13 +118,14 @@ pub(super) fn start(
     let mut argv: Vec<_> = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
-    let mut directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
     let is_git = git.is_some();
-    if is_git {
-        let repository = git_directory(defaults.workdir.as_deref(), directory.as_deref())?;
-        argv.push(repository.clone().into());
-        directory = Some(repository);
-    }
+    let directory = if is_git {
+        let repository = git_directory(defaults.workdir.as_deref(), request.directory.as_deref())?;
+        argv.push(repository.clone().into_os_string());
+        Some(repository)
+    } else {
+        request.directory.map(|path| PathBuf::from(OsString::from_vec(path)))
+    };
     let spawn = |children: &mut Children, stdio: Stdio<'_>| {
         let mut spawn = defaults.request(argv, env, directory, stdio);
         if is_git {
@@ -130,11 +140,9 @@ pub(super) fn start(
         children.spawn(spawn).map_err(|error| refused(&error))
     };
     if let Some(client) = git {
-        let (errors, its_errors) = pipe()?;
-        let child =
-            spawn(children, Stdio::Descriptors([client.as_fd(), client.as_fd(), its_errors.as_fd()]))?;
-        let errors = ReadEnd::new(errors).map_err(|error| internal(&error))?;
-        return Ok((child, Ends::Git { errors }));
+        let errors = git_errors().map_err(|error| internal(&error))?;
+        let stdio = Stdio::Descriptors([client.as_fd(), client.as_fd(), errors.as_fd()]);
+        return Ok((spawn(children, stdio)?, Ends::Git { errors }));
     }
     match request.stdio {
         Wish::Terminal(size) => {
@@ -175,19 +183,29 @@ pub(super) fn start(
     }
 }
 
+/// What git complains about goes into memory that cannot grow, whoever inside gets hold of it.
+fn git_errors() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let errors = memfd_create(c"git", flags)?;
+    ftruncate(&errors, MAX_GIT_ERRORS_BYTES as u64)?;
+    fcntl_add_seals(&errors, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(errors)
+}
+
 /// A folder below the working directory, as its name has it: where links lead is the sandbox's affair.
-fn git_directory(workdir: Option<&Path>, path: Option<&Path>) -> Result<PathBuf, Failure> {
-    let workdir = workdir.unwrap_or(Path::new("/"));
-    let Some(path) = path else { return Ok(workdir.to_owned()) };
-    let is_below = path.components().all(|part| matches!(part, Component::Normal(_)));
-    let bytes = path.as_os_str().len();
-    if bytes == 0 || bytes > MAX_GIT_DIRECTORY_BYTES || !is_below {
-        return Err(Failure::new(
-            FailureKind::BadRequest,
-            "a repository's folder is named from the workspace",
-        ));
+fn git_directory(workdir: Option<&Path>, name: Option<&[u8]>) -> Result<PathBuf, Failure> {
+    let mut directory = workdir.unwrap_or(Path::new("/")).to_owned();
+    if let Some(name) = name {
+        let leaves = name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if leaves || name.len() > MAX_GIT_DIRECTORY_BYTES {
+            return Err(Failure::new(
+                FailureKind::BadRequest,
+                "a repository's folder is named from the workspace",
+            ));
+        }
+        directory.push(OsStr::from_bytes(name));
     }
-    Ok(workdir.join(path))
+    Ok(directory)
 }
 
 /// A request that could not be executed, as the client is told.
@@ -308,14 +326,11 @@ mod tests {
 
     #[test]
     fn a_repository_is_looked_for_below_the_working_directory_only() {
-        let found = |name: &[u8]| {
-            let name = OsString::from_vec(name.to_vec());
-            git_directory(Some(Path::new("/work")), Some(Path::new(&name))).ok()
-        };
+        let found = |name: &[u8]| git_directory(Some(Path::new("/work")), Some(name)).ok();
         assert_eq!(git_directory(Some(Path::new("/work")), None).unwrap(), Path::new("/work"));
         assert_eq!(found(b".worktrees/x"), Some("/work/.worktrees/x".into()));
         assert_eq!(found(b"-x"), Some("/work/-x".into()));
-        for wrong in [&b""[..], b"/etc", b"..", b"a/../../b", &[b'a'; 5000]] {
+        for wrong in [&b"/etc"[..], b"..", b"a/../../b", &[b'a'; 5000]] {
             assert_eq!(found(wrong), None);
         }
     }

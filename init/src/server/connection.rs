@@ -100,10 +100,15 @@ impl Incoming {
 
     /// The socket itself, for whoever speaks something else than frames from here on. It waits from now on, as
     /// programs expect of their standard streams; nothing may be read or written here any more.
-    pub(crate) fn hand_over(&self) -> io::Result<OwnedFd> {
-        let fd = self.socket.as_fd().try_clone_to_owned()?;
-        rustix::io::ioctl_fionbio(&fd, false)?;
-        Ok(fd)
+    pub(crate) fn hand_over(&self) -> Result<OwnedFd, Failure> {
+        if !self.buffer.rest().is_empty() {
+            return Err(Failure::new(FailureKind::BadRequest, "the other side speaks first"));
+        }
+        let handed = self.socket.as_fd().try_clone_to_owned().and_then(|fd| {
+            rustix::io::ioctl_fionbio(&fd, false)?;
+            Ok(fd)
+        });
+        handed.map_err(|error| Failure::new(FailureKind::Limit, error.to_string()))
     }
 
     /// Goes on with frames, after whoever spoke something else has ended.
@@ -112,9 +117,11 @@ impl Incoming {
         let _ = rustix::io::ioctl_fionbio(self.socket.as_fd(), true);
     }
 
-    /// Whether the client said more than was asked for.
-    pub(crate) fn has_more(&self) -> bool {
-        !self.buffer.rest().is_empty()
+    /// Says something as it is, if there is room for it: a client that reads nothing misses it.
+    pub(crate) fn last_word(&self, bytes: &[u8]) {
+        let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
+        // It may have gone, or be in the middle of something that ends here anyway.
+        let _ = rustix::net::send(self.socket.as_fd(), bytes, flags);
     }
 
     /// Ends the connection in both directions, whoever else inside has it open.
@@ -167,11 +174,6 @@ impl Outgoing {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Message, message, &mut bytes).map_err(io::Error::other)?;
         self.whole(self.socket.write_with_fds(&bytes, fds)).await
-    }
-
-    /// Sends bytes as they are.
-    pub(crate) async fn raw(&self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_with_fds(bytes, &[]).await
     }
 
     /// Sends bytes of a stream, at most [`frame::MAX_DATA`] of them.
