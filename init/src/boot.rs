@@ -41,7 +41,7 @@ pub fn run(source: &SpecSource) -> Result<u8> {
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
-    confine(&spec.hardening, &mut warnings)?;
+    confine(&spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
     sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
 }
@@ -139,14 +139,19 @@ const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope
      everything else in `hardening`, or not at all: all of them are in force";
 
 /// Gives up, for init itself and all that it will start, what the sandbox is not to have.
-fn confine(wanted: &Hardening, warnings: &mut Vec<String>) -> Result<()> {
+fn confine(spec: &InitSpec, warnings: &mut Vec<String>) -> Result<()> {
+    let wanted = &spec.hardening;
     if *wanted == Hardening::OFF {
         return Ok(());
     }
     if !(wanted.no_new_privileges && wanted.seccomp && wanted.landlock_scope) {
         warnings.push(ALL_OR_NOTHING.to_owned());
     }
-    let policy = Policy { nested_namespaces: wanted.nested_user_namespaces, ..Policy::default() };
+    let policy = Policy {
+        nested_namespaces: wanted.nested_user_namespaces,
+        readable: spec.readable.clone(),
+        ..Policy::default()
+    };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;
     if wanted.landlock_scope && !report.landlock_scoped {
         warnings.push("this kernel has no Landlock scopes (6.12 has): with a shared network, abstract sockets of the host are reachable".to_owned());

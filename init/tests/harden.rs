@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use agent_init::children::{Children, Exit};
-use agent_init::harden::{self, CapabilitySet, Policy};
+use agent_init::harden::{self, Policy};
 use agent_init::signals::{self, BlockingSignals, Origin, Role, Signal};
 use agent_init::spawn::{SpawnRequest, Stdio};
 
@@ -119,11 +119,7 @@ const SELF_INSIDE: &str = "/tmp/self";
 fn as_init(measures: &str) -> ExitCode {
     let set = signals::take_over(Role::Sandbox).expect("signals are blocked");
     if measures != "nothing" {
-        let policy = Policy {
-            nested_namespaces: measures == "nested-namespaces",
-            host_abstract_sockets: false,
-            keep_capabilities: CapabilitySet::empty(),
-        };
+        let policy = Policy { nested_namespaces: measures == "nested-namespaces", ..Policy::default() };
         harden::forbid_inspection().expect("not dumpable");
         if let Err(error) = harden::enforce(&policy) {
             eprintln!("{error:#}");

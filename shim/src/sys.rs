@@ -30,6 +30,18 @@ pub(crate) enum Step {
     MountPoint { at: CString, folder: bool },
     /// Attach a detached mount.
     Attach { mount: RawFd, at: CString },
+    /// Begin in a user and a mount namespace of our own, with our own ids: for mounts without privileges. These are what
+    /// goes into the maps. It is made by the clone, wherever this stands, because a process that shares its memory cannot
+    /// make it later.
+    OwnNamespaces { uid_map: CString, gid_map: CString },
+    /// Cover a folder with an empty tmpfs for a tree of packages.
+    Ground(CString),
+    /// Show a file or folder, and what is mounted in it, at another place too, read-only.
+    Graft { from: CString, at: CString },
+    /// Make a symbolic link.
+    Link { target: CString, at: CString },
+    /// Let nothing more be made in this tmpfs.
+    Seal(CString),
     /// Give up every group, id and capability for this one id.
     BecomeUser(u32),
     /// Make an open file known under this number, for the program to inherit.
@@ -76,7 +88,10 @@ pub(crate) fn spawn(steps: &[Step], program: &Program) -> Result<Child, SpawnErr
     let dumpable = unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) } == 1;
     // A handler of the embedding program must not run in the child, on memory it shares with us.
     let mask = block_signals();
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    let mut flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    if steps.iter().any(|step| matches!(step, Step::OwnNamespaces { .. })) {
+        flags |= libc::CLONE_NEWUSER | libc::CLONE_NEWNS;
+    }
     // SAFETY: CLONE_VFORK suspends this thread until the child has executed or exited, so `stack`,
     // `plan` and what it borrows outlive every use, and nothing here reads them meanwhile. The
     // top of the stack is rounded down to the 16 bytes the ABI asks for.
@@ -151,13 +166,19 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
                 let slave = libc::MS_REC | libc::MS_SLAVE;
                 check(libc::mount(ptr::null(), c"/".as_ptr(), ptr::null(), slave, ptr::null()).into())
             }
-            Step::Cover(at) => {
-                let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-                let tmpfs = c"tmpfs".as_ptr();
-                check(
-                    libc::mount(tmpfs, at.as_ptr(), tmpfs, flags, c"mode=0711,size=1m".as_ptr().cast())
-                        .into(),
-                )
+            Step::Cover(at) => mount_tmpfs(at, c"mode=0711,size=1m"),
+            // Only long links take memory.
+            Step::Ground(at) => mount_tmpfs(at, c"mode=0755,size=16m"),
+            Step::OwnNamespaces { uid_map, gid_map } => {
+                write_file(c"/proc/self/setgroups", c"deny")?;
+                write_file(c"/proc/self/uid_map", uid_map)?;
+                write_file(c"/proc/self/gid_map", gid_map)
+            }
+            Step::Graft { from, at } => graft(from, at),
+            Step::Link { target, at } => check(libc::symlink(target.as_ptr(), at.as_ptr()).into()),
+            Step::Seal(at) => {
+                let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | TMPFS_FLAGS;
+                check(libc::mount(ptr::null(), at.as_ptr(), ptr::null(), flags, ptr::null()).into())
             }
             Step::MountPoint { at, folder: true } => check(libc::mkdir(at.as_ptr(), 0o755).into()),
             Step::MountPoint { at, folder: false } => {
@@ -195,6 +216,66 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
                 check(libc::syscall(libc::SYS_close_range, first, everything, on_exec))
             }
         }
+    }
+}
+
+const TMPFS_FLAGS: libc::c_ulong = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+
+/// Runs in the child.
+fn mount_tmpfs(at: &CStr, options: &CStr) -> Result<(), c_int> {
+    let tmpfs = c"tmpfs".as_ptr();
+    // SAFETY: every pointer is a NUL-terminated string that lives through the call.
+    check(unsafe { libc::mount(tmpfs, at.as_ptr(), tmpfs, TMPFS_FLAGS, options.as_ptr().cast()) }.into())
+}
+
+/// Runs in the child. In one write, as the maps of a user namespace ask for.
+fn write_file(path: &CStr, content: &CStr) -> Result<(), c_int> {
+    // SAFETY: both are NUL-terminated strings, the length is that of the second, and the descriptor is ours.
+    unsafe {
+        let file = libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        check(file.into())?;
+        let length = content.count_bytes();
+        let written = libc::write(file, content.as_ptr().cast(), length);
+        let result = if usize::try_from(written) == Ok(length) { Ok(()) } else { Err(errno()) };
+        libc::close(file);
+        result
+    }
+}
+
+/// Runs in the child. The mount is made read-only before it is attached, so that bwrap has nothing left to do for it.
+fn graft(from: &CStr, at: &CStr) -> Result<(), c_int> {
+    const EMPTY: *const libc::c_char = c"".as_ptr();
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    let whole = libc::AT_RECURSIVE.cast_unsigned();
+    let flags =
+        OPEN_TREE_CLONE | libc::O_CLOEXEC.cast_unsigned() | libc::AT_SYMLINK_NOFOLLOW.cast_unsigned() | whole;
+    // SAFETY: the strings are NUL-terminated, the attributes live through the call and their size is passed with them.
+    unsafe {
+        let mount = libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, from.as_ptr(), flags);
+        check(mount)?;
+        let fd = c_int::try_from(mount).map_err(|_| libc::EBADF)?;
+        let attached = (|| {
+            let set = check(libc::syscall(
+                libc::SYS_mount_setattr,
+                fd,
+                EMPTY,
+                libc::AT_EMPTY_PATH.cast_unsigned() | whole,
+                &raw const attributes,
+                size_of::<libc::mount_attr>(),
+            ));
+            // Before Linux 5.12 bwrap does it, mount by mount.
+            set.or_else(|error| if error == libc::ENOSYS { Ok(()) } else { Err(error) })?;
+            let (here, from_the_descriptor) = (libc::AT_FDCWD, libc::MOVE_MOUNT_F_EMPTY_PATH);
+            check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, here, at.as_ptr(), from_the_descriptor))
+        })();
+        libc::close(fd);
+        attached
     }
 }
 
@@ -253,6 +334,14 @@ pub(crate) fn map_ids(mount: BorrowedFd<'_>, mapping: BorrowedFd<'_>) -> io::Res
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The newest version of Landlock that this kernel has, or 0.
+pub(crate) fn landlock_abi() -> i64 {
+    const VERSION: c_int = 1;
+    // SAFETY: with this flag the kernel reads no attributes.
+    let abi = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, ptr::null::<c_void>(), 0, VERSION) };
+    abi.max(0)
+}
+
 /// Whether any process of this user exists, seen from our process table.
 pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
     // SAFETY: plain numbers. The bare call returns 1 to 40, so that -1 is always an error.
@@ -264,6 +353,19 @@ pub(crate) fn user_has_processes(uid: u32) -> io::Result<bool> {
             error => Err(error),
         },
     }
+}
+
+/// Makes a virtual machine and lets go of it: nothing less tells whether KVM works.
+pub(crate) fn make_virtual_machine(kvm: BorrowedFd<'_>) -> io::Result<()> {
+    const KVM_CREATE_VM: libc::Ioctl = 0xae01;
+    // SAFETY: the argument is the machine's type, a plain number.
+    let machine = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) };
+    if machine < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor that nobody else has.
+    drop(unsafe { OwnedFd::from_raw_fd(machine) });
+    Ok(())
 }
 
 fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {

@@ -8,9 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHUNK (64 * 1024)
@@ -179,6 +181,35 @@ static int orphans(long count, const char *path)
     return hello(path);
 }
 
+/* touch HOW FILE COUNT: the microseconds that it takes to open, look at or execute a file. */
+static int touch(const char *how, char *file, long count)
+{
+    struct timespec began, ended;
+    struct stat found;
+    char *argv[] = {file, "nothing", NULL};
+    clock_gettime(CLOCK_MONOTONIC, &began);
+    for (long done = 0; done < count; done++)
+        if (*how == 'o') {
+            int fd = open(file, O_RDONLY | O_CLOEXEC);
+            check(fd < 0, file);
+            close(fd);
+        } else if (*how == 's') {
+            check(stat(file, &found) < 0, file);
+        } else {
+            pid_t child = vfork();
+            if (child == 0) {
+                execv(file, argv);
+                _exit(127);
+            }
+            int status;
+            check(waitpid(child, &status, 0) < 0 || status == 127 << 8, file);
+        }
+    clock_gettime(CLOCK_MONOTONIC, &ended);
+    double nanoseconds = (ended.tv_sec - began.tv_sec) * 1e9 + (ended.tv_nsec - began.tv_nsec);
+    printf("%.4f\n", nanoseconds / 1000 / count);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     const char *what = argc > 1 ? argv[1] : "";
@@ -199,6 +230,10 @@ int main(int argc, char **argv)
         return paint();
     if (!strcmp(what, "orphans") && argc == 4)
         return orphans(atol(argv[2]), argv[3]);
-    fprintf(stderr, "serve, call, pour, relay, echo, hello, paint or orphans?\n");
+    if (!strcmp(what, "touch") && argc == 5)
+        return touch(argv[2], argv[3], atol(argv[4]));
+    if (!strcmp(what, "nothing"))
+        return 0;
+    fprintf(stderr, "serve, call, pour, relay, echo, hello, paint, orphans, touch or nothing?\n");
     return 64;
 }

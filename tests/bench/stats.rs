@@ -47,12 +47,20 @@ impl Samples {
     /// Ours divided by theirs: the median of the rounds' ratios. Rounds are close in time, so a machine that is
     /// slower for a minute slows both sides of each ratio.
     pub(crate) fn ratio(&self, theirs: &Self, quantile: Quantile) -> Option<f64> {
+        let ratios = self.in_rounds(theirs, quantile).filter(|(_, theirs)| *theirs > 0.0);
+        of(ratios.map(|(ours, theirs)| ours / theirs).collect(), Quantile::MEDIAN)
+    }
+
+    /// Ours less theirs: the median of the rounds' differences.
+    pub(crate) fn beyond(&self, theirs: &Self, quantile: Quantile) -> Option<f64> {
+        of(self.in_rounds(theirs, quantile).map(|(ours, theirs)| ours - theirs).collect(), Quantile::MEDIAN)
+    }
+
+    fn in_rounds(&self, theirs: &Self, quantile: Quantile) -> impl Iterator<Item = (f64, f64)> {
         let rounds = self.0.iter().zip(&theirs.0);
-        let ratios = rounds.filter_map(|(ours, theirs)| {
-            let (ours, theirs) = (of(ours.clone(), quantile)?, of(theirs.clone(), quantile)?);
-            (theirs > 0.0).then(|| ours / theirs)
-        });
-        of(ratios.collect(), Quantile::MEDIAN)
+        rounds.filter_map(move |(ours, theirs)| {
+            Some((of(ours.clone(), quantile)?, of(theirs.clone(), quantile)?))
+        })
     }
 }
 

@@ -44,6 +44,8 @@ pub(crate) enum Against {
     Peer(&'static str),
     /// Ours less the first, in parts of the second: what we add to it.
     Added { without: &'static str, parts_of: &'static str },
+    /// Another contender of the same row, which ours may take this much longer than, in the row's unit.
+    Beyond(&'static str),
     /// Nobody: the limit is in the row's unit.
     Nobody,
 }
@@ -78,6 +80,7 @@ impl Unit {
     fn show(self, value: f64) -> String {
         match self {
             Self::Milliseconds => format!("{value:.2} ms"),
+            Self::Microseconds if value < 10.0 => format!("{value:.2} us"),
             Self::Microseconds => format!("{value:.0} us"),
             Self::MegabytesPerSecond => format!("{value:.0} MB/s"),
             Self::Kilobytes => format!("{value:.0} kB"),
@@ -100,6 +103,7 @@ impl Row {
         let found = self.samples(target.ours).and_then(|ours| match target.against {
             Against::Nobody => ours.quantile(at),
             Against::Peer(peer) => ours.ratio(self.samples(peer)?, at),
+            Against::Beyond(peer) => ours.beyond(self.samples(peer)?, at),
             Against::Added { without, parts_of } => {
                 let whole = self.samples(parts_of)?;
                 Some(ours.ratio(whole, at)? - self.samples(without)?.ratio(whole, at)?)
@@ -117,13 +121,14 @@ impl Row {
         let quantile =
             if target.at == Quantile::MEDIAN { String::new() } else { format!(" at {}", target.at.name()) };
         let number = |value: f64| match target.against {
-            Against::Nobody => self.unit.show(value),
+            Against::Nobody | Against::Beyond(_) => self.unit.show(value),
             Against::Peer(_) => format!("{value:.2} x"),
             Against::Added { .. } => format!("{:.1} %", value * 100.0),
         };
         let against = match &target.against {
             Against::Nobody => String::new(),
             Against::Peer(peer) => format!(" {peer}"),
+            Against::Beyond(peer) => format!(" more than {peer}"),
             Against::Added { without, parts_of } => format!(" of {parts_of}, more than {without}"),
         };
         let word = match verdict.met {
@@ -265,6 +270,16 @@ mod tests {
         assert!(
             row.to_text(Quantile::MEDIAN).contains("2.0 % of whole, more than bare (target: at most 5.0 %)")
         );
+    }
+
+    #[test]
+    fn what_comes_on_top_is_in_the_rows_unit() {
+        let all = vec![series("us", &[10.5]), series("them", &[10.0])];
+        let targets = vec![at_most(0.6, Against::Beyond("them")), at_most(0.4, Against::Beyond("them"))];
+        let row = row(Unit::Milliseconds, all, targets);
+        assert_eq!(met(&row), [Some(true), Some(false)]);
+        let text = row.to_text(Quantile::MEDIAN);
+        assert!(text.contains("us: 0.50 ms more than them (target: at most 0.60 ms)"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A person with a machine of their own: home, data folder, user id, and nothing else in the environment.
 
 use std::{
+    collections::BTreeMap,
     ffi::{OsStr, OsString},
     fs,
     io::{Read, Write},
@@ -14,10 +15,13 @@ use std::{
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Output, agent_shim, copy_program};
+use crate::{DEADLINE, Output, agent_shim, copy_program, own_nix};
 
 /// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
 const ORDINARY: u32 = 61_234;
+
+/// Where programs are looked for, unless a test says otherwise.
+const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// As whom the shim runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,7 @@ pub struct Home {
     dir: Option<TempDir>,
     path: PathBuf,
     user: Option<u32>,
+    variables: BTreeMap<OsString, OsString>,
 }
 
 impl Home {
@@ -42,7 +47,7 @@ impl Home {
         let dir = tempfile::Builder::new().prefix("as-").tempdir_in("/tmp")?;
         let path = dir.path().to_owned();
         let user = (who == Who::Ordinary && nix::unistd::geteuid().is_root()).then_some(ORDINARY);
-        let home = Self { dir: Some(dir), path, user };
+        let home = Self { dir: Some(dir), path, user, variables: BTreeMap::new() };
         home.give(&home.path, 0o755)?;
         for folder in ["home", "data", "tmp", "run"] {
             home.folder(folder, 0o700)?;
@@ -93,6 +98,17 @@ impl Home {
         Ok(path)
     }
 
+    /// Sets a variable for all that this person runs from now on.
+    pub fn variable(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
+        self.variables.insert(name.into(), value.into());
+    }
+
+    /// Where this person's commands are looked for.
+    pub fn search_path(&self) -> String {
+        let own = self.variables.get(OsStr::new("PATH"));
+        own.map_or_else(|| SEARCH_PATH.to_owned(), |path| path.to_string_lossy().into_owned())
+    }
+
     /// The shim, run by this person in an environment that holds only what it must.
     pub fn shim<I>(&self, args: I) -> Command
     where
@@ -124,7 +140,9 @@ impl Home {
         {
             command.env(name, self.path.join(folder));
         }
-        command.env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin").env("LANG", "C.UTF-8");
+        // Not every machine that the tests run on has a Nix; those that are about one say so.
+        command.env("AGENT_SHIM_ENV", "host");
+        command.env("PATH", SEARCH_PATH).env("LANG", "C.UTF-8").envs(&self.variables);
         command
     }
 
@@ -146,14 +164,16 @@ impl Home {
         finish(self.shim(args), input)
     }
 
-    fn folder(&self, name: &str, mode: u32) -> anyhow::Result<PathBuf> {
+    /// A folder of the person's, with all above it that is missing.
+    pub(crate) fn folder(&self, name: &str, mode: u32) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         fs::create_dir_all(&path)?;
         self.give(&path, mode)?;
         Ok(path)
     }
 
-    fn give(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
+    /// Makes a path the person's.
+    pub(crate) fn give(&self, path: &Path, mode: u32) -> anyhow::Result<()> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
         if let Some(uid) = self.user {
             chown(path, Some(uid), Some(uid)).with_context(|| format!("giving away {}", path.display()))?;
@@ -175,6 +195,8 @@ impl Drop for Home {
             && let Some(dir) = self.dir.take()
         {
             eprintln!("kept {}", dir.keep().display());
+        } else {
+            own_nix::make_removable(&self.path);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Drives the real binaries and the real isolation, for the tests beside it.
 //!
-//! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Sandbox`] is one
+//! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Nix`] is their package manager. A [`Sandbox`] is one
 //! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, and
 //! [`Raw`] a client of it that says what a test wants. Everything waits for something named, with a deadline; a failure
 //! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders.
@@ -9,12 +9,14 @@ mod binaries;
 mod cells;
 mod home;
 mod output;
+mod own_nix;
 mod parts;
 mod pty;
 mod raw;
 mod sandbox;
 mod skip;
 mod standalone;
+mod store;
 mod tmux;
 mod traces;
 mod wait;
@@ -22,12 +24,14 @@ mod wait;
 pub use binaries::{agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
 pub use output::Output;
+pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};
 pub use pty::Pty;
 pub use raw::{Heard, Raw};
 pub use sandbox::{Builder, Sandbox};
 pub use skip::{SKIPPED, skip};
-pub use standalone::{Done, Init, notify, rss_bytes, shell, speak};
+pub use standalone::{Done, Init, exec, notify, rss_bytes, shell, speak};
+pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
 pub use wait::{DEADLINE, until};

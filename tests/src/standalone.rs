@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::unix::net::UnixListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Stdio},
     time::Instant,
 };
@@ -196,26 +196,7 @@ impl Init {
 
     /// Runs a command to its end; the inner error is init's refusal.
     pub fn exec(&self, request: &ExecRequest) -> anyhow::Result<Result<Done, Failure>> {
-        let mut raw = Raw::ask(&self.socket(), &Request::Exec(request.clone()))?;
-        match raw.message()? {
-            ServerMessage::ExecStarted(_) => {}
-            ServerMessage::Failed(failure) => return Ok(Err(failure)),
-            other => bail!("expected a started command, not {other:?}"),
-        }
-        if request.stdin {
-            raw.say(&ClientMessage::StdinEnd)?;
-        }
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        loop {
-            match raw.hear()? {
-                Heard::Data { kind: Kind::Stdout | Kind::Terminal, bytes, .. } => stdout.extend(bytes),
-                Heard::Data { kind: Kind::Stderr, bytes, .. } => stderr.extend(bytes),
-                Heard::Message(ServerMessage::ExecExited(exited)) => {
-                    return Ok(Ok(Done { exit: exited.exit, stdout, stderr }));
-                }
-                other => bail!("expected output or an exit, not {other:?}; {}", self.describe()),
-            }
-        }
+        exec(&self.socket(), request).with_context(|| self.describe())
     }
 
     /// Asks for the end, and waits for it; returns init's exit code.
@@ -263,6 +244,30 @@ impl Drop for Init {
         // With bwrap dies init, and with init everything.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Runs a command of the init behind this socket to its end; the inner error is init's refusal.
+pub fn exec(socket: &Path, request: &ExecRequest) -> anyhow::Result<Result<Done, Failure>> {
+    let mut raw = Raw::ask(socket, &Request::Exec(request.clone()))?;
+    match raw.message()? {
+        ServerMessage::ExecStarted(_) => {}
+        ServerMessage::Failed(failure) => return Ok(Err(failure)),
+        other => bail!("expected a started command, not {other:?}"),
+    }
+    if request.stdin {
+        raw.say(&ClientMessage::StdinEnd)?;
+    }
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    loop {
+        match raw.hear()? {
+            Heard::Data { kind: Kind::Stdout | Kind::Terminal, bytes, .. } => stdout.extend(bytes),
+            Heard::Data { kind: Kind::Stderr, bytes, .. } => stderr.extend(bytes),
+            Heard::Message(ServerMessage::ExecExited(exited)) => {
+                return Ok(Ok(Done { exit: exited.exit, stdout, stderr }));
+            }
+            other => bail!("expected output or an exit, not {other:?}"),
+        }
     }
 }
 

@@ -258,9 +258,11 @@ fn the_data_folder_is_read_only() -> anyhow::Result<()> {
     };
     let listed = read_only("list --json")?.success()?.json()?;
     ensure!(listed[0]["state"] == "stopped", "{listed:#}");
-    for words in ["start box", "start --name new --env host project -- cat", "destroy box"] {
+    for words in ["start box", "destroy box"] {
         read_only(words)?.exits(3)?.complains("Read-only file system")?;
     }
+    let new = read_only("start --name new --env host project -- cat")?.exits(4)?;
+    new.complains("Read-only file system")?.complains("data-folder-not-writable")?;
     sandbox.tell("start", &[])?.success()?;
     Ok(())
 }

@@ -5,7 +5,9 @@
 
 mod capabilities;
 mod filter;
+mod landlock;
 
+use agent_protocol::spec::Readable;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -22,12 +24,14 @@ pub fn forbid_inspection() -> nix::Result<()> {
 }
 
 /// What a sandbox may do beyond the default.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// Programs inside may create user namespaces, to sandbox their own tools.
     pub nested_namespaces: bool,
     /// Programs inside may connect to abstract sockets of the host, if they share its network.
     pub host_abstract_sockets: bool,
+    /// Of this folder, only some entries can be used.
+    pub readable: Option<Readable>,
     /// What init itself keeps: as PID 1 of a machine it has to change users and to power off.
     /// Programs never get any of it.
     pub keep_capabilities: CapabilitySet,
@@ -38,6 +42,7 @@ impl Default for Policy {
         Self {
             nested_namespaces: false,
             host_abstract_sockets: false,
+            readable: None,
             keep_capabilities: CapabilitySet::empty(),
         }
     }
@@ -54,7 +59,7 @@ pub struct Report {
 
 /// Takes every measure, in this order, and refuses to go on without any of them.
 ///
-/// Only Landlock may be missing: it is the second lock on doors that a network namespace and the PID
+/// Only Landlock's scopes may be missing: they are the second lock on doors that a network namespace and the PID
 /// namespace already close. Sockets that programs may not create (vsock) have to be open by now.
 pub fn enforce(policy: &Policy) -> Result<Report> {
     // Programs get descriptors they are promised, never one that init was started with.
@@ -62,7 +67,7 @@ pub fn enforce(policy: &Policy) -> Result<Report> {
     leave_inherited_session()?;
     prctl::set_no_new_privs().context("forbidding new privileges")?;
     capabilities::give_up(policy.keep_capabilities)?;
-    let landlock_scoped = scope(policy)?;
+    let landlock_scoped = landlock::confine(policy)?;
     let filter_len = filter::install(policy, Pid::this()).context("installing the system call filter")?;
     verify()?;
     Ok(Report { landlock_scoped, filter_len })
@@ -75,22 +80,6 @@ fn leave_inherited_session() -> Result<()> {
         Ok(_) | Err(Errno::EPERM) => Ok(()),
         Err(errno) => Err(errno).context("creating a session for init"),
     }
-}
-
-/// Landlock without any file rule: file rules would forbid mount() to everything below.
-///
-/// Processes inside may signal and reach each other: they share the one domain that init enters here.
-fn scope(policy: &Policy) -> Result<bool> {
-    const ABSTRACT_UNIX_SOCKET: u64 = 1;
-    const SIGNAL: u64 = 2;
-    const FIRST_ABI_WITH_SCOPES: i64 = 6;
-
-    if sys::landlock_abi() < FIRST_ABI_WITH_SCOPES {
-        return Ok(false);
-    }
-    let sockets = if policy.host_abstract_sockets { 0 } else { ABSTRACT_UNIX_SOCKET };
-    sys::landlock_scope(SIGNAL | sockets).context("entering a Landlock domain")?;
-    Ok(true)
 }
 
 /// Asks the kernel instead of trusting the calls above.

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{
-    Agent, Control, Health, InitSpec, Listen, Readiness, Restart, Service, Step, Stop, TokenSource, User,
+    Agent, Control, Hardening, Health, InitSpec, Listen, MAX_ENTRIES, Readable, Readiness, Restart, Service,
+    Step, Stop, TokenSource, User,
 };
 
 /// How many steps, and how many services: more is a program, and belongs into one step.
@@ -17,6 +18,8 @@ const MAX_ENV: usize = 4096;
 const MAX_STRING_BYTES: usize = 128 * 1024 - 1;
 /// One path, as the kernel bounds it.
 const MAX_PATH_BYTES: usize = 4095;
+/// Name of an entry of a folder, as the kernel bounds it.
+const MAX_ENTRY_BYTES: usize = 255;
 /// A name; it becomes a host name and a part of file names.
 const MAX_NAME_BYTES: usize = 63;
 /// The kernel takes 65,536 groups; nobody has more than a few.
@@ -53,6 +56,11 @@ pub(super) fn validate(spec: &InitSpec) -> Result<(), Vec<Problem>> {
     if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
 }
 
+/// Whether it names something directly below a folder.
+fn is_entry(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']) && name.len() <= MAX_ENTRY_BYTES
+}
+
 #[derive(Default)]
 struct Check {
     problems: Vec<Problem>,
@@ -76,6 +84,9 @@ impl Check {
         self.name("name", &spec.name);
         if let Some(control) = &spec.control {
             self.control(control);
+        }
+        if let Some(readable) = &spec.readable {
+            self.readable(readable, &spec.hardening);
         }
         self.env("env", &spec.env);
         self.workdir("workdir", spec.workdir.as_deref());
@@ -135,6 +146,22 @@ impl Check {
                 self.require(*fd > 2, "control.token.fd", "is a standard descriptor");
                 self.require(listen_fd != Some(*fd), "control.token.fd", "is the listening socket");
             }
+        }
+    }
+
+    fn readable(&mut self, readable: &Readable, hardening: &Hardening) {
+        let at = "readable";
+        self.require(*hardening != Hardening::OFF, at, "is enforced by `hardening`, which is off");
+        // What enforces it forbids mount(2), and that is what nested namespaces are for.
+        let nested = hardening.nested_user_namespaces && *hardening != Hardening::OFF;
+        self.require(!nested, at, "cannot be combined with `hardening.nested_user_namespaces`");
+        self.path("readable.folder", &readable.folder);
+        let parts = readable.folder.strip_prefix('/').unwrap_or(&readable.folder);
+        let plain = parts.split('/').all(is_entry);
+        self.require(plain, "readable.folder", "is `/`, or has an empty part, a `.` or a `..` in it");
+        self.count("readable.entries", readable.entries.len(), MAX_ENTRIES);
+        if let Some(i) = readable.entries.iter().position(|name| !is_entry(name)) {
+            self.problem(format!("readable.entries[{i}]"), "is not the name of an entry");
         }
     }
 

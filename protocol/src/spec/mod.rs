@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod readable;
 mod signal;
 mod unit;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{MAX_UNITS, Problem};
 pub use control::{Control, Listen, TokenSource};
+pub use readable::{MAX_ENTRIES, Readable};
 pub use signal::Signal;
 pub use unit::{
     Agent, Backoff, FastFail, Health, Readiness, ReadyCommand, Restart, RestartPolicy, Service, Step, Stop,
@@ -40,6 +42,10 @@ pub struct InitSpec {
     pub control: Option<Control>,
     /// What init closes before anything else runs.
     pub hardening: Hardening,
+    /// A folder of which only some entries can be used inside. Absent: what is mounted can be read.
+    // Not written where it is absent: an init that does not know it yet would refuse the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readable: Option<Readable>,
     /// The whole environment of everything init starts; units add to it. Nothing else is inherited.
     pub env: BTreeMap<String, String>,
     /// Where units start that do not say otherwise. Absent: where init was started.
@@ -70,6 +76,7 @@ impl Default for InitSpec {
             log_level: LogLevel::default(),
             control: None,
             hardening: Hardening::default(),
+            readable: None,
             env: BTreeMap::new(),
             workdir: None,
             user: None,

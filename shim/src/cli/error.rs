@@ -10,6 +10,8 @@ use std::{
 use super::{Command, context::Color, output::clean};
 use crate::{
     client::ConnectionError,
+    config::error::{ConfigError, Fault},
+    requirement::Requirement,
     sandbox::{
         StateError, chain,
         name::NameError,
@@ -58,6 +60,7 @@ pub(crate) struct CliError {
     kind: Kind,
     message: String,
     causes: Vec<String>,
+    lines: Vec<String>,
     hint: Option<String>,
 }
 
@@ -90,7 +93,7 @@ impl Kind {
 
 impl CliError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), causes: Vec::new(), hint: None }
+        Self { kind, message: message.into(), causes: Vec::new(), lines: Vec::new(), hint: None }
     }
 
     pub(crate) fn because(mut self, error: &dyn Error) -> Self {
@@ -100,6 +103,12 @@ impl CliError {
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Lines of somebody else's text that belong to the message: a place in a file, the end of a log.
+    pub(crate) fn lines(mut self, lines: impl IntoIterator<Item = String>) -> Self {
+        self.lines.extend(lines);
         self
     }
 
@@ -130,6 +139,9 @@ impl CliError {
                 text.extend(["  caused by: ", &clean(cause), "\n"]);
                 last = cause;
             }
+        }
+        for line in &self.lines {
+            text.extend(["  | ", &clean(line), "\n"]);
         }
         if let Some(hint) = &self.hint {
             text.extend([yellow, "hint:", plain, " ", &clean(hint), "\n"]);
@@ -183,16 +195,12 @@ impl From<StateError> for CliError {
                     path.display()
                 ),
             ),
-            StateError::Foreign { folder, .. } => with(
-                Kind::Failed,
-                &format!(
-                    "where all in it is your own, make it yours alone (`chown`, `chmod 700 {}`); or be the user it \
-                     belongs to, or set AGENT_SHIM_DATA to a folder of your own",
-                    folder.display()
-                ),
-            ),
+            StateError::Foreign { .. } => with(Kind::Failed, &Requirement::DataFolderForeign.hint()),
             StateError::Newer { .. } => with(Kind::Failed, "use the newer agent-shim that wrote it"),
-            StateError::NoDataDir => with(Kind::Requirement, "set HOME, XDG_DATA_HOME or AGENT_SHIM_DATA"),
+            StateError::NoDataDir => with(Kind::Requirement, &Requirement::DataFolderUnknown.hint()),
+            StateError::NotWritable { .. } => {
+                with(Kind::Requirement, &Requirement::DataFolderNotWritable.hint())
+            }
             StateError::Io { source, .. } => with(Kind::Failed, io_hint(source)),
         }
     }
@@ -202,6 +210,18 @@ fn io_hint(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space; nothing was changed",
         _ => "",
+    }
+}
+
+impl From<ConfigError> for CliError {
+    fn from(error: ConfigError) -> Self {
+        let kind = match error.fault {
+            Fault::Written => Kind::Usage,
+            Fault::Failed => Kind::Failed,
+        };
+        let mut made = Self::new(kind, error.message).lines(error.excerpt);
+        made.hint = error.hint;
+        error.source.iter().fold(made, |made, source| made.because(source))
     }
 }
 

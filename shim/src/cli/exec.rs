@@ -12,13 +12,14 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     output::{clean, print_json, print_line},
-    resolve, values,
+    resolve,
 };
 use crate::{
     client::{
         ConnectionError,
         exec::{self, ExecError, ExecOptions, START_PATIENCE, Streams},
     },
+    config::values,
     sandbox::Sandbox,
 };
 

@@ -1,26 +1,20 @@
-//! Flags that describe a sandbox, for `run` and `start`.
+//! Flags that describe a sandbox, for `run` and `start`: the last layer of its settings.
 
-use std::{
-    path::{Path, PathBuf},
-    time::SystemTime,
-};
+use std::path::{Path, PathBuf};
 
-use agent_protocol::spec::{OnAgentExit, RestartPolicy};
+use agent_protocol::spec::RestartPolicy;
 
-use super::{
-    context::Context,
-    error::{CliError, Kind},
-    output::tell,
-    resolve::{self, Place},
-    values::{self, MountValue},
-};
-use crate::sandbox::{
-    LOCK_PATIENCE, Sandbox, StateError,
-    lock::ChangeLock,
-    name::Name,
-    record::{Environment, Isolation, MountRecord, Record, SecretRecord, Workspace},
-    start as start_sandbox,
-    start::{Cause, Failure, Occasion, StartError, Started},
+use super::{env_args::EnvArgs, error::CliError};
+use crate::{
+    config::{
+        origin::{Origin, Sourced},
+        settings::{LimitSettings, MountSetting, Settings, Variable},
+        values::{self, MountValue},
+    },
+    sandbox::{
+        name::Name,
+        record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+    },
 };
 
 // What `run` and `start` have in common. A doc comment would become the help of both.
@@ -33,12 +27,35 @@ pub(crate) struct LaunchArgs {
     /// Name of a new sandbox; the folder's if left out
     #[arg(long)]
     pub(crate) name: Option<String>,
+    /// The agent: claude, codex, gemini, opencode, or one from the configuration
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) agent: Option<String>,
+    /// Whose models the agent uses, such as anthropic
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// What the agent is to do first
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+    /// Let the agent ask before it does something, as it does outside
+    #[arg(long, overrides_with = "no_ask")]
+    pub(crate) ask: bool,
+    /// Do not let it ask (the default)
+    #[arg(long, overrides_with = "ask")]
+    pub(crate) no_ask: bool,
+    /// What of your own configuration of the agent gets in
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) agent_config: Option<AgentConfig>,
     /// What keeps it apart from the host
     #[arg(long, value_enum)]
     pub(crate) isolation: Option<Isolation>,
-    /// Where its tools come from
+    /// Where its tools come from; from Nix if that is installed
     #[arg(long, value_enum, value_name = "ENV")]
-    pub(crate) env: Option<Environment>,
+    pub(crate) env: Option<EnvKind>,
+    #[command(flatten)]
+    pub(crate) nix: EnvArgs,
+    /// What it sees of the Nix store
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) store: Option<Store>,
     /// How the project gets in
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) workspace: Option<Workspace>,
@@ -48,6 +65,12 @@ pub(crate) struct LaunchArgs {
     /// No network but a loopback device of its own
     #[arg(long, overrides_with = "network")]
     pub(crate) no_network: bool,
+    /// Let programs inside make user namespaces, as agents that sandbox their own tools must
+    #[arg(long, overrides_with = "no_nested")]
+    pub(crate) nested: bool,
+    /// Do not let them (the default)
+    #[arg(long, overrides_with = "nested")]
+    pub(crate) no_nested: bool,
     /// Mount a further file or folder of the host
     #[arg(long, value_name = "SRC:DST[:ro]", value_parser = values::mount)]
     pub(crate) mount: Vec<MountValue>,
@@ -72,13 +95,16 @@ pub(crate) struct LaunchArgs {
     /// Most processes and threads
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) pids: Option<u64>,
+    /// Pass over the project's agent-shim.toml
+    #[arg(long)]
+    pub(crate) no_project_config: bool,
     /// Discard home, tmp and work of an earlier start
     #[arg(long)]
     pub(crate) fresh: bool,
     /// Remove the sandbox when it has ended
     #[arg(long)]
     pub(crate) rm: bool,
-    /// The agent and its arguments
+    /// The agent and its arguments; with --agent, further arguments for it
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }
@@ -94,208 +120,74 @@ pub(crate) enum RestartValue {
     Never,
 }
 
-/// What happens to a sandbox when its agent has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stay {
-    /// It stays up: `start`.
-    Up,
-    /// It ends too: `run`.
-    UntilAgentEnds,
-}
-
-/// A sandbox that was made or found, described, and is ready to be started.
-pub(crate) struct Ready {
-    pub(crate) sandbox: Sandbox,
-    pub(crate) record: Record,
-    pub(crate) is_new: bool,
-    lock: ChangeLock,
-}
-
 impl LaunchArgs {
     /// No flags at all: a sandbox that is there, as it is.
     pub(crate) fn for_name(name: &Name) -> Self {
         Self { place: Some(name.to_string()), ..Self::default() }
     }
 
-    /// Makes or finds the sandbox and writes down what it is to be.
-    pub(crate) fn prepare(&self, ctx: &Context, stay: Stay) -> Result<Ready, CliError> {
-        let (place, name) = self.what(ctx)?;
-        match place {
-            Place::Sandbox(sandbox) => self.prepare_existing(ctx, sandbox, stay),
-            Place::Project(project) => self.prepare_new(ctx, &project, name, stay),
+    /// The flags as a layer of settings; paths are relative to `base`.
+    pub(crate) fn settings(&self, base: &Path) -> Result<Settings, CliError> {
+        fn given<T>(name: &'static str, value: Option<T>) -> Option<Sourced<T>> {
+            value.map(|value| Sourced::new(value, Origin::Flag(name)))
         }
-    }
-
-    fn what(&self, ctx: &Context) -> Result<(Place, Option<Name>), CliError> {
-        let name = self.name.as_deref().map(str::parse::<Name>).transpose()?;
-        match (resolve::place(ctx, self.place.as_deref())?, name) {
-            (Place::Sandbox(sandbox), Some(name)) if *sandbox.name() != name => {
-                Err(CliError::new(Kind::Usage, format!("`{}` is a sandbox already", sandbox.name()))
-                    .hint("for a folder of that name, write ./ in front"))
-            }
-            // Inside a project, `start` alone means the sandbox that it has.
-            (Place::Project(project), None) if self.place.is_none() && self.command.is_empty() => {
-                let sandbox = resolve::sandbox(ctx, None).ok();
-                Ok((sandbox.map_or(Place::Project(project), Place::Sandbox), None))
-            }
-            (place, name) => Ok((place, name)),
-        }
-    }
-
-    fn prepare_existing(&self, ctx: &Context, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
-        let lock = sandbox.lock(LOCK_PATIENCE)?;
-        let before = sandbox.record()?;
-        if sandbox.is_alive() {
-            return Err(CliError::new(
-                Kind::WrongState,
-                format!("sandbox `{}` is running already", sandbox.name()),
-            )
-            .hint(format!("`agent-shim attach {}` shows it", sandbox.name())));
-        }
-        let mut record = before.clone();
-        self.apply(&mut record, stay)?;
-        if ctx.global.dry_run {
-            return Ok(Ready { sandbox, record, is_new: false, lock });
-        }
-        if self.fresh {
-            sandbox.discard_work().map_err(StateError::io("discarding what the agent wrote"))?;
-        }
-        if record != before {
-            record.write(sandbox.folder())?;
-        }
-        Ok(Ready { sandbox, record, is_new: false, lock })
-    }
-
-    fn prepare_new(
-        &self,
-        ctx: &Context,
-        project: &Path,
-        name: Option<Name>,
-        stay: Stay,
-    ) -> Result<Ready, CliError> {
-        if self.command.is_empty() {
-            return Err(CliError::new(Kind::Usage, "there is no command for the agent")
-                .hint("write it behind two dashes: `agent-shim run . -- bash`"));
-        }
-        let is_given = name.is_some();
-        let name = match name {
-            Some(name) => name,
-            None => Name::for_project(project, |name| ctx.data.sandbox(name).exists()),
+        let switch = |names: [&'static str; 2], on: bool, off: bool| {
+            given(if on { names[0] } else { names[1] }, (on || off).then_some(on))
         };
-        // Everything that can be wrong with the flags is found before anything is made.
-        let mut record = Record::new(name, project.to_owned(), SystemTime::now());
-        self.apply(&mut record, stay)?;
-        let (sandbox, lock) = loop {
-            match Sandbox::create(&ctx.data, &record) {
-                // Another command was faster; a name that nobody asked for can be another one.
-                Err(StateError::Taken(_) | StateError::Locked { .. }) if !is_given => {
-                    record.name = Name::for_project(project, |name| ctx.data.sandbox(name).exists());
-                }
-                made => break made?,
-            }
-        };
-        Ok(Ready { sandbox, record, is_new: true, lock })
-    }
-
-    /// Changes a record to what was asked for; what was not mentioned stays.
-    fn apply(&self, record: &mut Record, stay: Stay) -> Result<(), CliError> {
-        fn set<T>(to: &mut T, value: Option<T>) {
-            if let Some(value) = value {
-                *to = value;
-            }
-        }
-        set(&mut record.isolation, self.isolation);
-        set(&mut record.environment, self.env);
-        set(&mut record.workspace, self.workspace);
-        set(&mut record.network, (self.network || self.no_network).then_some(self.network));
-        set(&mut record.command, (!self.command.is_empty()).then(|| self.command.clone()));
-        if !self.mount.is_empty() {
-            record.mounts = self.mount.iter().map(mount).collect::<Result<_, _>>()?;
-        }
-        if !self.secret.is_empty() {
-            record.secrets = self.secret.iter().map(secret).collect::<Result<_, _>>()?;
-        }
-        for file in &self.env_file {
-            record.env.extend(values::env_file(file).map_err(|error| CliError::new(Kind::Failed, error))?);
-        }
-        record.env.extend(self.variable.iter().cloned());
-        let limits = &mut record.limits;
-        limits.memory_bytes = self.memory.or(limits.memory_bytes);
-        limits.milli_cpus = self.cpus.or(limits.milli_cpus);
-        limits.pids = self.pids.or(limits.pids);
-        let (on_agent_exit, usual) = match stay {
-            Stay::Up => (OnAgentExit::Stay, RestartPolicy::OnFailure),
-            Stay::UntilAgentEnds => (OnAgentExit::End, RestartPolicy::Never),
-        };
-        record.restart = match self.restart {
-            Some(RestartValue::Always) => RestartPolicy::Always,
-            Some(RestartValue::OnFailure) => RestartPolicy::OnFailure,
-            Some(RestartValue::Never) => RestartPolicy::Never,
-            // What was asked for once stays, unless it was for the other way to run it.
-            None if record.on_agent_exit == on_agent_exit => record.restart,
-            None => usual,
-        };
-        record.on_agent_exit = on_agent_exit;
-        record.remove = self.rm;
-        Ok(())
+        let mounts = self.mount.iter().map(|mount| {
+            let MountValue { source, at, read_only } = mount.clone();
+            let setting = MountSetting { source: base.join(source), at, read_only };
+            Sourced::new(setting, Origin::Flag("--mount"))
+        });
+        let secrets = self
+            .secret
+            .iter()
+            .map(|(name, file)| (name.clone(), Sourced::new(base.join(file), Origin::Flag("--secret"))));
+        let files = self
+            .env_file
+            .iter()
+            .map(|file| Sourced::new(Variable::File(base.join(file)), Origin::Flag("--env-file")));
+        let pairs = self
+            .variable
+            .iter()
+            .cloned()
+            .map(|(name, value)| Sourced::new(Variable::Pair(name, value), Origin::Flag("-e")));
+        Ok(Settings {
+            isolation: given("--isolation", self.isolation),
+            env: given("--env", self.env),
+            workspace: given("--workspace", self.workspace),
+            network: switch(["--network", "--no-network"], self.network, self.no_network),
+            nested: switch(["--nested", "--no-nested"], self.nested, self.no_nested),
+            store: given("--store", self.store),
+            restart: given("--restart", self.restart.map(RestartPolicy::from)),
+            agent: given("--agent", self.agent.clone()),
+            provider: given("--provider", self.provider.clone()),
+            prompt: given("--prompt", self.prompt.clone()),
+            ask: switch(["--ask", "--no-ask"], self.ask, self.no_ask),
+            agent_config: given("--agent-config", self.agent_config),
+            command: given("--", (!self.command.is_empty()).then(|| self.command.clone())),
+            mounts: mounts.collect(),
+            secrets: secrets.collect(),
+            variables: files.chain(pairs).collect(),
+            nix: self.nix.settings(base)?,
+            limits: LimitSettings {
+                memory: given("--memory", self.memory),
+                cpus: given("--cpus", self.cpus),
+                pids: given("--pids", self.pids),
+            },
+            ..Settings::default()
+        })
     }
 }
 
-impl Ready {
-    /// Shows what would be launched, and takes back what was made for it.
-    pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
-        let shown = start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, ctx.global.json);
-        if self.is_new {
-            self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
-        }
-        super::output::print_line(&shown.map_err(|failure| self.in_context(failure.into()))?)
-    }
-
-    /// Starts it, and waits until the agent runs.
-    pub(crate) fn start(self, ctx: &Context, occasion: &Occasion) -> Result<(Sandbox, Started), CliError> {
-        if ctx.global.debug {
-            match start_sandbox::show(&ctx.data, &self.sandbox, &self.record, occasion, false) {
-                Ok(text) => tell(&text),
-                // The start itself says the same.
-                Err(_) => ctx.say("the launch cannot be shown"),
-            }
-        }
-        let starting = start_sandbox::begin(&ctx.data, &self.sandbox, &self.lock, self.is_new, occasion)
-            .map_err(|error| self.in_context(error.into()))?;
-        ctx.say(format_args!("starting `{}` in {}", self.sandbox.name(), self.sandbox.folder().display()));
-        match starting.wait(&self.sandbox) {
-            Ok(started) => Ok((self.sandbox, started)),
-            Err(error) => Err(self.in_context(cancelled_or(error))),
+impl From<RestartValue> for RestartPolicy {
+    fn from(value: RestartValue) -> Self {
+        match value {
+            RestartValue::Always => Self::Always,
+            RestartValue::OnFailure => Self::OnFailure,
+            RestartValue::Never => Self::Never,
         }
     }
-
-    fn in_context(&self, error: CliError) -> CliError {
-        error.while_doing(format!("cannot start sandbox `{}`", self.sandbox.name()))
-    }
-}
-
-fn cancelled_or(error: StartError) -> CliError {
-    match error {
-        StartError::Failed(Failure { cause: Cause::Cancelled, .. }) => {
-            CliError::new(Kind::Cancelled, "it was called off; everything was undone")
-        }
-        other => other.into(),
-    }
-}
-
-fn mount(value: &MountValue) -> Result<MountRecord, CliError> {
-    let source = existing(&value.source, "mount")?;
-    Ok(MountRecord { source, at: value.at.clone(), read_only: value.read_only })
-}
-
-fn secret((name, file): &(String, String)) -> Result<SecretRecord, CliError> {
-    Ok(SecretRecord { name: name.clone(), file: existing(file, "provide the secret from")? })
-}
-
-fn existing(path: &str, what: &str) -> Result<PathBuf, CliError> {
-    PathBuf::from(path)
-        .canonicalize()
-        .map_err(|error| CliError::new(Kind::Failed, format!("cannot {what} {path}")).because(&error))
 }
 
 #[cfg(test)]
@@ -309,70 +201,39 @@ mod tests {
         launch: LaunchArgs,
     }
 
-    fn args(line: &[&str]) -> LaunchArgs {
-        Line::try_parse_from([&["x"], line].concat()).unwrap().launch
-    }
-
-    fn record() -> Record {
-        Record::new("web".parse().unwrap(), "/src".into(), SystemTime::UNIX_EPOCH)
+    fn settings(line: &[&str]) -> Settings {
+        let args = Line::try_parse_from([&["x"], line].concat()).unwrap().launch;
+        args.settings(Path::new("/base")).unwrap()
     }
 
     #[test]
-    fn flags_become_the_record() {
-        let args = args(&[
-            "--no-network",
-            "-e",
-            "A=B=C",
-            "--memory",
-            "1G",
-            "--cpus",
-            "0.5",
-            "--pids",
-            "9",
-            "--mount",
-            "/usr:/opt/usr:ro",
-            "--secret",
-            "k=/etc/passwd",
-            "--restart",
-            "always",
-            "--rm",
-            "--",
-            "a",
-            "-b",
-        ]);
-        let mut record = record();
-        args.apply(&mut record, Stay::Up).unwrap();
-        assert!(!record.network && record.remove && record.mounts[0].read_only);
-        assert_eq!(record.env["A"], "B=C");
-        assert_eq!(record.limits.milli_cpus, Some(500));
-        assert_eq!(record.restart, RestartPolicy::Always);
-        assert_eq!(record.command, ["a", "-b"]);
-        assert_eq!(record.secrets[0].file, PathBuf::from("/etc/passwd"));
+    fn no_flags_say_nothing() {
+        assert!(settings(&[]).is_empty());
+        assert!(settings(&["--fresh", "--rm", "--name", "x", "/src"]).is_empty());
     }
 
     #[test]
-    fn what_is_not_mentioned_stays() {
-        let mut first = record();
-        args(&["--no-network", "--pids", "9", "--", "a"]).apply(&mut first, Stay::Up).unwrap();
-        let mut second = first.clone();
-        args(&[]).apply(&mut second, Stay::Up).unwrap();
-        assert_eq!(first, second);
-        args(&["--network"]).apply(&mut second, Stay::Up).unwrap();
-        assert!(second.network);
+    fn a_switch_can_be_set_either_way_and_the_last_one_counts() {
+        let network = |line: &[&str]| settings(line).network.map(|network| network.value);
+        assert_eq!(network(&["--no-network"]), Some(false));
+        assert_eq!(network(&["--no-network", "--network"]), Some(true));
+        assert_eq!(settings(&["--ask", "--no-ask"]).ask.unwrap().origin, Origin::Flag("--no-ask"));
     }
 
     #[test]
-    fn run_ends_with_the_agent_and_start_stays() {
-        let mut record = record();
-        args(&[]).apply(&mut record, Stay::UntilAgentEnds).unwrap();
-        assert_eq!((record.on_agent_exit, record.restart), (OnAgentExit::End, RestartPolicy::Never));
-        args(&[]).apply(&mut record, Stay::Up).unwrap();
-        assert_eq!((record.on_agent_exit, record.restart), (OnAgentExit::Stay, RestartPolicy::OnFailure));
+    fn paths_are_relative_to_where_we_are() {
+        let settings = settings(&["--mount", "a:/b:ro", "--secret", "k=f", "--env-file", "e", "-e", "A=1"]);
+        assert_eq!(settings.mounts[0].value.source, Path::new("/base/a"));
+        assert_eq!(settings.secrets["k"].value, Path::new("/base/f"));
+        // What is said one by one has the last word over what is said in a file.
+        assert_eq!(settings.variables[0].value, Variable::File("/base/e".into()));
     }
 
     #[test]
-    fn a_missing_source_is_named() {
-        let error = args(&["--mount", "/nowhere:/x"]).apply(&mut record(), Stay::Up).unwrap_err();
-        assert!(format!("{error:?}").contains("/nowhere"));
+    fn an_environment_is_known_by_the_flag_that_named_it() {
+        let nix = settings(&["-I", "nix:packages=jq", "--nix-sets", "go", "--unfree"]).nix;
+        assert_eq!(nix.packages[0].origin, Origin::Flag("--image"));
+        assert_eq!(nix.sets[0].origin, Origin::Flag("--nix-sets"));
+        assert!(nix.exact.unwrap().value && nix.unfree.unwrap().value);
     }
 }

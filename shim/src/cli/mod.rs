@@ -1,9 +1,15 @@
 //! The command line: one file per subcommand, each with its arguments, its help and what it does.
 
+mod agents;
+mod agree;
 mod attach;
 mod completions;
+mod config;
 mod context;
 mod destroy;
+mod doctor;
+mod env;
+mod env_args;
 mod error;
 mod events;
 mod exec;
@@ -14,6 +20,7 @@ mod logs;
 mod man;
 mod monitor;
 mod output;
+mod prepare;
 mod pull;
 mod resolve;
 mod restart;
@@ -21,7 +28,7 @@ mod run;
 mod start;
 mod status;
 mod stop;
-mod values;
+mod tools;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -65,6 +72,10 @@ enum Command {
     Pull(pull::PullArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
+    Config(config::ConfigArgs),
+    Agents(agents::AgentsArgs),
+    Env(env::EnvCommandArgs),
+    Doctor(doctor::DoctorArgs),
     Completions(completions::CompletionsArgs),
     #[command(hide = true)]
     Man(man::ManArgs),
@@ -85,7 +96,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let style = error::Style::of(&command);
     let color = global.color;
-    match Context::new(global).and_then(|ctx| dispatch(&ctx, command)) {
+    let done = match &command {
+        // It says itself what is wrong with the data folder.
+        Command::Doctor(args) => doctor::run(&global, args),
+        _ => Context::new(global).and_then(|ctx| dispatch(&ctx, command)),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => error.print(color, style),
     }
@@ -122,6 +138,10 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "sync" => Pull(pull::PullArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
+        "config" => Config(config::ConfigArgs),
+        "agents" => Agents(agents::AgentsArgs),
+        "env" => Env(env::EnvCommandArgs),
+        "doctor" => Doctor(doctor::DoctorArgs),
         "monitor" => Monitor(monitor::MonitorArgs),
     }
 }
@@ -135,6 +155,12 @@ fn parse_one<A: Args + FromArgMatches>(
     let mut matches = command.try_get_matches_from_mut(args)?;
     let global = Global::from_arg_matches_mut(&mut matches)?;
     Ok((global, A::from_arg_matches_mut(&mut matches)?))
+}
+
+/// `start`, for a look at its flags.
+#[cfg(test)]
+pub(crate) fn launch_command() -> clap::Command {
+    start::StartArgs::augment_args(clap::Command::new("start"))
 }
 
 fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
@@ -151,6 +177,10 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Pull(args) => pull::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
+        Command::Config(args) => config::run(ctx, &args),
+        Command::Agents(args) => agents::run(ctx, &args),
+        Command::Env(args) => env::run(ctx, &args),
+        Command::Doctor(args) => doctor::run(&ctx.global, &args),
         Command::Completions(args) => completions::run(ctx, &args),
         Command::Man(args) => man::run(ctx, &args),
         Command::Monitor(args) => monitor::run(ctx, &args),

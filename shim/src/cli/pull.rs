@@ -11,10 +11,11 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     output::{print_json, print_line},
-    resolve, values,
+    resolve,
 };
 use crate::{
     client::ConnectionError,
+    config::values,
     repo::{
         Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError,
         pull::{Described, Pull, PullError, Pulled},

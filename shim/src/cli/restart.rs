@@ -6,8 +6,9 @@ use std::{
 use super::{
     context::Context,
     error::CliError,
-    launch_args::{LaunchArgs, Stay},
+    launch_args::LaunchArgs,
     output::{print_json, print_line},
+    prepare::Stay,
     resolve,
 };
 use crate::{client, sandbox::start::Occasion};

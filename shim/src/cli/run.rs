@@ -6,8 +6,9 @@ use super::{
     attach::{self, KeyArgs, Viewer},
     context::Context,
     error::{CliError, Kind},
-    launch_args::{LaunchArgs, Stay},
+    launch_args::LaunchArgs,
     output::tell,
+    prepare::Stay,
 };
 use crate::{
     client::attach::AttachOutcome,

@@ -3,8 +3,9 @@ use std::process::ExitCode;
 use super::{
     context::Context,
     error::CliError,
-    launch_args::{LaunchArgs, Stay},
+    launch_args::LaunchArgs,
     output::{print_json, print_line},
+    prepare::Stay,
 };
 use crate::sandbox::start::Occasion;
 

@@ -17,7 +17,7 @@ mod error;
 mod operations;
 mod outlet;
 mod pump;
-mod signals;
+pub(crate) mod signals;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -10,8 +10,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Environment;
-use crate::isolation::plan::{Access, HOME, Mount, Network, Origin, USER, USER_ID};
+use super::{Environment, system};
+use crate::isolation::plan::{Access, HOME, Mount, Network, Origin, USER};
 
 /// Folders that are links into /usr on a merged host, and folders of their own on others.
 const BESIDE_USR: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
@@ -30,8 +30,6 @@ const BOUND: [&str; 8] = [
 ];
 /// Small files, copied because a copy costs less than a mount.
 const COPIED: [&str; 2] = ["etc/ssl/openssl.cnf", "etc/pki/tls/openssl.cnf"];
-/// The same, of use with a network only.
-const COPIED_WITH_NETWORK: [&str; 3] = ["etc/resolv.conf", "etc/services", "etc/protocols"];
 /// Links that are made again as they are; `etc/static` and `current-system` lead into a Nix store.
 const LINKS: [&str; 5] =
     ["etc/localtime", "etc/os-release", "etc/ssl/certs", "etc/static", "run/current-system"];
@@ -83,10 +81,8 @@ impl HostFacts {
         if has_folders(&root.join("etc/terminfo")) {
             facts.bound.push("etc/terminfo".to_owned());
         }
-        let with_network = COPIED_WITH_NETWORK.iter().filter(|_| network != Network::None);
-        let copied = COPIED.iter().chain(with_network).map(|path| (*path).to_owned());
-        // `is_file` follows links, such as resolv.conf's to the stub of systemd-resolved.
-        facts.copied = copied.filter(|path| root.join(path).is_file()).collect();
+        let copied = COPIED.iter().copied().filter(|path| root.join(path).is_file());
+        facts.copied = copied.chain(system::network_files(root, network)).map(str::to_owned).collect();
         Ok(facts)
     }
 
@@ -105,12 +101,7 @@ impl HostFacts {
         mounts.extend(self.links.iter().map(|(path, target)| Mount::symlink(target, format!("/{path}"))));
         mounts.extend(self.bound.iter().map(|path| from_host(path)));
         mounts.extend(self.copied.iter().map(|path| Mount::copy(self.root.join(path), format!("/{path}"))));
-        mounts.extend([
-            Mount::text("/etc/passwd", passwd()),
-            Mount::text("/etc/group", group()),
-            Mount::text("/etc/nsswitch.conf", nsswitch(network)),
-            Mount::symlink("/proc/self/mounts", "/etc/mtab"),
-        ]);
+        mounts.extend(system::identity(network));
 
         let mut path = "/usr/local/bin:/usr/bin:/bin".to_owned();
         if self.nix {
@@ -147,24 +138,6 @@ fn java(root: &Path) -> io::Result<Vec<String>> {
 
 fn has_folders(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|entries| entries.flatten().any(|entry| entry.path().is_dir()))
-}
-
-/// nobody owns what belongs to no id inside, such as /usr.
-fn passwd() -> String {
-    format!(
-        "root:x:0:0:root:/nonexistent:/usr/sbin/nologin\n\
-         {USER}:x:{USER_ID}:{USER_ID}:sandbox user:{HOME}:/bin/sh\n\
-         nobody:x:65534:65534:outside the sandbox:/nonexistent:/usr/sbin/nologin\n"
-    )
-}
-
-fn group() -> String {
-    format!("root:x:0:\n{USER}:x:{USER_ID}:\nnogroup:x:65534:\n")
-}
-
-fn nsswitch(network: Network) -> String {
-    let hosts = if network == Network::None { "files" } else { "files dns" };
-    format!("passwd: files\ngroup: files\nshadow: files\nhosts: {hosts}\nservices: files\nprotocols: files\n")
 }
 
 #[cfg(test)]

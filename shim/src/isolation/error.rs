@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::limits::LimitError;
+use crate::requirement::Requirement;
 
 /// Decides the exit code and the tone of the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,32 @@ pub enum IsolationError {
         /// The reason.
         why: String,
     },
+    /// A part of a store that is no part of it.
+    #[error("`{path}` is not a path directly below the store {store}", path = path.display(), store = store.display())]
+    NotInStore {
+        /// The store.
+        store: PathBuf,
+        /// What was named.
+        path: PathBuf,
+    },
+    /// Packages that were there when the environment was built.
+    #[error("{path} is not in the store any more, and the environment needs it", path = path.display())]
+    StorePathGone {
+        /// The first of them.
+        path: PathBuf,
+        /// What the kernel answered.
+        source: io::Error,
+    },
+    /// More packages than init takes.
+    #[error("the environment has {count} paths of the store {store}, and at most {most} can be told apart", store = store.display())]
+    ClosureTooLarge {
+        /// The store.
+        store: PathBuf,
+        /// How many there are.
+        count: usize,
+        /// How many there may be.
+        most: usize,
+    },
     /// A caller that broke the contract of this module.
     #[error("the launch plan is not consistent: {0}")]
     Plan(String),
@@ -110,37 +137,56 @@ impl IsolationError {
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
             | Self::NoIdMapping { .. }
+            | Self::StorePathGone { .. }
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
-            Self::Mount { .. } | Self::Secret { .. } => ErrorKind::Usage,
-            Self::Limit(_) | Self::Plan(_) | Self::Step { .. } | Self::Failed { .. } => ErrorKind::Internal,
+            Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Limit(_)
+            | Self::NotInStore { .. }
+            | Self::Plan(_)
+            | Self::Step { .. }
+            | Self::Failed { .. } => ErrorKind::Internal,
         }
     }
 
     /// What to do about it, where we know.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::BwrapMissing { .. } => "install the package `bubblewrap`",
-            Self::BwrapTooOld { .. } => {
-                "upgrade the package `bubblewrap`, or put a newer `bwrap` first in PATH"
+            Self::StorePathGone { .. } => {
+                "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
-            Self::NoUserNamespaces { switch: Some(UsernsSwitch::DebianSysctl), .. } => {
-                "switch them on with `sudo sysctl -w kernel.unprivileged_userns_clone=1`"
-            }
-            Self::NoUserNamespaces { switch: Some(UsernsSwitch::AppArmor), .. } => {
-                "AppArmor restricts them; give bwrap a profile with `userns,`, \
-                 or run `sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
-            }
-            Self::NoUserNamespaces { switch: Some(UsernsSwitch::MaxNamespaces), .. } => {
-                "raise the limit with `sudo sysctl -w user.max_user_namespaces=15000`"
-            }
-            Self::NoUserNamespaces { switch: None, .. } => {
-                "inside a container, its engine's seccomp or AppArmor profile usually forbids them"
-            }
-            Self::NoIdMapping { .. } => {
-                "run as the ordinary user who owns the folder, or keep it on ext4, xfs, btrfs or tmpfs"
-            }
-            _ => return None,
+            Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            _ => return self.requirement().map(Requirement::hint),
         };
         Some(hint.to_owned())
+    }
+
+    /// What the machine lacks, for `doctor` to name it too.
+    pub fn requirement(&self) -> Option<Requirement> {
+        Some(match self {
+            Self::BwrapMissing { .. } => Requirement::BwrapMissing,
+            Self::BwrapTooOld { .. } => Requirement::BwrapTooOld,
+            Self::NoUserNamespaces { switch: Some(switch), .. } => Self::switch_requirement(*switch),
+            Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
+            Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
+            Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
+            Self::Limit(LimitError::Io { .. })
+            | Self::Mount { .. }
+            | Self::Secret { .. }
+            | Self::StorePathGone { .. }
+            | Self::ClosureTooLarge { .. }
+            | Self::NotInStore { .. }
+            | Self::Plan(_)
+            | Self::Step { .. }
+            | Self::Failed { .. } => return None,
+        })
+    }
+
+    /// The requirement that a switch takes away.
+    pub(crate) fn switch_requirement(switch: UsernsSwitch) -> Requirement {
+        match switch {
+            UsernsSwitch::DebianSysctl => Requirement::UserNamespacesSysctl,
+            UsernsSwitch::AppArmor => Requirement::UserNamespacesApparmor,
+            UsernsSwitch::MaxNamespaces => Requirement::UserNamespacesCount,
+        }
     }
 }

@@ -102,9 +102,15 @@ pub struct Cgroups {
 impl Cgroups {
     /// The tree of this machine.
     pub fn here() -> io::Result<Cgroups> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let groups = fs::read_to_string("/proc/self/cgroup")?;
-        Ok(Cgroups { mount: cgroup2_mount(&mounts), own: own_group(&groups) })
+        Cgroups::below(Path::new("/"))
+    }
+
+    /// That of the machine whose files are below `root`.
+    pub(crate) fn below(root: &Path) -> io::Result<Cgroups> {
+        let mounts = fs::read_to_string(root.join("proc/self/mountinfo"))?;
+        let groups = fs::read_to_string(root.join("proc/self/cgroup"))?;
+        let mount = cgroup2_mount(&mounts).map(|mount| root.join(mount.strip_prefix("/").unwrap_or(&mount)));
+        Ok(Cgroups { mount, own: own_group(&groups) })
     }
 
     /// Decides how to enforce `limits` for the sandbox `name`; changes nothing.

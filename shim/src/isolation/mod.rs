@@ -12,6 +12,7 @@ pub mod memory;
 pub mod plan;
 pub mod process;
 pub mod shape;
+pub mod store;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,8 +22,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
 pub use limits::Limits;
-pub use plan::{Access, Caller, LaunchPlan, Network, PromisedFd};
+pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};
 pub use process::{Process, ProcessId};
+pub use store::Closure;
 
 use crate::env::Environment;
 

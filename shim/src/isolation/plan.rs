@@ -4,9 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use agent_protocol::spec::Readable;
 use serde::{Serialize, Serializer};
 
 use super::limits::LimitPlan;
+use super::store::Closure;
 
 /// Where the project is mounted, and where the agent starts.
 pub const WORKSPACE: &str = "/workspace";
@@ -38,6 +40,8 @@ pub struct LaunchPlan {
     pub caller: Caller,
     /// In this order; a later one may lie on an earlier one.
     pub mounts: Vec<Mount>,
+    /// What init lets be used of a store that is mounted whole; it goes into init's spec.
+    pub readable: Option<Readable>,
     /// What is not shared with the host.
     pub namespaces: Namespaces,
     /// Environment of init. The agent's own comes in its spec and may hold secrets; this never does.
@@ -110,6 +114,16 @@ pub enum Mount {
         /// Whose rights it is read with.
         origin: Origin,
     },
+    /// A folder of packages that everyone may read, such as `/nix/store`, read-only.
+    Store {
+        /// Path on the host, without symbolic links in it.
+        #[serde(serialize_with = "lossy")]
+        source: PathBuf,
+        /// Path inside.
+        at: String,
+        /// What of it is there.
+        view: StoreView,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// Path inside.
@@ -157,6 +171,16 @@ pub enum Mount {
         /// Path inside.
         at: String,
     },
+}
+
+/// What of a store is to be seen. In a plan, [`StoreView::Whole`] may still be narrowed by [`LaunchPlan::readable`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreView {
+    /// Everything in it, now and later.
+    Whole,
+    /// These packages, as if there were no others.
+    Closure(Closure),
 }
 
 /// Whether a bind can be written to.
@@ -221,6 +245,7 @@ impl Mount {
     pub fn at(&self) -> &str {
         match self {
             Mount::Bind { at, .. }
+            | Mount::Store { at, .. }
             | Mount::Tmpfs { at, .. }
             | Mount::Proc { at }
             | Mount::Dev { at }

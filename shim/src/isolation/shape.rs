@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::IsolationError;
-use super::plan::{Access, Content, HOME, INIT, Mount, SECRETS, WORKSPACE};
+use super::plan::{Access, Content, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
 use super::{Request, UserMount};
 
 /// Shared memory is the only file system in memory that can be written to inside.
@@ -17,7 +17,11 @@ const OCCUPIED: [&str; 10] =
 
 /// Lists the mounts for `request`, in order. Looks at the host, to find what must stay hidden.
 pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
-    let mut mounts = request.environment.mounts.clone();
+    // A store comes last: it can lie below what is mounted later, as in a home below /tmp, and for each step after a tree of
+    // many mounts bwrap would look at all of them, sealing / included.
+    let is_store = |mount: &Mount| matches!(mount, Mount::Store { .. });
+    let (stores, mut mounts): (Vec<Mount>, Vec<Mount>) =
+        request.environment.mounts.iter().cloned().partition(is_store);
     let dir = |at: &str, mode| Mount::Dir { at: at.to_owned(), mode };
     let at = |at: &str| at.to_owned();
     mounts.extend([
@@ -60,10 +64,19 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     mounts.extend(masks(&workspace, request)?);
     for mount in &request.mounts {
         check_place(mount)?;
+        if let Some(store) = stores.iter().find(|store| Path::new(&mount.at).starts_with(store.at())) {
+            return Err(refuse(&mount.source, &mount.at, &format!("the store is at {}", store.at())));
+        }
         mounts.push(Mount::given(&mount.source, &mount.at, mount.access));
         mounts.extend(masks(mount, request)?);
     }
+    for store in &stores {
+        if !lies_in_mount(store.at(), &mounts) {
+            mounts.push(dir(store.at(), 0o755));
+        }
+    }
     mounts.push(Mount::Seal { at: at("/") });
+    mounts.extend(stores);
     Ok(with_parents(mounts))
 }
 
@@ -73,21 +86,29 @@ fn with_parents(mounts: Vec<Mount>) -> Vec<Mount> {
     for mount in mounts {
         let parents: Vec<&Path> = Path::new(mount.at()).ancestors().skip(1).collect();
         for parent in parents.iter().rev().filter(|parent| parent.parent().is_some()) {
-            let there = complete.iter().any(|earlier| match earlier {
-                // What is in there comes from elsewhere.
-                Mount::Bind { at, .. } | Mount::Tmpfs { at, .. } | Mount::Proc { at } | Mount::Dev { at } => {
-                    parent.starts_with(at)
-                }
+            let made = complete.iter().any(|earlier| match earlier {
                 Mount::Dir { at, .. } | Mount::Symlink { at, .. } => Path::new(at) == *parent,
-                Mount::File { .. } | Mount::Seal { .. } => false,
+                _ => false,
             });
-            if !there {
+            if !made && !lies_in_mount(parent, &complete) {
                 complete.push(Mount::Dir { at: parent.to_string_lossy().into_owned(), mode: 0o755 });
             }
         }
         complete.push(mount);
     }
     complete
+}
+
+/// Whether what is at a path comes from elsewhere.
+fn lies_in_mount(path: impl AsRef<Path>, mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| match mount {
+        Mount::Bind { at, .. }
+        | Mount::Store { at, .. }
+        | Mount::Tmpfs { at, .. }
+        | Mount::Proc { at }
+        | Mount::Dev { at } => path.as_ref().starts_with(at),
+        Mount::Dir { .. } | Mount::Symlink { .. } | Mount::File { .. } | Mount::Seal { .. } => false,
+    })
 }
 
 /// Looks at what the caller gave: sources that are missing, and ways into the host that an agent has planted.
@@ -116,6 +137,25 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
             {
                 let why = format!("{} is a symbolic link", link.display());
                 return Err(refuse(&mount.source, &mount.at, &why));
+            }
+        }
+    }
+    for mount in &request.environment.mounts {
+        let Mount::Store { source, at, view } = mount else { continue };
+        check_unmoved(source, at)?;
+        let mounted = request.mounts.iter().map(|mount| (&mount.source, mount.at.as_str()));
+        for (folder, base) in given.iter().map(|(folder, base)| (*folder, *base)).chain(mounted) {
+            if let Ok(below) = Path::new(at).strip_prefix(base)
+                && let Some(link) = symlink_on_the_way(folder, below)
+            {
+                return Err(refuse(source, at, &format!("{} is a symbolic link", link.display())));
+            }
+        }
+        if let StoreView::Closure(closure) = view {
+            for name in closure.names() {
+                let path = source.join(name);
+                fs::symlink_metadata(&path)
+                    .map_err(|source| IsolationError::StorePathGone { path, source })?;
             }
         }
     }

@@ -5,42 +5,65 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 /// Names init's binary where it is neither beside the shim nor in `../libexec/agent-shim`.
 pub(crate) const INIT_VARIABLE: &str = "AGENT_SHIM_INIT";
 
 const INIT: &str = "agent-init";
 
 /// Init's binary, with no symbolic link in its path.
-///
-/// One beside the shim comes first: it was built with it.
 pub(crate) fn find() -> io::Result<PathBuf> {
     // /proc/self/exe has no symbolic links in it.
     let shim = env::current_exe()?;
-    let given = env::var_os(INIT_VARIABLE).map(PathBuf::from);
+    let given = env::var_os(INIT_VARIABLE).map(PathBuf::from).filter(|given| !given.as_os_str().is_empty());
     choose(&shim, given.as_deref())
 }
 
-fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
+/// What the person names comes first, and nothing stands in for it: another init than the one asked for would be a
+/// surprise. Then one beside the shim: it was built with it.
+pub(crate) fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
+    if let Some(given) = given {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{INIT_VARIABLE} names {}: {error}", given.display()))
+        };
+        // Who reads it next, the monitor, is in another folder.
+        if !given.is_absolute() {
+            return Err(named(io::Error::other("it is not an absolute path")));
+        }
+        let found = given.canonicalize().map_err(named)?;
+        let is_one = is_program(&found);
+        return if is_one { Ok(found) } else { Err(named(io::Error::other("it cannot be executed"))) };
+    }
     let folder = shim.parent().unwrap_or(Path::new("/"));
     let places = [folder.join(INIT), folder.join("../libexec/agent-shim").join(INIT)];
-    let found = places.iter().map(PathBuf::as_path).chain(given).find_map(|path| path.canonicalize().ok());
+    let found = places.iter().filter(|path| is_program(path)).find_map(|path| path.canonicalize().ok());
     found.ok_or_else(|| {
         let looked = places.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" nor ");
         io::Error::new(
             io::ErrorKind::NotFound,
-            format!("it is neither {looked}, and {INIT_VARIABLE} names no file"),
+            format!("it is neither {looked}, and {INIT_VARIABLE} is not set"),
         )
     })
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::sandbox::testing::TempDir;
-    use std::fs;
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    fn program(path: &Path) {
+        fs::write(path, "").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
 
     #[test]
-    fn the_one_beside_the_shim_comes_first() {
+    fn the_one_that_is_named_comes_first_and_then_the_one_beside_the_shim() {
         let temp = TempDir::new();
         let root = temp.path().canonicalize().unwrap();
         let shim = root.join("bin/agent-shim");
@@ -50,11 +73,25 @@ mod tests {
         let [beside, libexec] =
             ["bin/agent-init", "libexec/agent-shim/agent-init"].map(|path| root.join(path));
 
-        let error = choose(&shim, Some(&given)).unwrap_err().to_string();
+        let error = choose(&shim, None).unwrap_err().to_string();
         assert!(error.contains("agent-init") && error.contains(INIT_VARIABLE), "{error}");
-        for place in [&given, &libexec, &beside] {
-            fs::write(place, "").unwrap();
-            assert_eq!(choose(&shim, Some(&given)).unwrap(), *place);
+        for place in [&libexec, &beside] {
+            program(place);
+            assert_eq!(choose(&shim, None).unwrap(), *place);
         }
+        // Nothing stands in for what was asked for.
+        let error = choose(&shim, Some(&given)).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("AGENT_SHIM_INIT names {}: No such file", given.display())),
+            "{error}"
+        );
+        let error = choose(&shim, Some(&root)).unwrap_err().to_string();
+        assert!(error.contains("it cannot be executed"), "{error}");
+        let error = choose(&shim, Some(Path::new("given"))).unwrap_err().to_string();
+        assert!(error.contains("not an absolute path"), "{error}");
+        fs::write(&given, "").unwrap();
+        assert!(choose(&shim, Some(&given)).unwrap_err().to_string().contains("cannot be executed"));
+        program(&given);
+        assert_eq!(choose(&shim, Some(&given)).unwrap(), given);
     }
 }

@@ -6,7 +6,6 @@ use std::{
     io,
     io::{Seek, Write},
     os::fd::OwnedFd,
-    path::Path,
 };
 
 use agent_protocol::spec::InitSpec;
@@ -15,16 +14,18 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::{
     Sandbox, init_binary,
     paths::DataDir,
-    record::{Environment, Isolation, Record},
+    record::{Isolation, Record},
     spec::{self, CONTROL_FD},
     start::{Cause, Failure, Occasion},
+    tools,
 };
 use crate::{
-    env::host,
+    env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
         UserMount, bwrap::Bubblewrap,
     },
+    requirement::Requirement,
 };
 
 /// The descriptor under which init finds its spec.
@@ -51,6 +52,10 @@ pub(crate) enum PrepareError {
     Isolation(#[from] IsolationError),
     #[error("the agent cannot be described to init: {0}")]
     Spec(String),
+    #[error("its environment {0} is not there any more")]
+    NotBuilt(EnvId),
+    #[error(transparent)]
+    Nix(#[from] EnvError),
     #[error("looking at the sandbox's folder")]
     Folder(#[source] io::Error),
     #[error("finding an id for the sandbox")]
@@ -79,26 +84,24 @@ pub(crate) fn prepare(
     occasion: &Occasion,
 ) -> Result<Prepared, PrepareError> {
     let layer = layer_for(record)?;
-    let network = if record.network { Network::Host } else { Network::None };
-    let environment = match record.environment {
-        Environment::Host => host::environment(Path::new("/"), network).map_err(PrepareError::Environment)?,
-    };
+    let environment = tools::find(data, record, occasion.need)?;
     let variables = environment.variables.clone();
+    let of_agent = record.agent.iter().flat_map(|agent| &agent.mounts);
     let request = Request {
         name: record.name.to_string(),
         // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
         folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
         workspace: record.project.clone(),
         environment,
-        mounts: record.mounts.iter().map(user_mount).collect(),
+        mounts: of_agent.chain(&record.mounts).map(user_mount).collect(),
         secrets: record
             .secrets
             .iter()
             .map(|secret| Secret { name: secret.name.clone(), source: secret.file.clone() })
             .collect(),
         hidden: vec![data.path().to_owned()],
-        network,
-        nested_namespaces: false,
+        network: if record.network { Network::Host } else { Network::None },
+        nested_namespaces: record.nested,
         limits: record.limits,
         init: init_binary::find().map_err(PrepareError::NoInit)?,
         init_args: vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
@@ -113,7 +116,9 @@ pub(crate) fn prepare(
     let plan = layer.plan(&request)?;
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
-    let spec = spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    let mut spec =
+        spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
+    spec.readable.clone_from(&plan.readable);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
@@ -127,11 +132,12 @@ impl PrepareError {
         let failure = |cause, hint| Failure { cause, messages: chain(self), hint };
         match self {
             Self::Isolation(error) => of_isolation(error),
-            Self::NoInit(_) => {
-                let hint = "install agent-init beside agent-shim, or name it in AGENT_SHIM_INIT";
-                failure(Cause::Requirement, Some(hint.to_owned()))
-            }
+            Self::NoInit(_) => failure(Cause::Requirement, Some(Requirement::AgentInitMissing.hint())),
             Self::Spec(_) => failure(Cause::Request, None),
+            Self::NotBuilt(_) => {
+                failure(Cause::Other, Some("start it again, and it is built again".to_owned()))
+            }
+            Self::Nix(error) => failure(Cause::Other, error.hint()),
             Self::Environment(_) | Self::Folder(_) | Self::Caller(_) => failure(Cause::Other, None),
         }
     }

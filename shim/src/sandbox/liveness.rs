@@ -40,7 +40,8 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     let mut view = SandboxView::unknown(record.name.clone(), state, reason);
     view.stuck = stuck(facts, state);
     view.isolation = Some(record.isolation);
-    view.environment = Some(record.environment);
+    view.environment = Some(record.environment.kind());
+    view.environment_id = record.environment.id().cloned();
     view.workspace = Some(record.workspace);
     view.project = Some(record.project.clone());
     view.network = Some(record.network);

@@ -3,9 +3,9 @@
 //! There is no daemon. A sandbox is a folder, and any process of ours may be killed at any instant: whoever comes next reads
 //! the files, asks the kernel, and goes on.
 
-mod atomic;
+pub(crate) mod atomic;
 mod channel;
-mod init_binary;
+pub(crate) mod init_binary;
 mod journal;
 mod launch;
 mod liveness;
@@ -26,6 +26,8 @@ pub mod record;
 mod remove;
 /// The current start: `run.json`.
 pub mod run;
+/// What a start would do.
+pub mod show;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.
 pub mod start;
@@ -33,6 +35,8 @@ pub mod start;
 pub mod stop;
 #[cfg(test)]
 pub(crate) mod testing;
+/// Where the tools of a sandbox are.
+pub(crate) mod tools;
 mod unit_log;
 /// What people and programs are told about a sandbox.
 pub mod view;
@@ -137,6 +141,14 @@ pub enum StateError {
         /// Why.
         source: LockError,
     },
+    /// The data folder is of no use: nothing can be made in it.
+    #[error("{doing}")]
+    NotWritable {
+        /// What was being done.
+        doing: String,
+        /// The reason.
+        source: io::Error,
+    },
     /// The kernel refuses.
     #[error("{doing}")]
     Io {
@@ -150,6 +162,15 @@ pub enum StateError {
 impl StateError {
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { doing: doing.into(), source }
+    }
+
+    /// The same for what is the first to be looked at or made in the data folder.
+    fn first(doing: String) -> impl FnOnce(io::Error) -> Self {
+        use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        move |source| match source.kind() {
+            NotADirectory | PermissionDenied | ReadOnlyFilesystem => Self::NotWritable { doing, source },
+            _ => Self::Io { doing, source },
+        }
     }
 }
 
@@ -169,7 +190,12 @@ impl Sandbox {
             Ok(found) if found.is_dir() => Ok(Self { name: name.clone(), folder }),
             Ok(_) => Err(StateError::Damaged { path: folder, problem: "it is not a folder".to_owned() }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(StateError::NotFound(name.clone())),
-            Err(source) => Err(StateError::Io { doing: format!("looking at {}", folder.display()), source }),
+            Err(source) => {
+                let doing = format!("looking at {}", folder.display());
+                // Below a file there is nothing, and nothing can be made.
+                let is_nowhere = source.kind() == io::ErrorKind::NotADirectory;
+                Err(if is_nowhere { StateError::first(doing)(source) } else { StateError::io(doing)(source) })
+            }
         }
     }
 
@@ -186,12 +212,12 @@ impl Sandbox {
         let name = &record.name;
         let sandbox = Self { name: name.clone(), folder: data.sandbox(name) };
         let making = || format!("making {}", sandbox.folder.display());
-        data.ensure().map_err(StateError::io(making()))?;
+        data.ensure().map_err(StateError::first(making()))?;
         data.check_owner()?;
         sandbox.clear_place()?;
         sweep_unfinished(data);
         let draft = Self { name: name.clone(), folder: draft_folder(data, name) };
-        DirBuilder::new().mode(0o700).create(&draft.folder).map_err(StateError::io(making()))?;
+        DirBuilder::new().mode(0o700).create(&draft.folder).map_err(StateError::first(making()))?;
         let made = draft.fill(record).and_then(|lock| {
             match renameat_with(CWD, &draft.folder, CWD, &sandbox.folder, RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(lock),

@@ -29,7 +29,8 @@ impl DataDir {
         Self(path)
     }
 
-    fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, StateError> {
+    /// The same, from these variables.
+    pub(crate) fn from_variables(get: impl Fn(&str) -> Option<OsString>) -> Result<Self, StateError> {
         // An empty or relative value means "not set", as the XDG base directory specification says.
         let folder = |name| get(name).map(PathBuf::from).filter(|path: &PathBuf| path.is_absolute());
         folder(DATA_VARIABLE)
@@ -62,17 +63,7 @@ impl DataDir {
     /// Refuses a folder that somebody else can change: what its files say is done with our rights. It can be theirs
     /// after `sudo` without a home of its own, or in a place that others prepared.
     pub fn check_owner(&self) -> Result<(), StateError> {
-        // What cannot be looked at is an error of whoever wants something in it.
-        let Ok(found) = self.agents().metadata() else { return Ok(()) };
-        let (owner, mode) = (found.uid(), found.mode());
-        let why = if owner != rustix::process::geteuid().as_raw() {
-            format!("it belongs to user {owner}")
-        } else if mode & 0o022 != 0 {
-            format!("others may write to it (mode {:04o})", mode & 0o7777)
-        } else {
-            return Ok(());
-        };
-        Err(StateError::Foreign { folder: self.agents(), why })
+        check_folder(&self.agents())
     }
 
     /// The names of all sandboxes, sorted. Entries that cannot be a sandbox's name are not ours.
@@ -89,6 +80,21 @@ impl DataDir {
         names.sort();
         Ok(names)
     }
+}
+
+/// Refuses a folder that somebody else can change. One that is not there is nobody's.
+pub(crate) fn check_folder(folder: &Path) -> Result<(), StateError> {
+    // What cannot be looked at is an error of whoever wants something in it.
+    let Ok(found) = folder.metadata() else { return Ok(()) };
+    let (owner, mode) = (found.uid(), found.mode());
+    let why = if owner != rustix::process::geteuid().as_raw() {
+        format!("it belongs to user {owner}")
+    } else if mode & 0o022 != 0 {
+        format!("others may write to it (mode {:04o})", mode & 0o7777)
+    } else {
+        return Ok(());
+    };
+    Err(StateError::Foreign { folder: folder.to_owned(), why })
 }
 
 fn sandbox_names(entries: ReadDir) -> Vec<Name> {

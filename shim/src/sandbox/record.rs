@@ -7,7 +7,7 @@ use std::{
     time::SystemTime,
 };
 
-use agent_protocol::spec::{OnAgentExit, RestartPolicy};
+use agent_protocol::spec::{OnAgentExit, RestartPolicy, Service, Step};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -15,7 +15,11 @@ use super::{
     atomic::{self, Survives},
     name::Name,
 };
-use crate::isolation::Limits;
+use crate::{
+    agents::{Definition, Provider},
+    env::spec::{EnvId, EnvSpec},
+    isolation::Limits,
+};
 
 /// The newest version of the file that this code understands.
 pub const RECORD_VERSION: u32 = 1;
@@ -49,8 +53,23 @@ pub struct Record {
     pub secrets: Vec<SecretRecord>,
     /// Variables for everything inside.
     pub env: BTreeMap<String, String>,
-    /// The agent: program and arguments.
+    /// What it sees of the Nix store.
+    #[serde(default)]
+    pub store: Store,
+    /// Whether processes inside may make user namespaces.
+    #[serde(default)]
+    pub nested: bool,
+    /// The agent by name; what starts it is found out at every start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentRecord>,
+    /// The agent as program and arguments; of one with a name, as its last start found it out.
     pub command: Vec<String>,
+    /// Setup steps, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// Programs beside the agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<Service>,
     /// When the agent is started again.
     pub restart: RestartPolicy,
     /// What happens when it will not be.
@@ -73,12 +92,47 @@ pub enum Isolation {
 }
 
 /// Where a sandbox's tools come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Environment {
-    /// The host's /usr, read-only
+    /// The host's /usr, read-only.
     #[default]
     Host,
+    /// Packages that Nix provides.
+    Nix {
+        /// Which environment; the store path is found by it.
+        id: EnvId,
+        /// What it consists of, to build it again where it is gone.
+        spec: EnvSpec,
+    },
+}
+
+impl Environment {
+    /// The environment's id, where it has one.
+    pub fn id(&self) -> Option<&EnvId> {
+        match self {
+            Self::Host => None,
+            Self::Nix { id, .. } => Some(id),
+        }
+    }
+
+    /// Which kind it is.
+    pub fn kind(&self) -> EnvKind {
+        match self {
+            Self::Host => EnvKind::Host,
+            Self::Nix { .. } => EnvKind::Nix,
+        }
+    }
+}
+
+/// The kinds of environments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EnvKind {
+    /// The host's /usr, read-only
+    Host,
+    /// Packages that Nix provides
+    Nix,
 }
 
 /// How the project gets into a sandbox.
@@ -88,6 +142,68 @@ pub enum Workspace {
     /// The folder itself: changes are on the host at once
     #[default]
     Bind,
+}
+
+/// What a sandbox sees of the Nix store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Store {
+    /// All of it
+    Whole,
+    /// What its environment consists of, and nothing else
+    #[default]
+    Closure,
+}
+
+/// An agent that is known by name, and how it is to be started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentRecord {
+    /// Its name.
+    pub name: String,
+    /// Further arguments.
+    #[serde(default)]
+    pub arguments: Vec<String>,
+    /// Whose models it uses, if that was said.
+    #[serde(default)]
+    pub provider: Option<String>,
+    /// What it is to do first.
+    #[serde(default)]
+    pub prompt: Option<String>,
+    /// Whether it keeps its own permission prompts.
+    #[serde(default)]
+    pub ask: bool,
+    /// What of the person's configuration of it gets in.
+    #[serde(default)]
+    pub config: AgentConfig,
+    /// What was configured about it, on top of what is built in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<Definition>,
+    /// What was configured about providers, on top of what is built in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub providers: BTreeMap<String, Provider>,
+    /// Variables it got at its last start, keys excepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variables: BTreeMap<String, String>,
+    /// The names of the keys it got; their values are nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// What of the person's configuration was mounted, as it was found at its last start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<MountRecord>,
+}
+
+/// What of a person's configuration of an agent enters a sandbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentConfig {
+    /// Nothing: the agent has its own, kept in the sandbox's home
+    #[default]
+    Own,
+    /// A copy, made when the sandbox is new
+    Copy,
+    /// The files themselves, read-only; a copy of those that the agent must replace
+    ReadOnly,
 }
 
 /// `--mount SRC:DST[:ro]`.
@@ -126,7 +242,12 @@ impl Record {
             mounts: Vec::new(),
             secrets: Vec::new(),
             env: BTreeMap::new(),
+            store: Store::default(),
+            nested: false,
+            agent: None,
             command: Vec::new(),
+            steps: Vec::new(),
+            services: Vec::new(),
             restart: RestartPolicy::default(),
             on_agent_exit: OnAgentExit::default(),
             remove: false,
@@ -219,6 +340,33 @@ mod tests {
         sample().write(&folder).unwrap();
         assert_eq!(Record::read(&folder).unwrap(), sample());
         assert_eq!(sample().created_at, "1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn a_record_from_before_a_field_was_added_is_still_read() {
+        let mut old = serde_json::to_value(sample()).unwrap();
+        for added in ["store", "nested", "agent", "steps", "services"] {
+            old.as_object_mut().unwrap().remove(added);
+        }
+        assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
+    }
+
+    #[test]
+    fn all_that_can_be_asked_for_survives_too() {
+        let mut record = sample();
+        record.steps =
+            vec![Step { name: "install".to_owned(), argv: vec!["true".to_owned()], ..Step::default() }];
+        record.services =
+            vec![Service { name: "db".to_owned(), argv: vec!["db".to_owned()], ..Service::default() }];
+        record.agent = Some(AgentRecord {
+            name: "mine".to_owned(),
+            definition: Some(Definition { package: Some("mine".to_owned()), ..Definition::default() }),
+            config: AgentConfig::ReadOnly,
+            ..AgentRecord::default()
+        });
+        record.store = Store::Closure;
+        let json = serde_json::to_vec(&record).unwrap();
+        assert_eq!(Record::parse(&json, Path::new("/x")).unwrap(), record);
     }
 
     #[test]

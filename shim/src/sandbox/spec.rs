@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use agent_protocol::spec::{Agent, Control, InitSpec, Limits, Listen, LogLevel, Restart, Terminal};
+use agent_protocol::spec::{
+    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal,
+};
 
 use super::{record::Record, start::Occasion};
 use crate::isolation::plan::WORKSPACE;
@@ -38,18 +40,28 @@ pub(crate) fn spec_for(
         workdir: Some(WORKSPACE.to_owned()),
         agent: Some(Agent {
             argv: record.command.clone(),
-            env: occasion.private.reveal().clone(),
+            env: agent_env(record, occasion),
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
         }),
+        hardening: Hardening { nested_user_namespaces: record.nested, ..Hardening::default() },
         on_agent_exit: record.on_agent_exit,
+        steps: record.steps.clone(),
+        services: record.services.clone(),
         // Events are in the journal; what init prints goes into a file that nothing bounds but this.
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
         limits: Limits { pids: max_processes, ..Limits::default() },
         ..InitSpec::default()
     }
+}
+
+/// What only the agent gets: neither steps, services nor other commands see it.
+fn agent_env(record: &Record, occasion: &Occasion) -> BTreeMap<String, String> {
+    let mut env = record.agent.as_ref().map(|agent| agent.variables.clone()).unwrap_or_default();
+    env.extend(occasion.private.reveal().clone());
+    env
 }
 
 #[cfg(test)]
@@ -104,7 +116,7 @@ mod tests {
         let spec = spec_for(
             &record,
             &variables(),
-            &Occasion { size: Some(TerminalSize { columns: 0, rows: 50 }), private },
+            &Occasion { size: Some(TerminalSize { columns: 0, rows: 50 }), private, ..Occasion::default() },
             Some("linux"),
             Some(99),
         );

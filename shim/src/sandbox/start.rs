@@ -26,12 +26,12 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Sandbox, StateError, channel, launch,
+    Sandbox, StateError, channel,
     lock::{ChangeLock, MonitorLock},
     paths::{DATA_VARIABLE, DataDir},
     private::PrivateVariables,
-    record::Record,
     stop,
+    tools::Need,
 };
 
 /// How long the monitor of the start before may take to write down how that ended.
@@ -111,6 +111,8 @@ pub struct Occasion {
     pub size: Option<TerminalSize>,
     /// Variables that only the agent gets.
     pub private: PrivateVariables,
+    /// Whether its environment has to be there.
+    pub need: Need,
 }
 
 /// A start that the monitor is carrying out.
@@ -154,29 +156,6 @@ pub fn begin(
         StateError::Io { doing: "starting the monitor".to_owned(), source }
     })?;
     Ok(Starting { reports: Reports { stream: ours, bytes: Vec::new() }, monitor, is_new })
-}
-
-/// What a start would do, as text: the exact command, or the whole plan as JSON.
-///
-/// Of the agent's private variables only the names are in it.
-pub fn show(
-    data: &DataDir,
-    sandbox: &Sandbox,
-    record: &Record,
-    occasion: &Occasion,
-    json: bool,
-) -> Result<String, Failure> {
-    let occasion = Occasion { private: occasion.private.hidden(), ..*occasion };
-    let prepared = launch::prepare(data, sandbox, record, &occasion).map_err(|error| error.to_failure())?;
-    if !json {
-        return Ok(prepared.layer.to_shell(&prepared.plan));
-    }
-    let whole = serde_json::json!({
-        "record": record,
-        "plan": serde_json::from_str::<serde_json::Value>(&prepared.plan.to_json()).unwrap_or_default(),
-        "spec": prepared.spec,
-    });
-    Ok(format!("{whole:#}"))
 }
 
 /// Waits until nobody is busy with the start before, and has its end written down.

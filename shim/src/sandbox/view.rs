@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::Name,
-    record::{Environment, Isolation, Workspace},
+    record::{EnvKind, Isolation, Workspace},
     run::Ended,
 };
-use crate::isolation::Limits;
+use crate::{env::spec::EnvId, isolation::Limits};
 
 /// The last moment that RFC 3339 can name; times from inside may be anything.
 const LAST_UNIX_MS: u64 = 253_402_300_799_000;
@@ -36,7 +36,9 @@ pub struct SandboxView {
     /// What runs it.
     pub isolation: Option<Isolation>,
     /// Where its tools come from.
-    pub environment: Option<Environment>,
+    pub environment: Option<EnvKind>,
+    /// Which one, where it is one of Nix.
+    pub environment_id: Option<EnvId>,
     /// How the project gets in.
     pub workspace: Option<Workspace>,
     /// The project.
@@ -205,6 +207,7 @@ impl SandboxView {
             reason,
             isolation: None,
             environment: None,
+            environment_id: None,
             workspace: None,
             project: None,
             network: None,

@@ -12,6 +12,7 @@ mod orphans;
 mod rest;
 mod screens;
 mod starts;
+mod stores;
 mod streams;
 
 /// What a row needs to know.
@@ -30,7 +31,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 12] = [
+pub(crate) const ROWS: [(&str, Measure); 14] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -43,10 +44,16 @@ pub(crate) const ROWS: [(&str, Measure); 12] = [
     ("rest", rest::rest),
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
+    ("store", stores::start),
+    ("store-use", stores::using),
 ];
 
 fn against(ours: &'static str, peer: &'static str, limit: f64) -> Target {
     Target { ours, against: Against::Peer(peer), at: Quantile::MEDIAN, limit }
+}
+
+fn beyond(ours: &'static str, peer: &'static str, limit: f64) -> Target {
+    Target { ours, against: Against::Beyond(peer), at: Quantile::MEDIAN, limit }
 }
 
 fn absolute(ours: &'static str, limit: f64) -> Target {

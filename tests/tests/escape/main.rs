@@ -12,5 +12,6 @@ mod planted;
 mod processes;
 mod secrets;
 mod sockets;
+mod store;
 mod terminal;
 mod world;

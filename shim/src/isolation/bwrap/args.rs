@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::isolation::plan::{Access, Caller, Content, LaunchPlan, Mount, Network, Origin, USER_ID};
+use crate::isolation::plan::{
+    Access, Caller, Content, LaunchPlan, Mount, Network, Origin, StoreView, USER_ID,
+};
+use crate::isolation::store::Closure;
 
 /// Covered by an empty tmpfs in the mount table that root makes for a launch; what the caller gave is put there
 /// under numbers. It exists everywhere (bwrap itself needs it), and nothing of the system that we bind is in it.
@@ -22,6 +25,8 @@ pub(super) struct Rendered<'a> {
     pub(super) files: Vec<(i32, &'a Content)>,
     /// Sources that root first puts at a place the sandbox's id can reach.
     pub(super) staged: Vec<Staged<'a>>,
+    /// Parts of stores that have to be put together.
+    pub(super) trees: Vec<Tree<'a>>,
 }
 
 /// A source that moves to `at` before bwrap starts.
@@ -29,13 +34,28 @@ pub(super) struct Rendered<'a> {
 pub(super) struct Staged<'a> {
     pub(super) source: &'a Path,
     pub(super) access: Access,
+    /// Whether it is a folder of packages, whose content everyone may read.
+    pub(super) is_store: bool,
+    pub(super) at: PathBuf,
+}
+
+/// A folder to make of some entries of another.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Tree<'a> {
+    /// The store on the host.
+    pub(super) store: &'a Path,
+    /// Where it is when the tree is made.
+    pub(super) from: PathBuf,
+    pub(super) closure: &'a Closure,
+    /// Where the tree is made.
     pub(super) at: PathBuf,
 }
 
 /// Renders `plan`. Numbers above the promised descriptors are ours.
 pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     let status_fd = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2) + 1;
-    let mut rendered = Rendered { args: Vec::new(), status_fd, files: Vec::new(), staged: Vec::new() };
+    let mut rendered =
+        Rendered { args: Vec::new(), status_fd, files: Vec::new(), staged: Vec::new(), trees: Vec::new() };
     let id = USER_ID.to_string();
     rendered.push(["bwrap", "--unshare-user", "--uid", &id, "--gid", &id]);
     if !plan.namespaces.nested {
@@ -51,7 +71,7 @@ pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     rendered.push(["--hostname", &plan.hostname, "--chdir", "/"]);
     rendered.push(["--json-status-fd", &status_fd.to_string()]);
     for mount in &plan.mounts {
-        rendered.mount(mount, plan.caller);
+        rendered.mount(mount, plan);
     }
     rendered.push(["--"]);
     rendered.args.extend(plan.command.iter().map(OsString::from));
@@ -63,18 +83,29 @@ impl<'a> Rendered<'a> {
         self.args.extend(args.map(OsString::from));
     }
 
-    fn mount(&mut self, mount: &'a Mount, caller: Caller) {
+    fn mount(&mut self, mount: &'a Mount, plan: &'a LaunchPlan) {
         match mount {
             Mount::Bind { source, at, access, origin } => {
                 let option = match access {
                     Access::ReadOnly => "--ro-bind",
                     Access::ReadWrite => "--bind",
                 };
-                let source = match (caller, origin) {
-                    (Caller::Root { .. }, Origin::Caller) => self.stage(source, *access),
+                let source = match (plan.caller, origin) {
+                    (Caller::Root { .. }, Origin::Caller) => self.stage(source, *access, false),
                     _ => source.clone(),
                 };
                 self.args.extend([option.into(), source.into_os_string(), at.into()]);
+            }
+            Mount::Store { source, at, view } => {
+                let from = match plan.caller {
+                    Caller::Root { .. } => self.stage(source, Access::ReadOnly, true),
+                    Caller::Ordinary => source.clone(),
+                };
+                let source = match view {
+                    StoreView::Whole => from,
+                    StoreView::Closure(closure) => self.tree(source, from, closure, plan),
+                };
+                self.args.extend(["--ro-bind".into(), source.into_os_string(), at.into()]);
             }
             Mount::Tmpfs { at, size_bytes, mode } => {
                 self.push(["--perms", &octal(*mode), "--size", &size_bytes.to_string(), "--tmpfs", at]);
@@ -92,9 +123,20 @@ impl<'a> Rendered<'a> {
         }
     }
 
-    fn stage(&mut self, source: &'a Path, access: Access) -> PathBuf {
+    fn stage(&mut self, source: &'a Path, access: Access, is_store: bool) -> PathBuf {
         let at = Path::new(STAGE).join(self.staged.len().to_string());
-        self.staged.push(Staged { source, access, at: at.clone() });
+        self.staged.push(Staged { source, access, is_store, at: at.clone() });
+        at
+    }
+
+    fn tree(&mut self, store: &'a Path, from: PathBuf, closure: &'a Closure, plan: &LaunchPlan) -> PathBuf {
+        let below = match plan.caller {
+            Caller::Root { .. } => Path::new(STAGE),
+            // Covers nothing that could be bound: the folder is the shim's own.
+            Caller::Ordinary => &plan.folder,
+        };
+        let at = below.join(format!("store-{}", self.trees.len()));
+        self.trees.push(Tree { store, from, closure, at: at.clone() });
         at
     }
 }
@@ -121,13 +163,24 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     if let Caller::Root { runs_as } = plan.caller {
         writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
         for staged in &rendered.staged {
-            writeln!(
-                out,
-                "#   {} is {} with its owner shown as {runs_as}",
-                staged.at.display(),
-                staged.source.display()
-            )?;
+            let (at, source) = (staged.at.display(), staged.source.display());
+            // A store is everyone's to read as it is.
+            let owner =
+                if staged.is_store { String::new() } else { format!(" with its owner shown as {runs_as}") };
+            writeln!(out, "#   {at} is {source}{owner}")?;
         }
+    }
+    if let Some(readable) = &plan.readable {
+        let count = readable.entries.len();
+        writeln!(
+            out,
+            "# of {}, init lets {count} paths be used and no others, by Landlock",
+            readable.folder
+        )?;
+    }
+    for tree in &rendered.trees {
+        let (at, count, store) = (tree.at.display(), tree.closure.names().len(), tree.store.display());
+        writeln!(out, "# in a mount namespace in which {at} holds {count} paths of {store}")?;
     }
     write!(out, "env -i")?;
     for (name, value) in &plan.env {
@@ -205,6 +258,7 @@ mod tests {
                 },
                 Mount::Seal { at: "/".to_owned() },
             ],
+            readable: None,
             namespaces: Namespaces { network: Network::None, nested: false },
             env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
             fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
@@ -252,8 +306,12 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
     fn root_stages_what_the_caller_gave_and_nothing_of_the_system() {
         let plan = plan(Caller::Root { runs_as: 0x7a00_0001 });
         let rendered = render(&plan);
-        let staged =
-            Staged { source: Path::new("/root/my project"), access: Access::ReadWrite, at: "/tmp/0".into() };
+        let staged = Staged {
+            source: Path::new("/root/my project"),
+            access: Access::ReadWrite,
+            is_store: false,
+            at: "/tmp/0".into(),
+        };
         assert_eq!(rendered.staged, [staged]);
         let args = rendered.args.join(" ".as_ref()).into_string().unwrap();
         assert!(args.contains("--ro-bind /usr /usr "), "{args}");
@@ -261,6 +319,47 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
         assert!(
             to_shell(&plan).contains("#   /tmp/0 is /root/my project with its owner shown as 2046820353\n")
         );
+    }
+
+    fn with_store(caller: Caller, view: StoreView) -> LaunchPlan {
+        let mut plan = plan(caller);
+        let at = "/nix/store".to_owned();
+        plan.mounts.insert(4, Mount::Store { source: "/nix/store".into(), at, view });
+        plan
+    }
+
+    fn closure() -> Closure {
+        let paths = (0..2000).map(|i| format!("/nix/store/{i}").into());
+        Closure::new(Path::new("/nix/store"), paths).unwrap()
+    }
+
+    #[test]
+    fn a_store_is_bound_once_however_much_of_it_there_is() {
+        let whole = with_store(Caller::Ordinary, StoreView::Whole);
+        assert!(to_shell(&whole).contains("  --ro-bind /nix/store /nix/store \\\n"));
+
+        let tree = with_store(Caller::Ordinary, StoreView::Closure(closure()));
+        let shell = to_shell(&tree);
+        assert!(shell.contains("  --ro-bind /data/web/store-0 /nix/store \\\n"), "{shell}");
+        let said = "# in a mount namespace in which /data/web/store-0 holds 2000 paths of /nix/store\n";
+        assert!(shell.contains(said) && shell.lines().count() < 40, "{shell}");
+
+        let tree = with_store(Caller::Root { runs_as: 7 }, StoreView::Closure(closure()));
+        let rendered = render(&tree);
+        assert_eq!(rendered.trees[0].from, Path::new("/tmp/1"));
+        assert_eq!(rendered.trees[0].at, Path::new("/tmp/store-0"));
+    }
+
+    #[test]
+    fn what_init_keeps_of_a_store_is_one_line() {
+        let mut plan = with_store(Caller::Ordinary, StoreView::Whole);
+        let entries = closure().names().to_vec();
+        plan.readable = Some(agent_protocol::spec::Readable { folder: "/nix/store".to_owned(), entries });
+        let shell = to_shell(&plan);
+        let said = "# of /nix/store, init lets 2000 paths be used and no others, by Landlock\n";
+        assert!(shell.contains(said) && shell.lines().count() < 40, "{shell}");
+        let json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
+        assert_eq!(json["readable"]["entries"].as_array().unwrap().len(), 2000);
     }
 
     #[test]

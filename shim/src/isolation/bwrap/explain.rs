@@ -7,22 +7,32 @@ const SAID_MAX_CHARS: usize = 400;
 
 /// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
 /// in which AppArmor lets it make one and then denies what it is for.
-const NO_NAMESPACES: [&str; 6] = [
+const NO_NAMESPACES: [&str; 7] = [
     "No permissions to creat",
     "Creating new namespace failed",
     "setting up uid map: ",
     "setting up gid map: ",
     "loopback: Failed RTM_NEWADDR: Operation not permitted",
     "unshare user ns: ",
+    // Engines cover parts of /proc, and the kernel lets nobody mount a new one that shows more.
+    "Can't mount proc on ",
 ];
 
 /// Classifies what was printed. `setting` reads a file below /proc/sys, `version` asks bwrap; both only when needed.
-pub(super) fn explain(
+pub(crate) fn explain(
     printed: &str,
     setting: impl Fn(&str) -> Option<String>,
     version: impl FnOnce() -> Option<String>,
 ) -> IsolationError {
-    let said = complaint(printed);
+    let Some(said) = last_words(printed, "bwrap: ") else {
+        // Init refuses to run in a sandbox that it cannot close, or whose store lacks a path.
+        return if let Some(said) = last_words(printed, "agent-init: error: ") {
+            IsolationError::Failed { program: "agent-init", said }
+        } else {
+            let said = "it exited without saying why".to_owned();
+            IsolationError::Failed { program: "bwrap", said }
+        };
+    };
     if said.contains("Unknown option") {
         let found = version().unwrap_or_else(|| "of an unknown version".to_owned());
         return IsolationError::BwrapTooOld { found, needed: super::OLDEST };
@@ -34,7 +44,7 @@ pub(super) fn explain(
 }
 
 /// Looks for the switch of each distribution.
-pub(super) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
+pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
     let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
     if is("kernel/unprivileged_userns_clone", "0") {
         Some(UsernsSwitch::DebianSysctl)
@@ -47,11 +57,10 @@ pub(super) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Optio
     }
 }
 
-/// bwrap's last words. Init prints to the same place, so only lines that begin as bwrap's do count.
-fn complaint(printed: &str) -> String {
-    let last = printed.lines().rev().find_map(|line| line.strip_prefix("bwrap: "));
-    let said = last.unwrap_or("it exited without saying why");
-    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
+/// A program's last words. Both print to the same place, so only lines that begin as its own do count.
+fn last_words(printed: &str, of: &str) -> Option<String> {
+    let said = printed.lines().rev().find_map(|line| line.strip_prefix(of))?;
+    Some(said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect())
 }
 
 #[cfg(test)]
@@ -102,5 +111,8 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Internal);
         assert_eq!(error.to_string(), "bwrap failed: Can't find source path ?[2J/x: No such file");
         assert!(with("", &[]).to_string().contains("without saying why"));
+        let refused = "agent-init: error: allowing /nix/store/x: No such file or directory\n";
+        let error = with(refused, &[]).to_string();
+        assert_eq!(error, "agent-init failed: allowing /nix/store/x: No such file or directory");
     }
 }

@@ -6,6 +6,7 @@
 mod args;
 mod explain;
 mod stage;
+mod tree;
 
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions};
@@ -14,18 +15,26 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::IsolationError;
 use super::limits::Cgroups;
 use super::plan::{Caller, Content, INIT, LaunchPlan, Namespaces};
 use super::process::Process;
-use super::{Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, memory, shape};
+use super::{
+    Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, ids, memory, shape, store,
+};
+use crate::requirement::{Answer, Question};
 use crate::sys::{self, Program, SpawnError, Step};
 
+pub(crate) use explain::{explain, switched_off_by};
 pub(super) use stage::maps_to_itself;
 
 /// The first version with `--disable-userns`.
 const OLDEST: &str = "0.8.0";
+
+/// How long bwrap may take to say its version, where a launch failed and that may be why.
+const VERSION_WITHIN: Duration = Duration::from_secs(5);
 
 const CAPABILITIES: Capabilities = Capabilities {
     name: "bwrap",
@@ -56,9 +65,16 @@ impl Bubblewrap {
 
     /// Its version, for `doctor` and for a launch that failed; asking costs a millisecond.
     pub fn version(&self) -> Option<String> {
-        let output = std::process::Command::new(&self.program).arg("--version").output().ok()?;
-        let printed = String::from_utf8(output.stdout).ok()?;
-        printed.trim().strip_prefix("bubblewrap ").map(str::to_owned)
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let question = Question {
+            program: &self.program,
+            args: vec!["--version".into()],
+            variables: vec![(OsStr::new("PATH"), &path)],
+            user: None,
+            patience: VERSION_WITHIN,
+        };
+        let Answer::Ended { stdout, .. } = question.ask() else { return None };
+        stdout.trim().strip_prefix("bubblewrap ").map(str::to_owned)
     }
 }
 
@@ -82,13 +98,17 @@ impl Layer for Bubblewrap {
         };
         let mut command = vec![INIT.to_owned()];
         command.extend(request.init_args.iter().cloned());
+        let mut mounts = shape::mounts(request)?;
+        let facts = store::Facts { landlock_abi: sys::landlock_abi(), nested: request.nested_namespaces };
+        let readable = store::leave_to_init(&mut mounts, facts);
         Ok(LaunchPlan {
             layer: CAPABILITIES.name,
             program: self.program.clone(),
             hostname: request.name.clone(),
             folder: request.folder.clone(),
             caller: request.caller,
-            mounts: shape::mounts(request)?,
+            mounts,
+            readable,
             namespaces: Namespaces { network: request.network, nested: request.nested_namespaces },
             env: request.init_env.clone(),
             fds: request.fds.clone(),
@@ -126,12 +146,13 @@ impl Layer for Bubblewrap {
             Caller::Ordinary => Vec::new(),
             Caller::Root { runs_as } => stage::detach(&rendered.staged, runs_as)?,
         };
+        let trees = tree::steps(plan.caller, &rendered.trees)?;
         let cgroup = plan.limits.cgroup.as_ref().map(|cgroup| cgroup.create().map(|procs| (cgroup, procs)));
         let cgroup = cgroup.transpose()?;
         if let Some((_, procs)) = &cgroup {
             steps.push(Step::JoinCgroup(procs.as_raw_fd()));
         }
-        if let Caller::Root { runs_as } = plan.caller {
+        if let Caller::Root { .. } = plan.caller {
             steps.push(Step::PrivateMounts);
             steps.push(Step::Cover(c_string(args::STAGE)?));
             for (staged, detached) in rendered.staged.iter().zip(&detached) {
@@ -139,6 +160,9 @@ impl Layer for Bubblewrap {
                 steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
                 steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
             }
+        }
+        steps.extend(trees);
+        if let Caller::Root { runs_as } = plan.caller {
             steps.push(Step::BecomeUser(runs_as));
         }
         steps.extend(passed.steps());
@@ -151,7 +175,7 @@ impl Layer for Bubblewrap {
         let remains = Remains { cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.folder.clone()) };
         let child = sys::spawn(&steps, &program).map_err(|error| {
             let _ = remains.clean();
-            self.spawn_failed(&steps, error)
+            self.spawn_failed(&steps, &rendered.trees, error)
         })?;
         let supervisor = Process::holding(child.pid.as_raw_nonzero().get(), child.pidfd)
             .map_err(|source| step("looking at bwrap's process", source))?;
@@ -167,19 +191,28 @@ impl Layer for Bubblewrap {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        let setting = |name: &str| fs::read_to_string(Path::new("/proc/sys").join(name)).ok();
-        explain::explain(printed, setting, || self.version())
+        explain(printed, setting, || self.version())
     }
 }
 
 impl Bubblewrap {
-    fn spawn_failed(&self, steps: &[Step], error: SpawnError) -> IsolationError {
+    fn spawn_failed(&self, steps: &[Step], trees: &[args::Tree<'_>], error: SpawnError) -> IsolationError {
+        let switch = || explain::switched_off_by(setting);
         match error {
+            SpawnError::Clone(source) if tree::needs_namespaces(steps) => {
+                IsolationError::NoUserNamespaces { switch: switch(), said: source.to_string() }
+            }
             SpawnError::Clone(source) => step("making a process", source),
             SpawnError::Exec(source) => step(format!("executing {}", self.program.display()), source),
-            SpawnError::Step(at, source) => step(format!("preparing bwrap ({:?})", steps[at]), source),
+            SpawnError::Step(at, source) => tree::explain(steps, at, source, trees, switch)
+                .unwrap_or_else(|source| step(format!("preparing bwrap ({:?})", steps[at]), source)),
         }
     }
+}
+
+/// A file below /proc/sys.
+fn setting(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
 }
 
 /// Descriptors on their way into bwrap, each with the number it will have there.

@@ -27,7 +27,7 @@ pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, Is
     // Most folders of a sandbox have one owner, and a namespace for the mapping costs a process.
     let mut mappings: Vec<((u32, u32), OwnedFd)> = Vec::new();
     let mut detached = Vec::with_capacity(staged.len());
-    for Staged { source, access, .. } in staged {
+    for Staged { source, access, is_store, .. } in staged {
         // A link is refused, for an agent that may write to a folder above could plant one after the plan was made,
         // and we read with root's rights.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
@@ -41,12 +41,13 @@ pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, Is
             .map_err(|error| failed("cloning the mount of", source, error.into()))?;
         let found = fstat(&mount).map_err(|error| failed("looking at", source, error.into()))?;
         let kind = FileType::from_raw_mode(found.st_mode);
-        let everyone_reads = *access == Access::ReadOnly
-            && kind == FileType::RegularFile
+        // Such a file, init's binary above all, needs no mapping, and then may lie on any file system.
+        let file_for_all = kind == FileType::RegularFile
             && found.st_mode & 0o004 != 0
             && (found.st_mode & 0o100 == 0 || found.st_mode & 0o001 != 0);
-        // Such a file, init's binary above all, needs no mapping, and then may lie on any file system.
-        if !everyone_reads {
+        // Nor does a store: what is in it is made to be read by everyone.
+        let store_for_all = *is_store && found.st_mode & 0o005 == 0o005;
+        if *access == Access::ReadWrite || !(file_for_all || store_for_all) {
             let owner = (found.st_uid, found.st_gid);
             let known = mappings.iter().position(|(of, _)| *of == owner);
             let known = if let Some(known) = known {

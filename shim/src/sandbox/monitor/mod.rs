@@ -57,7 +57,7 @@ pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
     let (Ok(private), Ok(line)) = (private, detach()) else { return ExitCode::FAILURE };
     match order {
         Order::Start { is_new, size } => {
-            launching::start(data, sandbox, is_new, &Occasion { size, private }, line);
+            launching::start(data, sandbox, is_new, &Occasion { size, private, ..Occasion::default() }, line);
             ExitCode::SUCCESS
         }
         Order::Adopt => {

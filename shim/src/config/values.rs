@@ -1,4 +1,4 @@
-//! Values on the command line.
+//! Values as people write them: on the command line, in variables and in files.
 
 use std::{
     collections::BTreeMap,
@@ -68,13 +68,17 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
 
 /// `--timeout 90s`; a number alone is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let parsed = match text.parse() {
+    any_duration(text).and_then(|time| {
+        if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) }
+    })
+}
+
+/// The same, where none at all means something too.
+pub(crate) fn any_duration(text: &str) -> Result<Duration, String> {
+    match text.parse() {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
-    };
-    parsed.and_then(
-        |time| if time.is_zero() { Err("it must be longer than nothing".to_owned()) } else { Ok(time) },
-    )
+    }
 }
 
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
@@ -84,9 +88,14 @@ const ENV_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 ///
 /// Values are taken as they are, without quotes or escapes: there is no one syntax for those.
 pub(crate) fn env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    env_lines(file, path)
+}
+
+/// The same of a file that is open.
+pub(crate) fn env_lines(file: fs::File, path: &Path) -> Result<BTreeMap<String, String>, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let mut text = String::new();
-    let file = fs::File::open(path).map_err(failed)?;
     file.take(ENV_FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > ENV_FILE_MAX_BYTES {
         return Err(format!("{}: larger than {ENV_FILE_MAX_BYTES} bytes", path.display()));

@@ -1,0 +1,174 @@
+//! From settings to the record of a sandbox. Here the paths that were named are looked at, and files of variables read.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    error::ConfigError,
+    file,
+    origin::{Origin, Sourced},
+    settings::{MountSetting, Settings, Variable},
+    units, values,
+};
+use crate::{
+    env::catalog::DEFAULT_PRESET,
+    sandbox::record::{AgentRecord, EnvKind, MountRecord, Record, SecretRecord},
+};
+
+impl Settings {
+    /// Changes a record to what was asked for; what was not mentioned stays. Where the tools come from is not decided
+    /// here: that can take a build.
+    pub fn apply(&self, record: &mut Record) -> Result<(), ConfigError> {
+        fn set<T: Clone>(to: &mut T, value: Option<&Sourced<T>>) {
+            if let Some(sourced) = value {
+                to.clone_from(&sourced.value);
+            }
+        }
+        units::check(&self.steps, &self.services)?;
+        set(&mut record.isolation, self.isolation.as_ref());
+        set(&mut record.workspace, self.workspace.as_ref());
+        set(&mut record.network, self.network.as_ref());
+        set(&mut record.nested, self.nested.as_ref());
+        set(&mut record.store, self.store.as_ref());
+        set(&mut record.restart, self.restart.as_ref());
+        self.apply_agent(record)?;
+        if !self.mounts.is_empty() {
+            record.mounts = self.mounts.iter().map(mount).collect::<Result<_, _>>()?;
+        }
+        if !self.secrets.is_empty() {
+            record.secrets = self.secrets.iter().map(secret).collect::<Result<_, _>>()?;
+        }
+        for variable in &self.variables {
+            match &variable.value {
+                Variable::Pair(name, value) => drop(record.env.insert(name.clone(), value.clone())),
+                Variable::File(path) => {
+                    let path = existing(path, "read variables from", &variable.origin)?;
+                    let read = match &variable.origin {
+                        Origin::ProjectFile(_) => values::env_lines(file::agreed(&path)?, &path),
+                        _ => values::env_file(&path),
+                    };
+                    let wrong = |problem: String| ConfigError::failed(at(&variable.origin, &problem));
+                    record.env.extend(read.map_err(wrong)?);
+                }
+            }
+        }
+        let limits = &mut record.limits;
+        set_some(&mut limits.memory_bytes, self.limits.memory.as_ref());
+        set_some(&mut limits.milli_cpus, self.limits.cpus.as_ref());
+        set_some(&mut limits.pids, self.limits.pids.as_ref());
+        if !self.steps.is_empty() {
+            record.steps = self.steps.iter().map(|step| step.value.clone()).collect();
+        }
+        if !self.services.is_empty() {
+            record.services = self.services.iter().map(|service| service.value.clone()).collect();
+        }
+        Ok(())
+    }
+
+    fn apply_agent(&self, record: &mut Record) -> Result<(), ConfigError> {
+        let command = self.command.as_ref().map(|command| command.value.clone());
+        match (&self.agent, command) {
+            (Some(agent), arguments) => {
+                let before = record.agent.take().filter(|before| before.name == agent.value);
+                record.agent = Some(AgentRecord {
+                    arguments: arguments.unwrap_or_default(),
+                    ..before.unwrap_or_else(|| AgentRecord {
+                        name: agent.value.clone(),
+                        ..AgentRecord::default()
+                    })
+                });
+                record.command.clear();
+            }
+            (None, Some(command)) => {
+                record.agent = None;
+                record.command = command;
+            }
+            (None, None) => {}
+        }
+        let Some(agent) = &mut record.agent else {
+            return self.needs_no_agent();
+        };
+        let owned = |value: &Sourced<String>| Some(value.value.clone());
+        agent.provider = self.provider.as_ref().map_or(agent.provider.take(), owned);
+        agent.prompt = self.prompt.as_ref().map_or(agent.prompt.take(), owned);
+        agent.ask = self.ask.as_ref().map_or(agent.ask, |ask| ask.value);
+        agent.config = self.agent_config.as_ref().map_or(agent.config, |config| config.value);
+        if let Some(definition) = self.agents.get(&agent.name) {
+            agent.definition = Some(definition.value.clone());
+        }
+        for (name, provider) in &self.providers {
+            agent.providers.insert(name.clone(), provider.value.clone());
+        }
+        Ok(())
+    }
+
+    /// A configuration may hold what only some sandboxes have a use for; who says it on the command line expects it to work.
+    fn needs_no_agent(&self) -> Result<(), ConfigError> {
+        let origins = [
+            self.provider.as_ref().map(|provider| &provider.origin),
+            self.prompt.as_ref().map(|prompt| &prompt.origin),
+            self.ask.as_ref().map(|ask| &ask.origin),
+            self.agent_config.as_ref().map(|config| &config.origin),
+        ];
+        match origins.into_iter().flatten().find_map(|origin| match origin {
+            Origin::Flag(name) => Some(name),
+            _ => None,
+        }) {
+            Some(flag) => {
+                Err(ConfigError::written(format!("`{flag}` is for an agent with a name, and there is none"))
+                    .hint("name it with `--agent`"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The agent that comes with the packages, where nobody named one or gave a command: each preset is called as the agent
+    /// in it.
+    #[must_use]
+    pub fn with_agent_of_preset(mut self, env: EnvKind) -> Self {
+        if env == EnvKind::Nix && self.agent.is_none() && self.command.is_none() {
+            let exact = self.nix.exact.as_ref().is_some_and(|exact| exact.value);
+            let default = || (!exact).then(|| Sourced::new(DEFAULT_PRESET.to_owned(), Origin::Default));
+            self.agent = self.nix.preset.clone().or_else(default);
+        }
+        self
+    }
+}
+
+fn set_some<T: Clone>(to: &mut Option<T>, value: Option<&Sourced<T>>) {
+    if let Some(sourced) = value {
+        *to = Some(sourced.value.clone());
+    }
+}
+
+fn mount(mount: &Sourced<MountSetting>) -> Result<MountRecord, ConfigError> {
+    let MountSetting { source, at, read_only } = &mount.value;
+    let source = existing(source, "mount", &mount.origin)?;
+    Ok(MountRecord { source, at: at.clone(), read_only: *read_only })
+}
+
+fn secret((name, file): (&String, &Sourced<PathBuf>)) -> Result<SecretRecord, ConfigError> {
+    let source = existing(&file.value, "provide the secret from", &file.origin)?;
+    Ok(SecretRecord { name: name.clone(), file: source })
+}
+
+fn existing(path: &Path, what: &str, origin: &Origin) -> Result<PathBuf, ConfigError> {
+    let there = path.canonicalize().map_err(|error| {
+        ConfigError::failed(at(origin, &format!("cannot {what} {}", path.display()))).because(error)
+    })?;
+    match origin {
+        // A person agreed to this very path; the agent can turn a folder of the project into a link.
+        Origin::ProjectFile(_) if there != path => {
+            let message = format!("cannot {what} {}: it leads to {} by now", path.display(), there.display());
+            Err(ConfigError::failed(at(origin, &message)).hint("run it again, and look at what is asked"))
+        }
+        _ => Ok(there),
+    }
+}
+
+/// Puts the place in front; of what was typed just now nobody needs to be told.
+fn at(origin: &Origin, message: &str) -> String {
+    match origin {
+        Origin::Flag(_) => message.to_owned(),
+        other => format!("{other}: {message}"),
+    }
+}

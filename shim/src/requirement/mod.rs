@@ -1,0 +1,28 @@
+//! What this machine must have, what of it is missing, and how a person gets it.
+//!
+//! A [`Machine`] is looked at once, which gives [`Facts`]; from these alone [`report`] decides what is missing.
+//! Each thing that can be missing is a [`Requirement`] with an id that never changes, and a [`Fix`] for each
+//! distribution. `doctor` prints them all; a command that fails because of one prints the same fix as its hint.
+
+mod ask;
+mod checks;
+mod distribution;
+mod facts;
+mod fix;
+mod fixes;
+mod gather;
+mod kind;
+mod machine;
+pub mod report;
+mod version;
+
+pub(crate) use ask::{Answer, Question};
+pub use distribution::{Distribution, Family};
+pub use facts::Facts;
+pub use fix::{Fix, Step};
+pub use kind::{Check, Purpose, Requirement, Weight};
+pub use machine::Machine;
+pub use report::{Report, Selection, Severity};
+
+#[cfg(test)]
+mod tests;
