@@ -25,6 +25,9 @@ const PREFIX: &str = "tmp_objdir-agent-shim-";
 /// One this old that nobody has locked belongs to nobody.
 const LEFT_OVER_AFTER: Duration = Duration::from_hours(1);
 
+/// Why git is to keep a pack whose refs are not there yet.
+const KEEP: &str = "agent-shim pull";
+
 /// Tries for a name that nobody has.
 const NAME_TRIES: u32 = 100;
 
@@ -109,7 +112,7 @@ impl Quarantine {
     /// What takes the next pack. Git starts while the pack is still made.
     pub(crate) fn indexer(&mut self, git: &HostGit, until: Instant) -> Result<Indexer<'_>, GitError> {
         let mut command = git.on(&self.folder);
-        command.args(["index-pack", "--stdin", "--fix-thin", "--strict", "--keep=agent-shim pull"]);
+        command.args(["index-pack", "--stdin", "--fix-thin", "--strict", &format!("--keep={KEEP}")]);
         command.stdin(Stdio::piped());
         let running = git.start(command, "index-pack", until)?;
         Ok(Indexer { quarantine: self, running: Some(running), has_begun: false })
@@ -123,8 +126,13 @@ impl Quarantine {
             for kind in PACK_FILES {
                 let name = format!("pack-{pack}.{kind}");
                 let (from, to) = (self.folder.join("objects/pack").join(&name), self.home_packs.join(&name));
-                // The name says what is in it, so one that is there is the same; it is somebody else's to remove.
+                // The name says what is in it, so one that is there is the same; it is somebody else's to remove. But a
+                // pull that was killed just then keeps it for nobody.
                 if to.exists() || !from.exists() {
+                    if kind == "keep" && fs::read(&to).is_ok_and(|text| text.trim_ascii() == KEEP.as_bytes())
+                    {
+                        moved.files.push(to);
+                    }
                     continue;
                 }
                 fs::rename(&from, &to)?;

@@ -1,6 +1,6 @@
 //! `agent-shim pull`: everything arrives, and nothing but what was asked for changes.
 
-use std::fs;
+use std::{fs, process::Stdio, time::Duration};
 
 use agent_tests::{Home, Who};
 use anyhow::ensure;
@@ -129,6 +129,27 @@ fn two_at_once_do_not_clash() -> anyhow::Result<()> {
     let left: Vec<_> =
         fs::read_dir(case.clone.join(".git/objects"))?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(!left.iter().any(|name| name.to_string_lossy().starts_with("tmp_")), "{left:?}");
+    Ok(())
+}
+
+/// Whenever a pull dies, what is at home is whole, and the next one brings the rest.
+#[test]
+fn a_pull_may_be_killed_at_any_moment() -> anyhow::Result<()> {
+    let case = Case::start(Who::Ordinary)?;
+    let into = case.clone.to_string_lossy().into_owned();
+    for round in 0..40_u64 {
+        case.inside(&format!("echo {round} >> file; git commit -qam {round}; git branch -f b{}", round % 5))?;
+        let mut pull = case.sandbox.shim(["pull", "box", "--into", &into]);
+        let mut pull = pull.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // Moments spread over the whole of it, in no order.
+        std::thread::sleep(Duration::from_micros(round * 7919 % 40 * 1000));
+        pull.kill()?;
+        pull.wait()?;
+    }
+    case.git(&["fsck", "--strict"])?.success()?;
+    case.pull(&[])?.success()?;
+    ensure!(case.at("refs/agents/box/heads/main")? == case.inside("git rev-parse main")?.text());
+    case.git(&["fsck", "--strict"])?.success()?;
     Ok(())
 }
 
