@@ -1,7 +1,7 @@
 //! A Nix of a person's own: real, without a network, with a store that they can write to.
 //!
 //! What makes it theirs are variables in the environment of their commands; nothing of the machine's is touched. Tests
-//! of one user share a store below /tmp, which stays from run to run: only the first one waits for builds. Tests that
+//! of one user share a store, which stays from run to run: only the first one waits for builds. Tests that
 //! break a store, or empty it, have one for themselves.
 
 use std::{
@@ -74,6 +74,20 @@ pub struct Nix {
     in_use: Option<Flock<File>>,
 }
 
+/// Where shared stores are. Not below /tmp: a sandbox has one of its own there, and what is special about a store that
+/// others can write beside would be all that is tested.
+fn shared_folder() -> anyhow::Result<PathBuf> {
+    let cache = || {
+        let given = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        given("XDG_CACHE_HOME").or_else(|| Some(given("HOME")?.join(".cache")))
+    };
+    // What root has in its home, the ordinary person of the tests cannot reach.
+    let cache = if nix::unistd::geteuid().is_root() { Some("/var/cache".into()) } else { cache() };
+    let folder = cache.unwrap_or_else(std::env::temp_dir).join("agent-shim-tests");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    Ok(folder)
+}
+
 impl Home {
     /// Gives the person a Nix whose store the tests of their user share. Nothing may be deleted from it. Where there is
     /// no Nix on the machine, that is said and counted.
@@ -83,9 +97,9 @@ impl Home {
         }
         // Another version of Nix may have another idea of what a store is.
         let other = if std::env::var_os(OTHER_NIX).is_some() { "-other" } else { "" };
-        let folder = PathBuf::from(format!("/tmp/as-nix-{}{other}", self.uid()));
-        let lock =
-            File::create(format!("/tmp/as-nix-{}{other}-{}.lock", self.uid(), nix::unistd::geteuid()))?;
+        let shared = shared_folder()?;
+        let folder = shared.join(format!("nix-{}{other}", self.uid()));
+        let lock = File::create(shared.join(format!("nix-{}{other}.lock", self.uid())))?;
         let (lock, is_alone) = match Flock::lock(lock, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => (lock, true),
             // Whoever is alone builds what most tests need.

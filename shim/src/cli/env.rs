@@ -1,6 +1,9 @@
 //! `agent-shim env`: environments by themselves, without a sandbox.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
@@ -8,22 +11,22 @@ use super::{
     context::Context,
     env_args::EnvArgs,
     error::{CliError, Kind},
+    launch_args::LaunchArgs,
     output::{clean, print_json, print_line, print_table, tell},
+    tools,
 };
 use crate::{
-    config::{load::Sources, settings::Settings},
     env::{
         self, EnvError,
-        choice::EnvDefaults,
         error::Blame,
         expression::expression,
         gc::{self, Collected, Reason},
         progress::{Report, StandardError},
-        spec::EnvId,
+        spec::{EnvId, EnvSpec},
         store,
         view::{self, EnvView},
     },
-    sandbox::{Sandbox, name::Name},
+    sandbox::{Sandbox, name::Name, record::EnvKind},
 };
 
 /// Build, list, show and drop environments of Nix
@@ -39,10 +42,9 @@ pub(crate) struct EnvCommandArgs {
 #[derive(Subcommand, Debug)]
 #[command(disable_help_subcommand = true)]
 enum EnvCommand {
-    /// Build an environment, unless it is there
+    /// Build the environment that `run` would use, unless it is there
     ///
-    /// Prints its id and its store path. Your own configuration and variables say what the flags do not; a project's file is
-    /// not read.
+    /// Prints its id and its store path. What the flags do not say, configuration and variables do, as for `run`.
     Build(BuildArgs),
     /// List all environments
     List,
@@ -56,8 +58,17 @@ enum EnvCommand {
 
 #[derive(clap::Args, Debug)]
 struct BuildArgs {
+    /// The project whose agent-shim.toml counts too; the current folder if left out
+    #[arg(value_name = "PATH")]
+    project: Option<PathBuf>,
+    /// The agent that it is for
+    #[arg(short, long, value_name = "NAME")]
+    agent: Option<String>,
     #[command(flatten)]
     env: EnvArgs,
+    /// Pass over the project's agent-shim.toml
+    #[arg(long)]
+    no_project_config: bool,
     /// Build it anew: what a folder or a branch of nixpkgs holds may have changed
     #[arg(long)]
     rebuild: bool,
@@ -88,11 +99,7 @@ pub(crate) fn run(ctx: &Context, args: &EnvCommandArgs) -> Result<ExitCode, CliE
 }
 
 fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
-    let current = Context::current_folder()?;
-    let flags = Settings { nix: args.env.settings(&current)?, ..Settings::default() };
-    // What a person says for everything they do holds here too, or `run` would want another environment.
-    let layers = Sources::from_environment(current).load(None)?;
-    let spec = layers.with(flags).nix.choice().to_spec(&EnvDefaults::default())?;
+    let spec = args.spec(ctx)?;
     if ctx.global.dry_run {
         let canonical = spec.canonical()?;
         let (id, text) = (canonical.id(), expression(&canonical));
@@ -118,6 +125,25 @@ fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
         }))
     } else {
         print_line(&format!("{}  {}", built.id, built.store_path.display()))
+    }
+}
+
+impl BuildArgs {
+    /// As `run` finds it, with the same flags.
+    fn spec(&self, ctx: &Context) -> Result<EnvSpec, CliError> {
+        let place = self.project.as_deref().unwrap_or(Path::new("."));
+        let project = place.canonicalize().map_err(|error| {
+            CliError::new(Kind::Failed, format!("the project {} cannot be used", place.display()))
+                .because(&error)
+        })?;
+        let flags = LaunchArgs {
+            agent: self.agent.clone(),
+            nix: self.env.clone(),
+            no_project_config: self.no_project_config,
+            ..LaunchArgs::default()
+        };
+        let settings = flags.all_settings(ctx, &project)?.with_agent_of_preset(EnvKind::Nix);
+        Ok(tools::spec(&settings, settings.agent_alone().as_ref())?)
     }
 }
 

@@ -123,6 +123,10 @@ impl LaunchArgs {
         stay: Stay,
     ) -> Result<Ready, CliError> {
         let settings = self.all_settings(ctx, project)?;
+        if let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project) {
+            let file = clean(&file.display().to_string());
+            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
+        }
         let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);
         if settings.agent.is_none() && settings.command.is_none() {
@@ -160,10 +164,6 @@ impl LaunchArgs {
         let sources = Sources::from_environment(current);
         let mut layers = sources.load((!self.no_project_config).then_some(project))?;
         agree::ensure(ctx, &mut layers)?;
-        if let Some(file) = sources.user_file_below(project) {
-            let file = clean(&file.display().to_string());
-            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
-        }
         Ok(layers.with(flags))
     }
 
@@ -217,10 +217,10 @@ impl AgentStart {
             if record.steps.is_empty() {
                 return Err(absent.into());
             }
-            tell(&format!("note: {absent}"));
+            tell(&clean(&format!("note: {absent}")));
         }
         for note in start.notes() {
-            tell(&format!("note: {note}"));
+            tell(&clean(&format!("note: {note}")));
         }
         start.enter(record);
         Ok(Some(Self { start, fills_home: used_home.is_none() }))

@@ -8,7 +8,7 @@ use crate::{
         self, Built,
         choice::{EnvChoice, EnvDefaults},
         progress::StandardError,
-        spec::EnvSpec,
+        spec::{EnvSpec, SpecError},
     },
     sandbox::record::{AgentRecord, EnvKind, Environment},
 };
@@ -34,8 +34,13 @@ pub(crate) fn of_new(
 ) -> Result<Environment, CliError> {
     match kind {
         EnvKind::Host => Ok(Environment::Host),
-        EnvKind::Nix => named(&with_agent(settings.nix.choice(), agent)),
+        EnvKind::Nix => named(spec(settings, agent)?),
     }
+}
+
+/// The packages that were asked for, and those that the agent brings.
+pub(crate) fn spec(settings: &Settings, agent: Option<&AgentRecord>) -> Result<EnvSpec, SpecError> {
+    with_agent(settings.nix.choice(), agent).to_spec(&EnvDefaults::default())
 }
 
 /// The environment of a sandbox that is there: what it was made with, unless flags change that.
@@ -48,8 +53,10 @@ pub(crate) fn of_existing(
     match (flags.env.as_ref().map(|env| env.value), before) {
         (Some(EnvKind::Host), _) => Ok(Environment::Host),
         (None, Environment::Host) if !asked_for => Ok(Environment::Host),
-        (_, Environment::Nix { spec, .. }) => named(&flags.nix.choice().over(choice_of(spec))),
-        (_, Environment::Host) => named(&with_agent(flags.nix.choice(), agent)),
+        (_, Environment::Nix { spec, .. }) => {
+            named(flags.nix.choice().over(choice_of(spec)).to_spec(&EnvDefaults::default())?)
+        }
+        (_, Environment::Host) => named(spec(flags, agent)?),
     }
 }
 
@@ -63,8 +70,7 @@ pub(crate) fn ensure(ctx: &Context, environment: &Environment) -> Result<Option<
     }
 }
 
-fn named(choice: &EnvChoice) -> Result<Environment, CliError> {
-    let spec = choice.to_spec(&EnvDefaults::default())?;
+fn named(spec: EnvSpec) -> Result<Environment, CliError> {
     Ok(Environment::Nix { id: spec.id()?, spec })
 }
 
@@ -99,7 +105,7 @@ mod tests {
         AgentRecord { name: name.to_owned(), ..AgentRecord::default() }
     }
 
-    fn spec(environment: Environment) -> EnvSpec {
+    fn spec_of(environment: Environment) -> EnvSpec {
         match environment {
             Environment::Nix { spec, .. } => spec,
             Environment::Host => panic!("the host's tools"),
@@ -109,8 +115,9 @@ mod tests {
     #[test]
     fn an_agent_brings_its_preset_unless_another_was_chosen_or_packages_are_exact() {
         let mut settings = Settings::default();
-        let preset =
-            |settings: &Settings| spec(of_new(settings, EnvKind::Nix, Some(&agent("codex"))).unwrap()).preset;
+        let preset = |settings: &Settings| {
+            spec_of(of_new(settings, EnvKind::Nix, Some(&agent("codex"))).unwrap()).preset
+        };
         assert_eq!(preset(&settings).as_deref(), Some("codex"));
         settings.nix.preset = Some(said("gemini".to_owned()));
         assert_eq!(preset(&settings).as_deref(), Some("gemini"));
@@ -128,7 +135,7 @@ mod tests {
         flags.nix.sets = vec![said("go".to_owned())];
         let after = of_existing(&flags, &before, None).unwrap();
         assert_ne!(after.id(), before.id());
-        let after = spec(after);
+        let after = spec_of(after);
         assert_eq!((after.preset.as_deref(), after.sets), (Some("claude"), vec!["go".to_owned()]));
     }
 

@@ -121,6 +121,13 @@ impl Settings {
         }
     }
 
+    /// The agent, as far as its packages go.
+    pub fn agent_alone(&self) -> Option<AgentRecord> {
+        let name = self.agent.as_ref()?.value.clone();
+        let definition = self.agents.get(&name).map(|definition| definition.value.clone());
+        Some(AgentRecord { name, definition, ..AgentRecord::default() })
+    }
+
     /// The agent that comes with the packages, where nobody named one or gave a command: each preset is called as the agent
     /// in it.
     #[must_use]

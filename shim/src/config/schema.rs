@@ -118,7 +118,7 @@ pub const KEYS: &[Key] = &[
     key("agent-config", Choice(&["own", "copy", "read-only"]), "own", "--agent-config", (Narrowing, Replaces),
         "What of your own configuration of the agent gets in."),
     key("command", Command, "none", "--", (Free, Replaces),
-        "The agent as a command. Beside `agent`, further arguments for it."),
+        "The agent as a command. Beside `agent`, further arguments for it, a project's with consent."),
     key("mounts", List, "none", "--mount", (Consent, ByName),
         "Further files and folders of the host: `SRC:DST` or `SRC:DST:ro`. One at the same DST replaces another."),
     key("secrets", Table, "none", "--secret", (Consent, ByName),

@@ -12,7 +12,7 @@ use super::{
     start::{Failure, Occasion},
     tools::Need,
 };
-use crate::env;
+use crate::{env, terminal::sanitize::sanitized};
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ fn text(prepared: &Prepared, environment: Option<Shown>, everything: bool) -> St
 
 /// Lines of something else in what bash could run.
 fn commented(text: &str) -> String {
-    text.trim_end().lines().map(|line| format!("#   {line}")).collect::<Vec<_>>().join("\n")
+    text.trim_end().lines().map(|line| format!("#   {}", sanitized(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// An environment of Nix.

@@ -36,6 +36,7 @@ pub(crate) const ROWS: [(&str, Measure); 15] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
+    ("start-nix", starts::start_nix),
     ("init-share", starts::init_share),
     ("stdout", streams::stdout),
     ("pty", screens::flood),

@@ -209,14 +209,22 @@ fn without_nix_the_hosts_tools_are_used_and_that_is_said() -> anyhow::Result<()>
 
 /// What is built beforehand must be what a sandbox will want.
 #[test]
-fn an_environment_built_by_itself_heeds_the_persons_own_file() -> anyhow::Result<()> {
+fn an_environment_built_by_itself_heeds_the_files_as_run_does() -> anyhow::Result<()> {
     let scene = Scene::with(Who::Ordinary, "[nix]\nsets = [\"rust\"]")?;
     scene.persons("[nix]\npreset = \"codex\"\npackages = [\"jq\"]")?;
-    let mut shim = scene.home.shim("env build -n --json --nix-sets go".split(' '));
-    shim.current_dir(&scene.project);
-    let spec = &finish(shim, b"")?.success()?.json()?["spec"];
-    ensure!(spec["preset"] == "codex" && spec["sets"] == serde_json::json!(["go"]), "{spec}");
-    ensure!(spec["packages"] == serde_json::json!(["jq"]), "{spec}");
+    let spec = |words: &str| -> anyhow::Result<serde_json::Value> {
+        let mut shim = scene.home.shim(words.split(' '));
+        shim.current_dir(&scene.project);
+        Ok(finish(shim, b"")?.success()?.json()?["spec"].take())
+    };
+    let with_all = spec("env build -n --json --nix-sets go")?;
+    ensure!(
+        with_all["preset"] == "codex" && with_all["sets"] == serde_json::json!(["rust", "go"]),
+        "{with_all}"
+    );
+    ensure!(with_all["packages"] == serde_json::json!(["jq"]), "{with_all}");
+    let without = spec("env build -n --json --nix-sets go --no-project-config")?;
+    ensure!(without["sets"] == serde_json::json!(["go"]), "{without}");
     // These and no others, whatever is configured.
     let exact = scene.run("env build -n --json -I nix:packages=fd")?.success()?.json()?;
     ensure!(
