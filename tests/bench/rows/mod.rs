@@ -32,7 +32,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 15] = [
+pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
