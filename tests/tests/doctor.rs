@@ -415,7 +415,7 @@ fn a_real_nix_opens_its_store() -> anyhow::Result<()> {
     let real = |store: &std::path::Path| {
         run(&home, &["doctor", "--json", "--env", "nix"], &|shim| {
             shim.env("NIX_STORE_DIR", store).env("NIX_STATE_DIR", &state).env("NIX_LOG_DIR", &state);
-            shim.env("NIX_CONF_DIR", &state).env("AGENT_SHIM_UNFREE", "1");
+            shim.env("NIX_CONF_DIR", &state).env("AGENT_SHIM_NIX_UNFREE", "true");
             // Nix asks for it where /etc/passwd has no name for the user.
             shim.env("USER", "somebody");
         })

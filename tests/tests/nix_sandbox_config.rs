@@ -3,7 +3,7 @@
 use std::fs;
 
 use agent_tests::{Home, Workshop, finish, until};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::json;
 
 const PROJECT: &str = r#"
@@ -81,4 +81,20 @@ fn a_dry_run_says_everything_and_makes_nothing() -> anyhow::Result<()> {
         ensure!(!shop.data().join("envs").exists());
         Ok(())
     })
+}
+
+/// What is said about unfree packages must be something that the next command takes.
+#[test]
+fn what_doctor_advises_is_understood() -> anyhow::Result<()> {
+    let Some(mut shop) = Workshop::new(Home::everyone()[0])? else { return Ok(()) };
+    let advice = |shop: &Workshop| -> anyhow::Result<Option<String>> {
+        let text = shop.say("doctor --env nix")?.text();
+        Ok(text.lines().find_map(|line| Some(line.trim().strip_prefix("$ export ")?.to_owned())))
+    };
+    let line = advice(&shop)?.context("advice")?;
+    let (name, value) = line.split_once('=').context("a variable")?;
+    shop.home_mut().variable(name, value);
+    ensure!(advice(&shop)?.is_none());
+    shop.start("web", "-I nix:packages=unfree-tool")?.success()?;
+    Ok(())
 }

@@ -3,7 +3,8 @@
 use std::fs;
 
 use agent_tests::Workshop;
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use serde_json::json;
 
 /// Flags, what `run` and `start` exit with, and what they say.
 const WRONG: [(&str, i32, i32, &[&str]); 9] = [
@@ -15,7 +16,7 @@ const WRONG: [(&str, i32, i32, &[&str]); 9] = [
     ),
     ("-I nix:packages=lib", 64, 64, &["no package, but a part of nixpkgs: `lib`"]),
     ("--nix-sets nodjs", 64, 64, &["there is no set `nodjs`", "did you mean `nodejs`?"]),
-    ("--nix-preset cloud", 64, 64, &["there is no preset `cloud`", "did you mean `claude`?"]),
+    ("--nix-preset claud", 64, 64, &["there is no preset `claud`", "did you mean `claude`?"]),
     (r#"-I nix:{"sets":go}"#, 64, 64, &["line 1, column 9", "  |         ^"]),
     (
         "--nix-packages unfree-tool",
@@ -46,8 +47,12 @@ fn what_is_wrong_is_said_and_leaves_nothing_behind() -> anyhow::Result<()> {
             }
         }
         ensure!(shop.sandboxes()?.is_empty());
+        // What a builder said is kept until somebody cleans up, and looks like nothing else.
         let list = shop.run(["env", "list", "--json"])?.success()?.json()?;
-        ensure!(list == serde_json::json!([]), "{list:#}");
+        let failed = list.as_array().context("a list")?;
+        ensure!(failed.iter().all(|env| env["state"] == "unfinished"), "{list:#}");
+        shop.run(["env", "gc"])?.success()?;
+        ensure!(shop.run(["env", "list", "--json"])?.json()? == json!([]));
         // Allowed, it is there.
         shop.start("web", "-I nix:packages=unfree-tool --unfree")?.success()?;
         shop.inside("web", "unfree-tool")?.success()?;

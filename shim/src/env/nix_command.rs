@@ -46,11 +46,18 @@ const WITHHELD: &str = "NIXPKGS_";
 pub fn places() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let home = env::var_os("HOME").map(PathBuf::from);
-    let usual = USUAL_PLACES.iter().filter_map(|place| match place.strip_prefix("~/") {
-        Some(rest) => home.as_ref().map(|home| home.join(rest)),
+    env::split_paths(&path)
+        .filter(|folder| folder.is_absolute())
+        .chain(usual_places(home.as_deref()))
+        .collect()
+}
+
+/// The folders in which Nix's programs are where it is installed, for a person with this home.
+pub fn usual_places(home: Option<&Path>) -> impl Iterator<Item = PathBuf> {
+    USUAL_PLACES.iter().filter_map(move |place| match place.strip_prefix("~/") {
+        Some(rest) => home.map(|home| home.join(rest)),
         None => Some(PathBuf::from(place)),
-    });
-    env::split_paths(&path).filter(|folder| folder.is_absolute()).chain(usual).collect()
+    })
 }
 
 /// Finds a program of Nix.

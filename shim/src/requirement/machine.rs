@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 
 use super::{Distribution, Facts, gather};
+use crate::config::{load::Sources, settings::Settings};
 use crate::isolation::Caller;
 use crate::sandbox::paths::DataDir;
 use crate::sys;
@@ -54,7 +55,7 @@ impl Machine {
             caller,
             landlock_abi: u32::try_from(sys::landlock_abi()).ok().filter(|abi| *abi > 0),
             is_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
-            unfree: variables.get(OsStr::new("AGENT_SHIM_UNFREE")).is_some_and(|value| is_yes(value)),
+            unfree: allows_unfree(),
             variables,
             patience: ANSWERED_WITHIN,
         })
@@ -96,6 +97,8 @@ pub(super) fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
-fn is_yes(value: &OsStr) -> bool {
-    ["1", "true", "yes", "on"].iter().any(|yes| value == *yes)
+/// What a person's own configuration says. One that cannot be read says nothing here: whoever starts a sandbox is told.
+fn allows_unfree() -> bool {
+    let layers = Sources::from_environment("/".into()).load(None);
+    layers.is_ok_and(|layers| layers.with(Settings::default()).nix.unfree.is_some_and(|unfree| unfree.value))
 }

@@ -457,3 +457,17 @@ fn ids_are_unique_and_never_change_their_kind() {
         assert_eq!(by_id.insert(id, requirement), None);
     }
 }
+
+/// Right after it was installed, no shell has heard of it.
+#[test]
+fn nix_is_found_where_it_is_installed() {
+    let mut made_up = MadeUp::new();
+    made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+    made_up.without("bin/nix-build");
+    let lacks = |made_up: &MadeUp| found(&made_up.report()).contains(&Requirement::NixBuildMissing);
+    assert!(lacks(&made_up));
+    let folder = made_up.machine.root.join("nix/var/nix/profiles/default/bin");
+    fs::create_dir_all(&folder).unwrap();
+    std::os::unix::fs::symlink(made_up.machine.root.join("bin/nix-store"), folder.join("nix-build")).unwrap();
+    assert!(!lacks(&made_up));
+}

@@ -86,7 +86,7 @@ pub(super) fn fix(requirement: Requirement, on: &Distribution) -> Fix {
         R::NixDaemonDown => nix_daemon(on),
         R::NixFlakesOff => nix_flakes(on),
         R::UnfreeNotAllowed => Fix::said("allow them with `--unfree` where one is wanted, or always")
-            .run(on.sudo, "export AGENT_SHIM_UNFREE=1"),
+            .run(on.sudo, "export AGENT_SHIM_NIX_UNFREE=true"),
         R::OciRuntimeMissing => on.install(&CRUN),
         R::OciRuntimeTooOld => on.upgrade(&CRUN),
         R::QemuMissing => on.install(&QEMU),

@@ -8,8 +8,9 @@ use rustix::fs::{Access, access};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::programs::{ask, ask_version, trial};
+use crate::env::nix_command::usual_places;
 use crate::requirement::facts::{Daemon, Nix};
-use crate::requirement::machine::Machine;
+use crate::requirement::machine::{Machine, is_program};
 use crate::requirement::version::Version;
 
 /// Files that include each other are read so deep.
@@ -23,19 +24,27 @@ pub(super) fn nix(machine: &Machine) -> Nix {
     let state = folder("NIX_STATE_DIR", "/nix/var/nix");
     let store_exists = store.is_dir();
     Nix {
-        build: ask_version(machine, machine.program("nix-build"), Version::of_nix),
+        build: ask_version(machine, program(machine, "nix-build"), Version::of_nix),
         store_exists,
         store_writable: store_exists && access(&store, Access::WRITE_OK).is_ok(),
         daemon: daemon(machine, &state),
-        opened: machine.program("nix-store").filter(|_| store_exists).map(|program| {
+        opened: program(machine, "nix-store").filter(|_| store_exists).map(|program| {
             // Opens the store, writes nothing, and a path that is not there is no failure.
             let path = format!("{}/00000000000000000000000000000000-agent-shim", store.display());
             trial(&ask(machine, &program, ["--check-validity", "--print-invalid", &path], None))
         }),
         flakes: has_flakes(machine),
-        unfree: machine.unfree || machine.variable("NIXPKGS_ALLOW_UNFREE").is_some_and(|value| value == "1"),
+        unfree: machine.unfree,
         store,
     }
+}
+
+/// In PATH, or where it is found without it when an environment is built.
+fn program(machine: &Machine, name: &str) -> Option<PathBuf> {
+    let home = machine.variable("HOME").map(Path::new);
+    let usual =
+        || usual_places(home).map(|folder| machine.file(folder).join(name)).find(|path| is_program(path));
+    machine.program(name).or_else(usual)
 }
 
 fn daemon(machine: &Machine, state: &Path) -> Daemon {
