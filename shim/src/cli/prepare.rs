@@ -13,7 +13,7 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     launch_args::LaunchArgs,
-    output::{clean, tell},
+    output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
     tools,
 };
@@ -282,7 +282,8 @@ impl Ready {
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
-        super::output::print_line(&shown.map_err(|failure| self.in_context(failure.into()))?)
+        let text = shown.map_err(|failure| self.in_context(failure.into()))?;
+        print_line(&if ctx.global.json { harmless_json(&text) } else { text })
     }
 
     /// Starts it, and waits until the agent runs.
