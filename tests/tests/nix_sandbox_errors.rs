@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use agent_tests::Workshop;
+use agent_tests::{Home, Workshop};
 use anyhow::{Context, ensure};
 use serde_json::json;
 
@@ -97,6 +97,38 @@ fn a_lost_environment_that_cannot_be_built_is_said() -> anyhow::Result<()> {
         shop.home_mut().variable("PATH", path);
         shop.run(["start", "web"])?.success()?;
         shop.inside("web", "jq --version")?.success()?;
+        Ok(())
+    })
+}
+
+#[test]
+fn mounts_that_would_hide_what_is_made_are_refused() -> anyhow::Result<()> {
+    Workshop::each(|shop| {
+        Home::project(&shop, "further")?;
+        for (at, why) in [
+            ("/env", "/env is a link there"),
+            ("/env/bin", "/env is a link there"),
+            ("/usr/share/zoneinfo", "is a link there"),
+            ("/var/tmp/x", "/var/tmp is a link there, to /tmp"),
+            ("/usr/bin", "it would hide /usr/bin/env"),
+            ("/usr/share", "it would hide /usr/share/zoneinfo"),
+            ("/home", "it would hide /home/sandbox"),
+            ("/var", "it would hide /var/tmp"),
+        ] {
+            let start = shop.say(&format!("start --name web --mount ../further:{at} . -- sh -c read"))?;
+            start.exits(3)?.complains(&format!("/further at {at}: "))?.complains(why)?;
+        }
+        let store = shop.nix().store().display().to_string();
+        shop.say(&format!("run --mount ../further:{store}/x . -- true"))?
+            .exits(125)?
+            .complains("the store is at")?;
+        ensure!(shop.sandboxes()?.is_empty());
+        // Beside all that there is room.
+        let beside =
+            "--mount ../further:/usr/local/bin --mount ../further:/opt/x --mount ../further:/home/else";
+        shop.start("web", beside)?.success()?;
+        shop.inside("web", "touch /opt/x/file; test -e /usr/local/bin/file && /usr/bin/env jq --version")?
+            .success()?;
         Ok(())
     })
 }

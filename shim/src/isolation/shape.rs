@@ -63,8 +63,13 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     let workspace =
         UserMount { source: request.workspace.clone(), at: at(WORKSPACE), access: Access::ReadWrite };
     mounts.extend(masks(&workspace, request)?);
+    let made = mounts.len();
     for mount in &request.mounts {
         check_place(mount)?;
+        let at = Path::new(&mount.at);
+        if let Some(why) = link_above(at, &mounts[..made]).or_else(|| hides(at, &mounts[..made])) {
+            return Err(refuse(&mount.source, &mount.at, &why));
+        }
         if let Some(store) = stores.iter().find(|store| Path::new(&mount.at).starts_with(store.at())) {
             return Err(refuse(&mount.source, &mount.at, &format!("the store is at {}", store.at())));
         }
@@ -72,6 +77,11 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         mounts.extend(masks(mount, request)?);
     }
     for store in &stores {
+        if let (Mount::Store { source, at, .. }, Some(why)) =
+            (store, link_above(Path::new(store.at()), &mounts))
+        {
+            return Err(refuse(source, at, &why));
+        }
         if !lies_in_mount(store.at(), &mounts) {
             mounts.push(dir(store.at(), 0o755));
         }
@@ -253,6 +263,22 @@ fn check_place(mount: &UserMount) -> Result<(), IsolationError> {
         return Ok(());
     };
     Err(refuse(&mount.source, &mount.at, &why))
+}
+
+/// A link of ours on the way to a path. What makes the mount point would follow it, and not inside.
+fn link_above(at: &Path, mounts: &[Mount]) -> Option<String> {
+    mounts.iter().find_map(|mount| match mount {
+        Mount::Symlink { at: link, target, .. } if at.starts_with(link) && target.starts_with('/') => {
+            Some(format!("{link} is a link there, to {target}"))
+        }
+        _ => None,
+    })
+}
+
+/// What a mount at this path would replace.
+fn hides(at: &Path, mounts: &[Mount]) -> Option<String> {
+    let hidden = mounts.iter().find(|mount| Path::new(mount.at()).starts_with(at))?;
+    Some(format!("it would hide {}; choose a path below it or beside it", hidden.at()))
 }
 
 fn check_secret_name(name: &str) -> Result<(), IsolationError> {
