@@ -71,6 +71,7 @@
           # The shim looks for init beside itself.
           postInstall = ''
             ln -s ${agent-init}/bin/agent-init $out/bin/agent-init
+            ln -s agent-shim $out/bin/git-remote-agent
             for shell in bash fish zsh; do
               $out/bin/agent-shim completions $shell > agent-shim.$shell
             done

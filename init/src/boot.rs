@@ -31,7 +31,7 @@ const BACKLOG: i32 = 128;
 
 /// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
 pub fn run(source: &SpecSource) -> Result<u8> {
-    let spec = read_spec(source)?;
+    let mut spec = read_spec(source)?;
     log_to_stderr(spec.log_level);
     // Descriptors that were not mentioned are nobody's below; those that were are adopted by number.
     sys::close_on_exec_from(3).context("closing inherited descriptors")?;
@@ -41,7 +41,7 @@ pub fn run(source: &SpecSource) -> Result<u8> {
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
-    confine(&spec, &mut warnings)?;
+    confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
     sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
 }
@@ -139,7 +139,7 @@ const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope
      everything else in `hardening`, or not at all: all of them are in force";
 
 /// Gives up, for init itself and all that it will start, what the sandbox is not to have.
-fn confine(spec: &InitSpec, warnings: &mut Vec<String>) -> Result<()> {
+fn confine(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<()> {
     let wanted = &spec.hardening;
     if *wanted == Hardening::OFF {
         return Ok(());
@@ -149,7 +149,8 @@ fn confine(spec: &InitSpec, warnings: &mut Vec<String>) -> Result<()> {
     }
     let policy = Policy {
         nested_namespaces: wanted.nested_user_namespaces,
-        readable: spec.readable.clone(),
+        // Of no use afterwards, and the longest part of the spec.
+        readable: std::mem::take(&mut spec.readable),
         ..Policy::default()
     };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;

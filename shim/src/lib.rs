@@ -12,6 +12,8 @@ pub mod config;
 pub mod env;
 // What starts PID 1 in a world of its own.
 pub mod isolation;
+// What the agent did, brought home.
+pub mod repo;
 // What this machine must have, and how a person gets what is missing.
 pub mod requirement;
 // Sandboxes as this host knows them: names, records, locks, the monitor.

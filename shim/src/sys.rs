@@ -20,6 +20,8 @@ const CHILD_STACK_BYTES: usize = 64 * 1024;
 pub(crate) enum Step {
     /// Leave the caller's session and terminal.
     NewSession,
+    /// Work in `/`, and not in whatever folder the caller is in.
+    AtTheRoot,
     /// Enter the cgroup whose `cgroup.procs` is open here.
     JoinCgroup(RawFd),
     /// Get a mount table of our own; unmounts on the host still reach it, so that it keeps nothing busy.
@@ -157,6 +159,7 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
     unsafe {
         match step {
             Step::NewSession => check(libc::setsid().into()),
+            Step::AtTheRoot => check(libc::chdir(c"/".as_ptr()).into()),
             Step::JoinCgroup(procs) => {
                 let written = libc::write(*procs, c"0".as_ptr().cast(), 1);
                 if written == 1 { Ok(()) } else { Err(errno()) }

@@ -16,7 +16,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Next, Stdio as Streams, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{Home, Who};
+use agent_tests::{Home, Nix, Who};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(crate) struct Ours {
     home: Home,
     project: PathBuf,
+    nix: Option<Nix>,
     names: Mutex<Vec<String>>,
 }
 
@@ -40,7 +41,19 @@ impl Ours {
         let home = Home::new(Who::Myself)?;
         let project = home.project("project")?;
         fs::copy(workshop.floor(), project.join("floor"))?;
-        Ok(Self { home, project, names: Mutex::default() })
+        Ok(Self { home, project, nix: None, names: Mutex::default() })
+    }
+
+    /// The same, with a Nix, where there is one on the machine.
+    pub(crate) fn with_nix(workshop: &Workshop) -> anyhow::Result<Option<Self>> {
+        let mut ours = Self::new(workshop)?;
+        ours.nix = ours.home.nix()?;
+        Ok(ours.nix.is_some().then_some(ours))
+    }
+
+    /// The packages that its Nix has.
+    pub(crate) fn nixpkgs(&self) -> anyhow::Result<&Path> {
+        Ok(self.nix.as_ref().context("there is no Nix")?.nixpkgs())
     }
 
     /// The project's folder, which is /workspace inside.
@@ -50,7 +63,12 @@ impl Ours {
 
     /// Starts a sandbox with this agent; returns how long `start` took.
     pub(crate) fn start(&self, name: &str, flags: &[&str], agent: &[&str]) -> anyhow::Result<Duration> {
-        let mut command = silent(self.shim(&["start", "--name", name, "--env", "host"]));
+        self.start_with(name, &[&["--env", "host"], flags].concat(), agent)
+    }
+
+    /// The same, with tools of any kind.
+    pub(crate) fn start_with(&self, name: &str, flags: &[&str], agent: &[&str]) -> anyhow::Result<Duration> {
+        let mut command = silent(self.shim(&["start", "--name", name]));
         command.args(flags).arg(&self.project).arg("--").args(agent);
         self.names().push(name.to_owned());
         timed(&mut command)

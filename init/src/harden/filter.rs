@@ -61,6 +61,12 @@ const REFUSED: &[c_long] = &[
 const ABSENT: &[c_long] =
     &[libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_openat2];
 
+/// System calls that write an attribute of a file, absent where namespaces may be nested: who is root in one of them may
+/// give a program capabilities. They count for that namespace alone, but where root started the sandbox its mounts show
+/// root's files as the sandbox's own, and on the disk the capabilities are those of the machine.
+const WRITES_ATTRIBUTES: &[c_long] =
+    &[libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, SETXATTRAT];
+
 /// System calls that name a process, and the arguments that may not name init.
 ///
 /// The first six were found to work against a PID 1 of the same user although it is not dumpable; signals
@@ -110,6 +116,7 @@ const CREATES: &[(c_long, u8)] = &[
 
 /// Not in every libc; the number is the same on all architectures.
 const FCHMODAT2: c_long = 452;
+const SETXATTRAT: c_long = 463;
 
 /// Not in libc for every target; the numbers are the same on all architectures.
 const IOPRIO_WHO_PROCESS: u64 = 1;
@@ -173,7 +180,9 @@ fn program(policy: &Policy, init: Pid) -> Result<BpfProgram> {
     rules.insert(libc::SYS_pidfd_send_signal, vec![rule((2, Qword, Ne, 0))?, rule((3, Dword, Ne, 0))?]);
 
     let mut absent = ABSENT.to_vec();
-    if !policy.nested_namespaces {
+    if policy.nested_namespaces {
+        absent.extend(WRITES_ATTRIBUTES);
+    } else {
         let flag = u64::try_from(libc::CLONE_NEWUSER)?;
         for call in [libc::SYS_unshare, libc::SYS_clone] {
             rules.insert(call, vec![rule((0, Dword, MaskedEq(flag), flag))?]);
@@ -420,6 +429,15 @@ mod tests {
         }
         assert_eq!(strict(libc::SYS_clone3, [0; 3]), ENOSYS);
         assert_eq!(native(&nested, libc::SYS_clone3, [0; 3]), ALLOW);
+    }
+
+    #[test]
+    fn who_is_root_in_a_namespace_gives_no_program_capabilities() {
+        let nested = Policy { nested_namespaces: true, ..Policy::default() };
+        for call in WRITES_ATTRIBUTES {
+            assert_eq!(native(&nested, *call, [0; 3]), ENOSYS, "{call}");
+            assert_eq!(strict(*call, [0; 3]), ALLOW, "{call}");
+        }
     }
 
     #[test]

@@ -4,15 +4,13 @@
 //! Processes inside may signal, trace and reach each other: they share the domain. It is one layer, so that fifteen are
 //! left for programs that confine themselves.
 
-use std::ffi::OsStr;
-use std::fs::File;
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use agent_protocol::spec::Readable;
 use anyhow::{Context, Result, ensure};
-use rustix::fs::{FileType, Mode, OFlags, fstat, open, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 
 use super::Policy;
 use crate::sys::{self, LandlockRuleset};
@@ -23,7 +21,8 @@ const FIRST_ABI_WITH_SCOPES: i64 = 6;
 
 const EXECUTE: u64 = 1;
 const READ_FILE: u64 = 1 << 2;
-const READ_DIR: u64 = 1 << 3;
+// To list a folder is not among them: a rule holds for all that is below, so a domain in which `ls /` works is one in which
+// everything can be listed, and one in which it does not is no place to work in. Names are told, what is in files is not.
 /// To rename and link from one folder to another. Any domain with file rules denies it where no rule grants it, and
 /// before this version none could.
 const REFER: u64 = 1 << 13;
@@ -31,7 +30,7 @@ const FIRST_ABI_WITH_REFER: i64 = 2;
 
 /// What can be granted for a file that is no folder.
 const OF_A_FILE: u64 = EXECUTE | READ_FILE;
-const ALL: u64 = OF_A_FILE | READ_DIR | REFER;
+const ALL: u64 = OF_A_FILE | REFER;
 
 /// Enters the domain; whether it has scopes.
 pub(super) fn confine(policy: &Policy) -> Result<bool> {
@@ -42,7 +41,7 @@ pub(super) fn confine(policy: &Policy) -> Result<bool> {
         _ => SIGNAL | ABSTRACT_UNIX_SOCKET,
     };
     // Rules for files would forbid mount(2) to everything below, so without need there are none.
-    let files = if policy.readable.is_some() { ALL } else { 0 };
+    let files = if policy.readable.is_empty() { 0 } else { ALL };
     if files | scoped == 0 {
         return Ok(false);
     }
@@ -50,51 +49,47 @@ pub(super) fn confine(policy: &Policy) -> Result<bool> {
         files == 0 || abi >= FIRST_ABI_WITH_REFER,
         "this kernel cannot keep a part of a folder from being read: it needs Landlock's second version, Linux 5.19"
     );
-    let ruleset = LandlockRuleset::new(files, scoped).context("making a Landlock domain")?;
-    if let Some(readable) = &policy.readable {
-        allow_all_but(&ruleset, readable)?;
-    }
-    ruleset.enter().context("entering a Landlock domain")?;
+    restrict(files, scoped, &policy.readable).context("entering a Landlock domain")?;
     Ok(scoped != 0)
 }
 
-/// Grants everything in the file system except the folder and what leads to it, and of the folder its entries.
+fn restrict(files: u64, scoped: u64, readable: &[String]) -> io::Result<()> {
+    let ruleset = LandlockRuleset::new(files, scoped)?;
+    if let Some(first) = readable.first() {
+        allow_all_beside(&ruleset, Path::new(first))?;
+    }
+    for path in readable {
+        allow(&ruleset, Path::new(path))?;
+    }
+    Ok(ruleset.enter()?)
+}
+
+/// Grants everything in the file system except the folder that this path is in, and what leads there.
 ///
-/// A rule holds for all that is below: so each folder on the way gets none, and everything beside the way gets one.
-fn allow_all_but(ruleset: &LandlockRuleset, readable: &Readable) -> Result<()> {
-    let mut level = Path::new("/").to_owned();
-    for part in Path::new(&readable.folder).components().skip(1) {
-        let entries = std::fs::read_dir(&level).with_context(|| format!("listing {}", level.display()))?;
-        let folder = open_folder(&level)?;
-        for entry in entries {
-            let name = entry.with_context(|| format!("listing {}", level.display()))?.file_name();
-            if name != part.as_os_str() {
-                let allowed = allow(ruleset, &folder, &name);
-                allowed.with_context(|| format!("allowing {}", level.join(&name).display()))?;
+/// A rule holds for all that is below: so each folder on the way gets none, and all that lies beside the way gets one.
+fn allow_all_beside(ruleset: &LandlockRuleset, path: &Path) -> io::Result<()> {
+    for way in path.ancestors().skip(1) {
+        let Some(level) = way.parent() else { break };
+        for entry in fs::read_dir(level)? {
+            let beside = entry?.path();
+            if beside != way {
+                allow(ruleset, &beside)?;
             }
         }
-        level.push(part);
-    }
-    let folder = open_folder(&level)?;
-    for name in &readable.entries {
-        let allowed = allow(ruleset, &folder, OsStr::new(name));
-        allowed.with_context(|| format!("allowing {}", level.join(name).display()))?;
     }
     Ok(())
 }
 
-fn open_folder(path: &Path) -> Result<File> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let opened = open(path, flags, Mode::empty()).with_context(|| format!("opening {}", path.display()))?;
-    Ok(opened.into())
-}
-
-fn allow(ruleset: &LandlockRuleset, folder: impl AsFd, name: &OsStr) -> io::Result<()> {
-    let entry = openat(folder, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
+/// Grants the use of a path and all that is below it.
+fn allow(ruleset: &LandlockRuleset, path: &Path) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let entry = open(path, flags, Mode::empty())
+        .map_err(|error| io::Error::other(format!("{}: {error}", path.display())))?;
+    let granted = match FileType::from_raw_mode(fstat(&entry)?.st_mode) {
         // What counts is where it leads, and reading the link itself is free.
-        FileType::Symlink => Ok(()),
-        FileType::Directory => Ok(ruleset.allow_below(entry.as_fd(), ALL)?),
-        _ => Ok(ruleset.allow_below(entry.as_fd(), OF_A_FILE)?),
-    }
+        FileType::Symlink => return Ok(()),
+        FileType::Directory => ALL,
+        _ => OF_A_FILE,
+    };
+    Ok(ruleset.allow_below(entry.as_fd(), granted)?)
 }

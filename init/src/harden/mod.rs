@@ -7,7 +7,6 @@ mod capabilities;
 mod filter;
 mod landlock;
 
-use agent_protocol::spec::Readable;
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -30,8 +29,8 @@ pub struct Policy {
     pub nested_namespaces: bool,
     /// Programs inside may connect to abstract sockets of the host, if they share its network.
     pub host_abstract_sockets: bool,
-    /// Of this folder, only some entries can be used.
-    pub readable: Option<Readable>,
+    /// Paths of one folder, of which nothing else can be used; empty for no such folder.
+    pub readable: Vec<String>,
     /// What init itself keeps: as PID 1 of a machine it has to change users and to power off.
     /// Programs never get any of it.
     pub keep_capabilities: CapabilitySet,
@@ -42,7 +41,7 @@ impl Default for Policy {
         Self {
             nested_namespaces: false,
             host_abstract_sockets: false,
-            readable: None,
+            readable: Vec::new(),
             keep_capabilities: CapabilitySet::empty(),
         }
     }

@@ -21,8 +21,8 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Ask {
     /// Tell everything.
     Status(Reply<Status>),
-    /// Start a command.
-    Exec { request: Box<ExecRequest>, reply: Reply<Result<StartedExec, Failure>> },
+    /// Start a command. Git gets the connection itself, both ways.
+    Exec { request: Box<ExecRequest>, git: Option<OwnedFd>, reply: Reply<Result<StartedExec, Failure>> },
     /// Let me know when a command ends.
     ExecWait { exec: ExecId, reply: Reply<Result<watch::Receiver<Option<ExitRecord>>, Failure>> },
     /// Signal a command's process group.
@@ -53,6 +53,8 @@ pub(crate) enum Ends {
     Handed { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
     /// For us.
     Pipes { stdin: Option<WriteEnd>, stdout: ReadEnd, stderr: ReadEnd },
+    /// What git said on its standard error, for us.
+    Git { errors: OwnedFd },
     /// A terminal, for us.
     Terminal(Master),
 }

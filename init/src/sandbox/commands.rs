@@ -7,7 +7,10 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStringExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            fs::OpenOptionsExt,
+        },
     },
     path::{Path, PathBuf},
 };
@@ -17,7 +20,10 @@ use agent_protocol::{
     message::{ExecRequest, Stdio as Wish},
     spec::{InitSpec, User},
 };
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create},
+    pipe::{PipeFlags, pipe_with},
+};
 
 use super::ask::Ends;
 use crate::{
@@ -29,6 +35,15 @@ use crate::{
 
 /// Largest /etc/passwd read to find a user by name.
 const MAX_PASSWD_BYTES: u64 = 256 * 1024;
+
+/// The one variable of git's that comes with the request.
+pub(crate) const GIT_PROTOCOL: &str = "GIT_PROTOCOL";
+
+/// What is kept of git's standard error, bytes.
+pub(crate) const MAX_GIT_ERRORS_BYTES: usize = 1024;
+
+/// Longest name of a repository's folder, bytes.
+const MAX_GIT_DIRECTORY_BYTES: usize = 4095;
 
 /// What everything inside starts with.
 pub(super) struct Defaults {
@@ -94,22 +109,41 @@ pub(super) fn start(
     children: &mut Children,
     defaults: &Defaults,
     request: ExecRequest,
+    git: Option<OwnedFd>,
 ) -> Result<(ChildId, Ends), Failure> {
     if request.argv.is_empty() {
         return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
     }
     let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !is_own(user));
-    let argv = request.argv.into_iter().map(OsString::from_vec).collect();
+    let mut argv: Vec<_> = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
-    let directory = request.directory.map(|path| PathBuf::from(OsString::from_vec(path)));
+    let is_git = git.is_some();
+    let directory = if is_git {
+        let repository = git_directory(defaults.workdir.as_deref(), request.directory.as_deref())?;
+        argv.push(repository.clone().into_os_string());
+        Some(repository)
+    } else {
+        request.directory.map(|path| PathBuf::from(OsString::from_vec(path)))
+    };
     let spawn = |children: &mut Children, stdio: Stdio<'_>| {
         let mut spawn = defaults.request(argv, env, directory, stdio);
+        if is_git {
+            // A variable for the agent's git, such as GIT_DIR, is not meant for this one.
+            spawn
+                .env
+                .retain(|(name, _)| name == GIT_PROTOCOL || !name.as_encoded_bytes().starts_with(b"GIT_"));
+        }
         if let Some(user) = user {
             spawn.user = Some(user);
         }
         children.spawn(spawn).map_err(|error| refused(&error))
     };
+    if let Some(client) = git {
+        let errors = git_errors().map_err(|error| internal(&error))?;
+        let stdio = Stdio::Descriptors([client.as_fd(), client.as_fd(), errors.as_fd()]);
+        return Ok((spawn(children, stdio)?, Ends::Git { errors }));
+    }
     match request.stdio {
         Wish::Terminal(size) => {
             let (master, slave) = pty::open(size)
@@ -147,6 +181,31 @@ pub(super) fn start(
             Ok((child, ends().map_err(|error| internal(&error))?))
         }
     }
+}
+
+/// What git complains about goes into memory that cannot grow, whoever inside gets hold of it.
+fn git_errors() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let errors = memfd_create(c"git", flags)?;
+    ftruncate(&errors, MAX_GIT_ERRORS_BYTES as u64)?;
+    fcntl_add_seals(&errors, SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    Ok(errors)
+}
+
+/// A folder below the working directory, as its name has it: where links lead is the sandbox's affair.
+fn git_directory(workdir: Option<&Path>, name: Option<&[u8]>) -> Result<PathBuf, Failure> {
+    let mut directory = workdir.unwrap_or(Path::new("/")).to_owned();
+    if let Some(name) = name {
+        let leaves = name.starts_with(b"/") || name.split(|byte| *byte == b'/').any(|part| part == b"..");
+        if leaves || name.len() > MAX_GIT_DIRECTORY_BYTES {
+            return Err(Failure::new(
+                FailureKind::BadRequest,
+                "a repository's folder is named from the workspace",
+            ));
+        }
+        directory.push(OsStr::from_bytes(name));
+    }
+    Ok(directory)
 }
 
 /// A request that could not be executed, as the client is told.
@@ -262,6 +321,17 @@ mod tests {
         assert_eq!(found("7:8"), Some((7, 8)));
         for wrong in ["", "nobody", "broken", "7:", "7:x", "-1", "4294967295", "7:4294967295", "4294967296"] {
             assert_eq!(found(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_repository_is_looked_for_below_the_working_directory_only() {
+        let found = |name: &[u8]| git_directory(Some(Path::new("/work")), Some(name)).ok();
+        assert_eq!(git_directory(Some(Path::new("/work")), None).unwrap(), Path::new("/work"));
+        assert_eq!(found(b".worktrees/x"), Some("/work/.worktrees/x".into()));
+        assert_eq!(found(b"-x"), Some("/work/-x".into()));
+        for wrong in [&b"/etc"[..], b"..", b"a/../../b", &[b'a'; 5000]] {
+            assert_eq!(found(wrong), None);
         }
     }
 

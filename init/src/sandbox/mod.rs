@@ -24,6 +24,7 @@ use tokio::{
 
 pub(crate) use self::{
     ask::{Ask, Ends, StartedExec},
+    commands::{GIT_PROTOCOL, MAX_GIT_ERRORS_BYTES},
     shared::Shared,
 };
 use crate::{

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) abandoned_execs: RefCell<Vec<ExecId>>,
     /// Notified when the loop has to look at `abandoned_execs`.
     pub(crate) loop_wanted: Notify,
+    /// Runs of git for the host that go on.
+    pub(crate) git_runs: Cell<u32>,
     /// Notified when the agent has another pseudoterminal, or none.
     pub(crate) master_changed: Notify,
     master: RefCell<Option<Rc<Master>>>,
@@ -52,6 +54,7 @@ impl Shared {
             connection_closed: Notify::new(),
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
+            git_runs: Cell::new(0),
             master_changed: Notify::new(),
             master: RefCell::new(None),
         }

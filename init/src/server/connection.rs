@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
 };
 
@@ -96,6 +96,38 @@ impl Incoming {
     /// Waits until the client has closed its side, without reading: for a task that waits on something else.
     pub(crate) async fn closed(&self) {
         self.socket.closed().await;
+    }
+
+    /// The socket itself, for whoever speaks something else than frames from here on. It waits from now on, as
+    /// programs expect of their standard streams; nothing may be read or written here any more.
+    pub(crate) fn hand_over(&self) -> Result<OwnedFd, Failure> {
+        if !self.buffer.rest().is_empty() {
+            return Err(Failure::new(FailureKind::BadRequest, "the other side speaks first"));
+        }
+        let handed = self.socket.as_fd().try_clone_to_owned().and_then(|fd| {
+            rustix::io::ioctl_fionbio(&fd, false)?;
+            Ok(fd)
+        });
+        handed.map_err(|error| Failure::new(FailureKind::Limit, error.to_string()))
+    }
+
+    /// Goes on with frames, after whoever spoke something else has ended.
+    pub(crate) fn take_back(&self) {
+        // Where this fails a write waits for a client that reads, as nothing else here would.
+        let _ = rustix::io::ioctl_fionbio(self.socket.as_fd(), true);
+    }
+
+    /// Says something as it is, if there is room for it: a client that reads nothing misses it.
+    pub(crate) fn last_word(&self, bytes: &[u8]) {
+        let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
+        // It may have gone, or be in the middle of something that ends here anyway.
+        let _ = rustix::net::send(self.socket.as_fd(), bytes, flags);
+    }
+
+    /// Ends the connection in both directions, whoever else inside has it open.
+    pub(crate) fn shut_down(&self) {
+        // A client that has gone by itself is no failure.
+        let _ = rustix::net::shutdown(self.socket.as_fd(), rustix::net::Shutdown::Both);
     }
 
     /// Reads until a whole frame is there. Cancelling it loses nothing: what was read stays in the buffer.

@@ -1,6 +1,10 @@
 //! One command for one client.
 
-use std::{cell::Cell, os::fd::AsFd, rc::Rc};
+use std::{
+    cell::Cell,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+};
 
 use agent_protocol::{
     ClientMessage, ServerMessage,
@@ -15,6 +19,7 @@ use tokio::sync::watch;
 use super::{
     Server,
     connection::{Broken, Incoming, Outgoing, Received},
+    git,
     pipe::{ReadEnd, WriteEnd},
     reply,
 };
@@ -36,7 +41,7 @@ type Exit = watch::Receiver<Option<ExitRecord>>;
 /// Starts a command and carries its streams until it ends or its client goes.
 pub(super) async fn run(
     server: &Server,
-    request: ExecRequest,
+    (request, git): (ExecRequest, Option<OwnedFd>),
     features: Features,
     incoming: &mut Incoming,
     outgoing: &Outgoing,
@@ -44,8 +49,9 @@ pub(super) async fn run(
     if request.stdio == Stdio::Descriptors && !features.has(Features::DESCRIPTORS) {
         return Err(Failure::new(FailureKind::Unsupported, "descriptors cannot travel over this connection"));
     }
+    let asked = server.ask(|reply| Ask::Exec { request: Box::new(request), git, reply }).await;
     let StartedExec { id, pid, ends, exit } =
-        server.ask(|reply| Ask::Exec { request: Box::new(request), reply }).await??;
+        asked.and_then(|started| started).inspect_err(|_| incoming.take_back())?;
     let client = ClientGone { server, exec: id, disarmed: Cell::new(false) };
     let started = ServerMessage::ExecStarted(ExecStarted { exec: id, pid });
     let sent = match &ends {
@@ -53,6 +59,8 @@ pub(super) async fn run(
             let fds: Vec<_> = stdin.iter().chain([stdout, stderr]).map(AsFd::as_fd).collect();
             outgoing.message_with_fds(&started, &fds).await
         }
+        // The connection is git's.
+        Ends::Git { .. } => Ok(()),
         Ends::Detached | Ends::Pipes { .. } | Ends::Terminal(_) => outgoing.message(&started).await,
     };
     if sent.is_err() {
@@ -61,6 +69,18 @@ pub(super) async fn run(
     let finished = match ends {
         Ends::Detached => {
             client.disarmed.set(true);
+            return Ok(());
+        }
+        Ends::Git { errors } => {
+            let mut exit = exit;
+            let exit = tokio::select! {
+                exit = ended(&mut exit) => exit,
+                () = incoming.closed() => None,
+            };
+            if let Some(exit) = exit {
+                client.disarmed.set(true);
+                git::ended(&exit, &errors, incoming);
+            }
             return Ok(());
         }
         // Ours are closed here: the command must see the end when its client is the last to close.

@@ -7,6 +7,7 @@ mod attach;
 mod connection;
 mod exec;
 mod follow;
+mod git;
 mod pipe;
 mod socket;
 
@@ -182,7 +183,12 @@ async fn dispatch(
 ) -> Result<(), Failure> {
     let is_stream = matches!(
         request,
-        Request::Exec(_) | Request::ExecWait(_) | Request::Attach(_) | Request::Events(_) | Request::Log(_)
+        Request::Exec(_)
+            | Request::ExecWait(_)
+            | Request::Attach(_)
+            | Request::Events(_)
+            | Request::Log(_)
+            | Request::Git(_)
     );
     if is_stream && server.shared.connections.get() > MAX_CONNECTIONS - FOR_SHORT_REQUESTS {
         return Err(Failure::new(FailureKind::Busy, "too many connections are open"));
@@ -197,7 +203,7 @@ async fn dispatch(
             reply(outgoing, &ServerMessage::Status(Box::new(status))).await;
             Ok(())
         }
-        Request::Exec(request) => exec::run(server, request, features, incoming, outgoing).await,
+        Request::Exec(request) => exec::run(server, (request, None), features, incoming, outgoing).await,
         Request::ExecWait(exec) => exec::wait(server, exec, incoming, outgoing).await,
         Request::ExecSignal { exec, signal } => {
             server.done(outgoing, |reply| Ask::ExecSignal { exec, signal, reply }).await
@@ -205,6 +211,11 @@ async fn dispatch(
         Request::Attach(request) => attach::run(server, &request, incoming, outgoing).await,
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
+        Request::Git(request) => {
+            let _place = git::Place::take(&server.shared.git_runs)?;
+            let client = incoming.hand_over()?;
+            exec::run(server, (git::command(request), Some(client)), features, incoming, outgoing).await
+        }
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await

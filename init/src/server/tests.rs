@@ -139,7 +139,7 @@ fn the_exit_of_a_command_waits_for_a_client_that_still_reads_its_output() {
             let read = [(); 2].map(|()| (&client).read(&mut there).unwrap());
             assert!(read[1] > 1024, "{read:?}");
         };
-        let run = exec::run(&server, request, Features::DESCRIPTORS, &mut incoming, &outgoing);
+        let run = exec::run(&server, (request, None), Features::DESCRIPTORS, &mut incoming, &outgoing);
         let (ran, ()) = tokio::join!(run, the_rest);
         ran.unwrap();
         let mut last = Vec::new();

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 mod attach;
 mod event;
 mod exec;
+mod git;
 mod log;
 mod status;
 
@@ -18,6 +19,7 @@ pub use attach::{
 };
 pub use event::{Event, EventsRequest, What};
 pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
+pub use git::{GitRequest, GitService};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
     AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
@@ -62,6 +64,9 @@ pub enum Request {
         /// Skip the graceful part.
         force: bool,
     },
+    /// Speak git's pack protocol. Answered by git itself: from here on the connection is the pack protocol's
+    /// alone, both ways.
+    Git(GitRequest),
 }
 
 /// What the shim says within an operation.

@@ -5,7 +5,6 @@
 
 mod check;
 mod control;
-mod readable;
 mod signal;
 mod unit;
 
@@ -13,9 +12,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{MAX_UNITS, Problem};
+pub use check::{MAX_READABLE, MAX_UNITS, Problem};
 pub use control::{Control, Listen, TokenSource};
-pub use readable::{MAX_ENTRIES, Readable};
 pub use signal::Signal;
 pub use unit::{
     Agent, Backoff, FastFail, Health, Readiness, ReadyCommand, Restart, RestartPolicy, Service, Step, Stop,
@@ -42,10 +40,11 @@ pub struct InitSpec {
     pub control: Option<Control>,
     /// What init closes before anything else runs.
     pub hardening: Hardening,
-    /// A folder of which only some entries can be used inside. Absent: what is mounted can be read.
-    // Not written where it is absent: an init that does not know it yet would refuse the document.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub readable: Option<Readable>,
+    /// Paths of one folder, such as a store of packages: nothing else in it can be read or executed inside.
+    /// Empty: whatever is mounted can be.
+    // Not written where there are none: an init that does not know it yet would refuse the document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub readable: Vec<String>,
     /// The whole environment of everything init starts; units add to it. Nothing else is inherited.
     pub env: BTreeMap<String, String>,
     /// Where units start that do not say otherwise. Absent: where init was started.
@@ -76,7 +75,7 @@ impl Default for InitSpec {
             log_level: LogLevel::default(),
             control: None,
             hardening: Hardening::default(),
-            readable: None,
+            readable: Vec::new(),
             env: BTreeMap::new(),
             workdir: None,
             user: None,

@@ -13,9 +13,9 @@ use agent_protocol::{
     handshake::Generation,
     message::{
         AgentStatus, AttachFrom, AttachRequest, Attached, Counts, Event, EventsRequest, ExecExited, ExecId,
-        ExecRequest, ExecStarted, Lease, LeaseAction, LeaseWish, LogFrom, LogRequest, Next, Phase,
-        SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize, UnitKind, UnitState,
-        UnitStatus, Usage, ViewerId, What,
+        ExecRequest, ExecStarted, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom, LogRequest,
+        Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize, UnitKind,
+        UnitState, UnitStatus, Usage, ViewerId, What,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,7 @@ pub(crate) fn today() -> Registry {
         LeaseAction,
         Next,
         Stdio,
+        GitService,
         LogFrom,
         What,
         Phase,
@@ -87,6 +88,8 @@ pub(crate) fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), cod
         ExitRecord,
         Failure,
         FailureKind,
+        GitRequest,
+        GitService,
         How,
         KilledBy,
         Lease,

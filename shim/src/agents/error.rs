@@ -56,6 +56,9 @@ pub enum AgentError {
     /// The agent takes no first prompt.
     #[error("the agent `{0}` takes no first prompt")]
     NoPrompt(String),
+    /// The prompt would be read as one of its options.
+    #[error("the agent `{0}` would take this first prompt for an option, because it begins with a dash")]
+    PromptIsOption(String),
     /// The agent has no command.
     #[error("the agent `{0}` has an empty command")]
     NoCommand(String),
@@ -145,7 +148,15 @@ impl AgentError {
                 Some("write what it is to do as its own arguments, behind two dashes".to_owned())
             }
             Self::Copy { .. } => Some("`--agent-config own` starts without your configuration".to_owned()),
-            Self::NoCommand(_) | Self::Secret { .. } | Self::Variable { .. } | Self::Path { .. } => None,
+            Self::PromptIsOption(_) => Some("begin it with something else".to_owned()),
+            Self::NoCommand(name) => {
+                Some(format!("name its program in `[agents.{name}]`: `command = [\"PROGRAM\"]`"))
+            }
+            Self::Secret { name, .. } => Some(format!("`--secret {name}=FILE` names another file")),
+            Self::Variable { name, .. } => {
+                Some(format!("set it, or give it from a file: `--secret {name}=FILE`"))
+            }
+            Self::Path { .. } => Some("write it as in `.tool/settings.json`".to_owned()),
         }
     }
 }

@@ -343,12 +343,23 @@ fn command(name: &str, definition: &Definition) -> Result<Vec<String>, AgentErro
 fn prompt_arguments(agent: &str, style: &PromptStyle, prompt: &str) -> Result<Vec<String>, AgentError> {
     let prompt = prompt.to_owned();
     match style {
+        // A project's file may say what an agent does first, and not with which options.
+        _ if is_option(style, &prompt) => Err(AgentError::PromptIsOption(agent.to_owned())),
         PromptStyle::None => Err(AgentError::NoPrompt(agent.to_owned())),
         PromptStyle::Last => Ok(vec![prompt]),
         PromptStyle::AfterDashes => Ok(vec!["--".to_owned(), prompt]),
         PromptStyle::Flag(flag) if flag.ends_with('=') => Ok(vec![flag.clone() + &prompt]),
         PromptStyle::Flag(flag) => Ok(vec![flag.clone(), prompt]),
     }
+}
+
+fn is_option(style: &PromptStyle, prompt: &str) -> bool {
+    let is_read = match style {
+        PromptStyle::Last => true,
+        PromptStyle::Flag(flag) => !flag.ends_with('='),
+        PromptStyle::AfterDashes | PromptStyle::None => false,
+    };
+    is_read && prompt.starts_with('-')
 }
 
 /// Merges what is to be set; two that name the same file are both heard.

@@ -210,7 +210,7 @@ impl Looking {
 impl AgentView {
     fn row(&self, name: &str) -> Vec<String> {
         let program = self.program.as_ref().map_or("-".to_owned(), |path| path.display().to_string());
-        vec![name.to_owned(), clean(&program), self.found.words(), self.providers.join(", ")]
+        [name, &program, &self.found.words(), &self.providers.join(", ")].map(clean).to_vec()
     }
 }
 
@@ -225,7 +225,7 @@ impl ProviderView {
         if !self.needs.is_empty() {
             keys = format!("{keys}; {}", self.needs.join(", "));
         }
-        vec![name.to_owned(), self.found.words(), self.agents.join(", "), keys]
+        [name, &self.found.words(), &self.agents.join(", "), &keys].map(clean).to_vec()
     }
 }
 
@@ -249,6 +249,7 @@ impl From<AgentError> for CliError {
             AgentError::Unknown { .. }
             | AgentError::NotServed { .. }
             | AgentError::NoPrompt(_)
+            | AgentError::PromptIsOption(_)
             | AgentError::NoCommand(_)
             | AgentError::Path { .. } => Kind::Usage,
             AgentError::NoKey { .. } | AgentError::Needs { .. } => Kind::Requirement,

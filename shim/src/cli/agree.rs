@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Read, Write},
+    os::unix::ffi::OsStrExt,
     path::Path,
     time::SystemTime,
 };
@@ -13,10 +14,13 @@ use super::{
     error::{CliError, Kind},
     output::{clean, tell},
 };
-use crate::config::{
-    consent::{Ask, Request},
-    load::{Layers, ProjectFile},
-    trust::Consents,
+use crate::{
+    config::{
+        consent::{Ask, Request},
+        load::{Layers, ProjectFile},
+        trust::Consents,
+    },
+    terminal::quote::quoted,
 };
 
 /// Most questions that are put at once: what scrolls by is not read.
@@ -48,7 +52,7 @@ pub(crate) fn ensure(ctx: &Context, layers: &mut Layers) -> Result<(), CliError>
 }
 
 fn ask(project: &ProjectFile, request: &Request) -> Result<(), CliError> {
-    let command = format!("agent-shim config trust {}", folder(project));
+    let command = format!("agent-shim config trust {}", quoted(folder(project)));
     let refused = |why: &str| {
         let message = format!("{} asks for more than a project may have by itself", project.path.display());
         let asks = request.asks.iter().take(MAX_ASKS).map(|ask| format!("{}: {}", ask.origin, ask.words));
@@ -80,9 +84,9 @@ pub(crate) fn question(project: &ProjectFile, request: &Request) -> String {
     format!("{} wants to{}", clean(&project.path.display().to_string()), asks.collect::<String>())
 }
 
-/// The folder of a project's file, as it is written in a command.
-fn folder(project: &ProjectFile) -> String {
-    project.path.parent().unwrap_or(Path::new("/")).display().to_string()
+/// The folder of a project's file.
+fn folder(project: &ProjectFile) -> &[u8] {
+    project.path.parent().unwrap_or(Path::new("/")).as_os_str().as_bytes()
 }
 
 /// Waits as long as the person takes.

@@ -126,7 +126,8 @@ fn trust(ctx: &Context, sources: &Sources, folder: &Path) -> Result<(), CliError
 
 fn untrust(ctx: &Context, folder: &Path) -> Result<(), CliError> {
     let file = folder.join(PROJECT_FILE);
-    let had = !ctx.global.dry_run && Consents::of(&ctx.data).take_back(&file)?;
+    let consents = Consents::of(&ctx.data);
+    let had = if ctx.global.dry_run { consents.has(&file) } else { consents.take_back(&file)? };
     match (ctx.global.json, had) {
         (true, had) => print_json(&json!({ "file": file, "had_consent": had })),
         (false, true) => print_line(&clean(&format!("{} must ask again", file.display()))),

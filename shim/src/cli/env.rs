@@ -1,11 +1,13 @@
 //! `agent-shim env`: environments by themselves, without a sandbox.
 
-use std::process::ExitCode;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Subcommand;
 
 use super::{
-    agree,
     context::Context,
     env_args::EnvArgs,
     error::{CliError, Kind},
@@ -14,7 +16,6 @@ use super::{
     tools,
 };
 use crate::{
-    config::{load::Sources, settings::Settings},
     env::{
         self, EnvError,
         error::Blame,
@@ -25,11 +26,7 @@ use crate::{
         store,
         view::{self, EnvView},
     },
-    sandbox::{
-        Sandbox,
-        name::Name,
-        record::{AgentRecord, EnvKind},
-    },
+    sandbox::{Sandbox, name::Name, record::EnvKind},
 };
 
 /// Build, list, show and drop environments of Nix
@@ -45,9 +42,9 @@ pub(crate) struct EnvCommandArgs {
 #[derive(Subcommand, Debug)]
 #[command(disable_help_subcommand = true)]
 enum EnvCommand {
-    /// Build an environment, unless it is there
+    /// Build the environment that `run` would use, unless it is there
     ///
-    /// It is the one that `run` would use in the current folder with these flags. Prints its id and its store path.
+    /// Prints its id and its store path. What the flags do not say, configuration and variables do, as for `run`.
     Build(BuildArgs),
     /// List all environments
     List,
@@ -61,8 +58,17 @@ enum EnvCommand {
 
 #[derive(clap::Args, Debug)]
 struct BuildArgs {
+    /// The project whose agent-shim.toml counts too; the current folder if left out
+    #[arg(value_name = "PATH")]
+    project: Option<PathBuf>,
+    /// The agent that it is for
+    #[arg(short, long, value_name = "NAME")]
+    agent: Option<String>,
     #[command(flatten)]
     env: EnvArgs,
+    /// Pass over the project's agent-shim.toml
+    #[arg(long)]
+    no_project_config: bool,
     /// Build it anew: what a folder or a branch of nixpkgs holds may have changed
     #[arg(long)]
     rebuild: bool,
@@ -93,7 +99,7 @@ pub(crate) fn run(ctx: &Context, args: &EnvCommandArgs) -> Result<ExitCode, CliE
 }
 
 fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
-    let spec = spec(ctx, args)?;
+    let spec = args.spec(ctx)?;
     if ctx.global.dry_run {
         let canonical = spec.canonical()?;
         let (id, text) = (canonical.id(), expression(&canonical));
@@ -122,21 +128,23 @@ fn build(ctx: &Context, args: &BuildArgs) -> Result<(), CliError> {
     }
 }
 
-/// What a new sandbox of the current folder would get with these flags.
-fn spec(ctx: &Context, args: &BuildArgs) -> Result<EnvSpec, CliError> {
-    let current = Context::current_folder()?;
-    let flags = LaunchArgs { nix: args.env.clone(), ..LaunchArgs::default() }.settings(&current)?;
-    let mut layers = Sources::from_environment(current.clone()).load(Some(&current))?;
-    agree::ensure(ctx, &mut layers)?;
-    let settings = layers.with(flags).with_agent_of_preset(EnvKind::Nix);
-    tools::spec_of_new(&settings, agent_record(&settings).as_ref())
-}
-
-/// The agent, as far as its packages go.
-fn agent_record(settings: &Settings) -> Option<AgentRecord> {
-    let name = settings.agent.as_ref()?.value.clone();
-    let definition = settings.agents.get(&name).map(|definition| definition.value.clone());
-    Some(AgentRecord { name, definition, ..AgentRecord::default() })
+impl BuildArgs {
+    /// As `run` finds it, with the same flags.
+    fn spec(&self, ctx: &Context) -> Result<EnvSpec, CliError> {
+        let place = self.project.as_deref().unwrap_or(Path::new("."));
+        let project = place.canonicalize().map_err(|error| {
+            CliError::new(Kind::Failed, format!("the project {} cannot be used", place.display()))
+                .because(&error)
+        })?;
+        let flags = LaunchArgs {
+            agent: self.agent.clone(),
+            nix: self.env.clone(),
+            no_project_config: self.no_project_config,
+            ..LaunchArgs::default()
+        };
+        let settings = flags.all_settings(ctx, &project)?.with_agent_of_preset(EnvKind::Nix);
+        Ok(tools::spec(&settings, settings.agent_alone().as_ref())?)
+    }
 }
 
 fn list(ctx: &Context) -> Result<(), CliError> {

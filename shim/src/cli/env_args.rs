@@ -3,11 +3,17 @@
 use std::path::Path;
 
 use super::error::{CliError, Kind};
-use crate::env::{
-    choice::EnvChoice,
-    image::{self, ImageError},
-    pin::{Nixpkgs, PinError},
-    spec::SpecError,
+use crate::{
+    config::{
+        origin::{Origin, Sourced},
+        settings::NixSettings,
+    },
+    env::{
+        choice::EnvChoice,
+        image::{self, ImageError},
+        pin::{Nixpkgs, PinError},
+        spec::SpecError,
+    },
 };
 
 // Flattened into other arguments. A doc comment would become the help of theirs.
@@ -49,6 +55,29 @@ impl EnvArgs {
             unfree: self.unfree.then_some(true),
         };
         Ok(flags.over(choice))
+    }
+
+    /// The same as a layer of settings.
+    pub(crate) fn settings(&self, base: &Path) -> Result<NixSettings, CliError> {
+        let choice = self.choice(base)?;
+        let origin = |given: bool, name| Origin::Flag(if given { name } else { "--image" });
+        let sets = origin(!self.nix_sets.is_empty(), "--nix-sets");
+        let packages = origin(!self.nix_packages.is_empty(), "--nix-packages");
+        let all = |values: Vec<String>, origin: &Origin| {
+            values.into_iter().map(|value| Sourced::new(value, origin.clone())).collect()
+        };
+        Ok(NixSettings {
+            preset: choice
+                .preset
+                .map(|preset| Sourced::new(preset, origin(self.nix_preset.is_some(), "--nix-preset"))),
+            sets: all(choice.sets, &sets),
+            packages: all(choice.packages, &packages),
+            exact: choice.exact.map(|exact| Sourced::new(exact, Origin::Flag("--image"))),
+            nixpkgs: choice
+                .nixpkgs
+                .map(|nixpkgs| Sourced::new(nixpkgs, origin(self.nixpkgs.is_some(), "--nixpkgs"))),
+            unfree: choice.unfree.map(|unfree| Sourced::new(unfree, Origin::Flag("--unfree"))),
+        })
     }
 }
 

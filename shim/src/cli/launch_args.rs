@@ -8,7 +8,7 @@ use super::{env_args::EnvArgs, error::CliError};
 use crate::{
     config::{
         origin::{Origin, Sourced},
-        settings::{LimitSettings, MountSetting, NixSettings, Settings, Variable},
+        settings::{LimitSettings, MountSetting, Settings, Variable},
         values::{self, MountValue},
     },
     sandbox::{
@@ -169,35 +169,13 @@ impl LaunchArgs {
             mounts: mounts.collect(),
             secrets: secrets.collect(),
             variables: files.chain(pairs).collect(),
-            nix: self.nix_settings(base)?,
+            nix: self.nix.settings(base)?,
             limits: LimitSettings {
                 memory: given("--memory", self.memory),
                 cpus: given("--cpus", self.cpus),
                 pids: given("--pids", self.pids),
             },
             ..Settings::default()
-        })
-    }
-
-    fn nix_settings(&self, base: &Path) -> Result<NixSettings, CliError> {
-        let choice = self.nix.choice(base)?;
-        let origin = |given: bool, name| Origin::Flag(if given { name } else { "--image" });
-        let sets = origin(!self.nix.nix_sets.is_empty(), "--nix-sets");
-        let packages = origin(!self.nix.nix_packages.is_empty(), "--nix-packages");
-        let all = |values: Vec<String>, origin: &Origin| {
-            values.into_iter().map(|value| Sourced::new(value, origin.clone())).collect()
-        };
-        Ok(NixSettings {
-            preset: choice
-                .preset
-                .map(|preset| Sourced::new(preset, origin(self.nix.nix_preset.is_some(), "--nix-preset"))),
-            sets: all(choice.sets, &sets),
-            packages: all(choice.packages, &packages),
-            exact: choice.exact.map(|exact| Sourced::new(exact, Origin::Flag("--image"))),
-            nixpkgs: choice
-                .nixpkgs
-                .map(|nixpkgs| Sourced::new(nixpkgs, origin(self.nix.nixpkgs.is_some(), "--nixpkgs"))),
-            unfree: choice.unfree.map(|unfree| Sourced::new(unfree, Origin::Flag("--unfree"))),
         })
     }
 }

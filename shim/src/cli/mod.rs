@@ -21,6 +21,7 @@ mod man;
 mod monitor;
 mod output;
 mod prepare;
+mod pull;
 mod resolve;
 mod restart;
 mod run;
@@ -38,6 +39,7 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
+use crate::repo::helper;
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -66,6 +68,8 @@ enum Command {
     Destroy(destroy::DestroyArgs),
     List(list::ListArgs),
     Status(status::StatusArgs),
+    #[command(visible_alias = "sync")]
+    Pull(pull::PullArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -83,6 +87,9 @@ enum Command {
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     keep_ours_usable();
     let args: Vec<OsString> = args.into_iter().collect();
+    if helper::is_called(args.first()) {
+        return helper::main(&args[1..]);
+    }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => return error::usage(&error),
@@ -127,6 +134,8 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "destroy" => Destroy(destroy::DestroyArgs),
         "list" => List(list::ListArgs),
         "status" => Status(status::StatusArgs),
+        "pull" => Pull(pull::PullArgs),
+        "sync" => Pull(pull::PullArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
@@ -148,6 +157,12 @@ fn parse_one<A: Args + FromArgMatches>(
     Ok((global, A::from_arg_matches_mut(&mut matches)?))
 }
 
+/// `start`, for a look at its flags.
+#[cfg(test)]
+pub(crate) fn launch_command() -> clap::Command {
+    start::StartArgs::augment_args(clap::Command::new("start"))
+}
+
 fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Run(args) => run::run(ctx, &args),
@@ -159,6 +174,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Destroy(args) => destroy::run(ctx, &args),
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
+        Command::Pull(args) => pull::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

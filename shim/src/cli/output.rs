@@ -1,11 +1,14 @@
 //! Printing: JSON for programs, columns for people, and nothing from inside as it came.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 
 use super::error::CliError;
-use crate::terminal::sanitize::sanitized;
+use crate::terminal::sanitize::{is_harmful, sanitized};
 
 /// Text in which nothing controls a terminal.
 pub(crate) fn clean(text: &str) -> String {
@@ -65,9 +68,24 @@ impl LogCleaner {
 
 /// Prints one JSON value, indented.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-    Ok(writeln!(out)?)
+    print_line(&harmless_json(&serde_json::to_string_pretty(value).map_err(io::Error::from)?))
+}
+
+/// The same JSON without anything that controls a terminal: such characters stand in its strings alone, where each has an
+/// escape that means it.
+pub(crate) fn harmless_json(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '\n' || !is_harmful(c) {
+            shown.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing into a string never fails.
+                let _always = write!(shown, "\\u{unit:04x}");
+            }
+        }
+    }
+    shown
 }
 
 /// Prints one line.
@@ -104,6 +122,17 @@ pub(crate) fn print_table(rows: &[Vec<String>]) -> Result<(), CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_means_the_same_and_controls_no_terminal() {
+        let value =
+            serde_json::json!({ "a\u{9b}2J": ["\u{202e}x\u{7f}", "\u{e0041}", "\u{1b}[31m\n", "\u{fc}"] });
+        for text in [serde_json::to_string_pretty(&value).unwrap(), value.to_string()] {
+            let shown = harmless_json(&text);
+            assert!(!shown.contains(|c| c != '\n' && is_harmful(c)), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
+    }
 
     #[test]
     fn a_log_loses_its_control_sequences_however_it_is_cut() {

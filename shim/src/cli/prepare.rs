@@ -13,7 +13,7 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     launch_args::LaunchArgs,
-    output::{clean, tell},
+    output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
     tools,
 };
@@ -25,7 +25,7 @@ use crate::{
         lock::ChangeLock,
         name::Name,
         record::Record,
-        show::{self, Form},
+        show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
         tools::{Need, find as find_tools},
@@ -104,10 +104,12 @@ impl LaunchArgs {
         };
         record.environment =
             tools::of_existing(&settings, &before.environment, record.agent.as_ref(), persons)?;
-        let _held = tools::ensure(ctx, &record.environment)?;
         let home = sandbox.folder().join("home");
-        let agent =
-            AgentStart::find_out(ctx, &settings, &mut record, (!self.fresh).then_some(home.as_path()))?;
+        let used_home = (!self.fresh).then_some(home.as_path());
+        // A build can take long, and a key that is missing keeps missing.
+        let start = AgentStart::find_out(&settings, &record, used_home)?;
+        let _held = tools::ensure(ctx, &record.environment, &record.project)?;
+        let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
         if ctx.global.dry_run {
             return Ok(Ready { sandbox, record, is_new: false, agent, lock });
         }
@@ -128,6 +130,10 @@ impl LaunchArgs {
         stay: Stay,
     ) -> Result<Ready, CliError> {
         let settings = self.all_settings(ctx, project)?;
+        if let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project) {
+            let file = clean(&file.display().to_string());
+            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
+        }
         let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);
         if settings.agent.is_none() && settings.command.is_none() {
@@ -144,8 +150,9 @@ impl LaunchArgs {
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
-        let _held = tools::ensure(ctx, &record.environment)?;
-        let agent = AgentStart::find_out(ctx, &settings, &mut record, None)?;
+        let start = AgentStart::find_out(&settings, &record, None)?;
+        let _held = tools::ensure(ctx, &record.environment, project)?;
+        let agent = AgentStart::enter(start, ctx, &mut record, None)?;
         let (sandbox, lock) = loop {
             match Sandbox::create(&ctx.data, &record) {
                 // Another command was faster; a name that nobody asked for can be another one.
@@ -159,16 +166,12 @@ impl LaunchArgs {
     }
 
     /// Every layer for a new sandbox of this project.
-    fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
+    pub(crate) fn all_settings(&self, ctx: &Context, project: &Path) -> Result<Settings, CliError> {
         let current = Context::current_folder()?;
         let flags = self.settings(&current)?;
         let sources = Sources::from_environment(current);
         let mut layers = sources.load((!self.no_project_config).then_some(project))?;
         agree::ensure(ctx, &mut layers)?;
-        if let Some(file) = sources.user_file_below(project) {
-            let file = clean(&file.display().to_string());
-            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
-        }
         Ok(layers.with(flags))
     }
 
@@ -201,31 +204,44 @@ impl LaunchArgs {
 }
 
 impl AgentStart {
-    /// Finds out how the agent is started, and writes it into the record. `used_home` is a home that is kept.
+    /// Finds out how the agent is started. `used_home` is a home that is kept.
     fn find_out(
-        ctx: &Context,
         settings: &Settings,
+        record: &Record,
+        used_home: Option<&Path>,
+    ) -> Result<Option<Start>, CliError> {
+        let Some(agent) = &record.agent else { return Ok(None) };
+        let (agents, providers): (Vec<_>, Vec<_>) =
+            (settings.agents.keys().collect(), settings.providers.keys().collect());
+        let start = Start::find_out(agent, record, used_home, &Self::here());
+        Ok(Some(start.map_err(|error| error.among(&agents, &providers))?))
+    }
+
+    fn here() -> Surroundings {
+        Surroundings::here(io::stdin().is_terminal())
+    }
+
+    /// Looks for its program among the tools, and writes how it is started into the record.
+    fn enter(
+        start: Option<Start>,
+        ctx: &Context,
         record: &mut Record,
         used_home: Option<&Path>,
     ) -> Result<Option<Self>, CliError> {
-        let Some(agent) = record.agent.clone() else { return Ok(None) };
-        let here = Surroundings::here(io::stdin().is_terminal());
-        let (agents, providers): (Vec<_>, Vec<_>) =
-            (settings.agents.keys().collect(), settings.providers.keys().collect());
-        let start = Start::find_out(&agent, record, used_home, &here)
-            .map_err(|error| error.among(&agents, &providers))?;
+        let Some(start) = start else { return Ok(None) };
         // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
         let tools = find_tools(&ctx.data, record, Need::Built);
-        let absent = tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &here));
+        let absent =
+            tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
         if let Some(absent) = absent {
             // A step may be what installs it.
             if record.steps.is_empty() {
                 return Err(absent.into());
             }
-            tell(&format!("note: {absent}"));
+            tell(&clean(&format!("note: {absent}")));
         }
         for note in start.notes() {
-            tell(&format!("note: {note}"));
+            tell(&clean(&format!("note: {note}")));
         }
         start.enter(record);
         Ok(Some(Self { start, fills_home: used_home.is_none() }))
@@ -257,16 +273,17 @@ impl Ready {
     /// Shows what would be launched, and takes back what was made for it.
     pub(crate) fn show(self, ctx: &Context, occasion: &Occasion) -> Result<(), CliError> {
         let occasion = &self.with_keys(occasion);
-        let form = match (ctx.global.json, ctx.global.verbose) {
-            (true, _) => Form::Json,
-            (false, 0) => Form::Shell,
-            (false, _) => Form::Explained,
+        let detail = match (ctx.global.json, ctx.global.verbose) {
+            (true, _) => Detail::Json,
+            (false, 0) => Detail::Command,
+            (false, _) => Detail::Everything,
         };
-        let shown = show::show(&ctx.data, &self.sandbox, &self.record, occasion, form);
+        let shown = show(&ctx.data, &self.sandbox, &self.record, occasion, detail);
         if self.is_new {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
-        super::output::print_line(&shown.map_err(|failure| self.in_context(failure.into()))?)
+        let text = shown.map_err(|failure| self.in_context(failure.into()))?;
+        print_line(&if ctx.global.json { harmless_json(&text) } else { text })
     }
 
     /// Starts it, and waits until the agent runs.
@@ -274,7 +291,7 @@ impl Ready {
         let occasion = &self.with_keys(occasion);
         self.fill_home()?;
         if ctx.global.debug {
-            match show::show(&ctx.data, &self.sandbox, &self.record, occasion, Form::Shell) {
+            match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {
                 Ok(text) => tell(&text),
                 // The start itself says the same.
                 Err(_) => ctx.say("the launch cannot be shown"),

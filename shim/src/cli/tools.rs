@@ -1,14 +1,21 @@
 //! Where the tools of a sandbox come from: chosen from what was said, and built where Nix has to.
 
-use super::{context::Context, error::CliError, output::tell};
+use std::path::Path;
+
+use super::{
+    context::Context,
+    error::CliError,
+    output::{clean, tell},
+};
 use crate::{
     agents::start::tools,
     config::settings::Settings,
     env::{
         self, Built,
         choice::{EnvChoice, EnvDefaults},
+        pin::Nixpkgs,
         progress::StandardError,
-        spec::EnvSpec,
+        spec::{EnvSpec, SpecError},
     },
     sandbox::record::{AgentRecord, EnvKind, Environment},
 };
@@ -34,16 +41,13 @@ pub(crate) fn of_new(
 ) -> Result<Environment, CliError> {
     match kind {
         EnvKind::Host => Ok(Environment::Host),
-        EnvKind::Nix => {
-            let spec = spec_of_new(settings, agent)?;
-            Ok(Environment::Nix { id: spec.id()?, spec })
-        }
+        EnvKind::Nix => named(spec(settings, agent)?),
     }
 }
 
-/// What an environment of a new sandbox consists of.
-pub(crate) fn spec_of_new(settings: &Settings, agent: Option<&AgentRecord>) -> Result<EnvSpec, CliError> {
-    Ok(with_agent(settings.nix.choice(), agent).to_spec(&EnvDefaults::default())?)
+/// The packages that were asked for, and those that the agent brings.
+pub(crate) fn spec(settings: &Settings, agent: Option<&AgentRecord>) -> Result<EnvSpec, SpecError> {
+    with_agent(settings.nix.choice(), agent).to_spec(&EnvDefaults::default())
 }
 
 /// The environment of a sandbox that is there: what it was made with, unless flags change that. `persons` is what a
@@ -58,27 +62,43 @@ pub(crate) fn of_existing(
     match (flags.env.as_ref().map(|env| env.value), before) {
         (Some(EnvKind::Host), _) => Ok(Environment::Host),
         (None, Environment::Host) if !asked_for => Ok(Environment::Host),
-        (_, Environment::Nix { spec, .. }) => named(&flags.nix.choice().over(choice_of(spec))),
+        (_, Environment::Nix { spec, .. }) => {
+            named(flags.nix.choice().over(choice_of(spec)).to_spec(&EnvDefaults::default())?)
+        }
         (_, Environment::Host) => {
             let nixpkgs = persons()?.nix.choice().nixpkgs;
             let choice = flags.nix.choice().over(EnvChoice { nixpkgs, ..EnvChoice::default() });
-            named(&with_agent(choice, agent))
+            named(with_agent(choice, agent).to_spec(&EnvDefaults::default())?)
         }
     }
 }
 
 /// Builds an environment that is not there. What is returned keeps it until the record that names it is written.
-pub(crate) fn ensure(ctx: &Context, environment: &Environment) -> Result<Option<Built>, CliError> {
+///
+/// Packages that lie in the project are the agent's to change, and whoever builds them does outside what they say.
+pub(crate) fn ensure(
+    ctx: &Context,
+    environment: &Environment,
+    project: &Path,
+) -> Result<Option<Built>, CliError> {
     match environment {
-        Environment::Nix { spec, .. } if !ctx.global.dry_run => {
+        Environment::Nix { id, spec } if !ctx.global.dry_run => {
+            if let Nixpkgs::Path(path) = &spec.nixpkgs
+                && path.starts_with(project)
+                && env::lookup(&ctx.data, id)?.is_none()
+            {
+                let path = clean(&path.display().to_string());
+                tell(&format!(
+                    "note: Nix does outside of the sandbox what {path} says, which the agent can change"
+                ));
+            }
             Ok(Some(env::ensure(&ctx.data, spec, &mut StandardError::new())?))
         }
         _ => Ok(None),
     }
 }
 
-fn named(choice: &EnvChoice) -> Result<Environment, CliError> {
-    let spec = choice.to_spec(&EnvDefaults::default())?;
+fn named(spec: EnvSpec) -> Result<Environment, CliError> {
     Ok(Environment::Nix { id: spec.id()?, spec })
 }
 
@@ -121,7 +141,7 @@ mod tests {
         Ok(Settings::default())
     }
 
-    fn spec(environment: Environment) -> EnvSpec {
+    fn spec_of(environment: Environment) -> EnvSpec {
         match environment {
             Environment::Nix { spec, .. } => spec,
             Environment::Host => panic!("the host's tools"),
@@ -131,8 +151,9 @@ mod tests {
     #[test]
     fn an_agent_brings_its_preset_unless_another_was_chosen_or_packages_are_exact() {
         let mut settings = Settings::default();
-        let preset =
-            |settings: &Settings| spec(of_new(settings, EnvKind::Nix, Some(&agent("codex"))).unwrap()).preset;
+        let preset = |settings: &Settings| {
+            spec_of(of_new(settings, EnvKind::Nix, Some(&agent("codex"))).unwrap()).preset
+        };
         assert_eq!(preset(&settings).as_deref(), Some("codex"));
         settings.nix.preset = Some(said("gemini".to_owned()));
         assert_eq!(preset(&settings).as_deref(), Some("gemini"));
@@ -150,7 +171,7 @@ mod tests {
         flags.nix.sets = vec![said("go".to_owned())];
         let after = of_existing(&flags, &before, None, nothing).unwrap();
         assert_ne!(after.id(), before.id());
-        let after = spec(after);
+        let after = spec_of(after);
         assert_eq!((after.preset.as_deref(), after.sets), (Some("claude"), vec!["go".to_owned()]));
     }
 
@@ -165,7 +186,7 @@ mod tests {
         let mut own = Settings::default();
         own.nix.nixpkgs = Some(said(Nixpkgs::Path("/nixpkgs".into())));
         own.nix.sets = vec![said("go".to_owned())];
-        let of_own = spec(of_existing(&flags, &Environment::Host, None, || Ok(own)).unwrap());
+        let of_own = spec_of(of_existing(&flags, &Environment::Host, None, || Ok(own)).unwrap());
         assert_eq!((of_own.nixpkgs, of_own.sets), (Nixpkgs::Path("/nixpkgs".into()), Vec::new()));
         flags.env = Some(said(EnvKind::Host));
         assert_eq!(of_existing(&flags, &nix, None, nothing).unwrap(), Environment::Host);

@@ -199,6 +199,11 @@ impl Connection {
         std::mem::take(&mut self.descriptors)
     }
 
+    /// The stream itself, where no frame was read since the request.
+    pub(crate) fn into_stream(self) -> OwnedFd {
+        self.socket
+    }
+
     /// Appends a message to what waits to be sent.
     pub(crate) fn queue(&mut self, message: &ClientMessage) -> Result<(), ConnectionError> {
         if self.output.len() - self.sent > MAX_QUEUED_BYTES {

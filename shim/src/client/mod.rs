@@ -7,6 +7,8 @@
 pub mod attach;
 /// Running a command inside.
 pub mod exec;
+/// Git's pack protocol with a repository inside.
+pub mod git;
 
 mod connection;
 mod dial;
@@ -21,7 +23,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod typing;
-mod wait;
+pub(crate) mod wait;
 
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
 pub use dial::Target;

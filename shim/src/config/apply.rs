@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     error::ConfigError,
+    file,
     origin::{Origin, Sourced},
     settings::{MountSetting, Settings, Variable},
     units, values,
@@ -39,12 +40,14 @@ impl Settings {
         for variable in &self.variables {
             match &variable.value {
                 Variable::Pair(name, value) => drop(record.env.insert(name.clone(), value.clone())),
-                Variable::File(file) => {
-                    let file = existing(file, "read variables from", &variable.origin)?;
-                    record.env.extend(
-                        values::env_file(&file)
-                            .map_err(|error| ConfigError::failed(at(&variable.origin, &error)))?,
-                    );
+                Variable::File(path) => {
+                    let path = existing(path, "read variables from", &variable.origin)?;
+                    let read = match &variable.origin {
+                        Origin::ProjectFile(_) => values::env_lines(file::agreed(&path)?, &path),
+                        _ => values::env_file(&path),
+                    };
+                    let wrong = |problem: String| ConfigError::failed(at(&variable.origin, &problem));
+                    record.env.extend(read.map_err(wrong)?);
                 }
             }
         }
@@ -116,6 +119,13 @@ impl Settings {
             }
             None => Ok(()),
         }
+    }
+
+    /// The agent, as far as its packages go.
+    pub fn agent_alone(&self) -> Option<AgentRecord> {
+        let name = self.agent.as_ref()?.value.clone();
+        let definition = self.agents.get(&name).map(|definition| definition.value.clone());
+        Some(AgentRecord { name, definition, ..AgentRecord::default() })
     }
 
     /// The agent that comes with the packages, where nobody named one or gave a command: each preset is called as the agent

@@ -114,12 +114,12 @@ impl Asking<'_> {
             nested,
             store,
             restart: _,
-            agent: _,
+            agent,
             provider,
             prompt: _,
             ask,
             agent_config,
-            command: _,
+            command,
             mounts,
             secrets,
             variables,
@@ -180,6 +180,11 @@ impl Asking<'_> {
             |config| *config != AgentConfig::Own && *config != given,
             |_| "see your own configuration of the agent, and your login".to_owned(),
         );
+        // A command of its own gets no keys. An agent does, and its arguments say whom it sends them to, and whether it asks.
+        if let (Some(agent), Some(arguments)) = (agent, command) {
+            let words = format!("give the agent `{}` the arguments {}", agent.value, json!(arguments.value));
+            self.ask("command", &arguments.origin, words);
+        }
         for mount in mounts {
             let source = self.resolved(&mount.value.source, &mount.origin)?;
             let access = if mount.value.read_only { "read" } else { "read and change" };
@@ -220,16 +225,16 @@ impl Asking<'_> {
         if let Some(nixpkgs) = nixpkgs
             && below.nixpkgs.as_ref().is_none_or(|below| below.value != nixpkgs.value)
         {
-            let words = match &nixpkgs.value {
-                // Expressions are more than data: building what they say runs what they say.
-                Nixpkgs::Path(path) if path.starts_with(self.folder) => {
-                    format!(
-                        "have this machine build whatever {} says, which the agent can change",
-                        path.display()
-                    )
-                }
-                other => format!("take packages from {other}"),
+            // Expressions are more than data: they read files while they are evaluated, and building what they say runs
+            // what they say, outside.
+            let changes = match &nixpkgs.value {
+                Nixpkgs::Path(path) if path.starts_with(self.folder) => ", which the agent can change",
+                _ => "",
             };
+            let words = format!(
+                "have Nix on this machine do whatever {} says{changes}, which can read your files",
+                nixpkgs.value
+            );
             if let Nixpkgs::Path(path) = &nixpkgs.value {
                 self.request.paths.insert(path.clone(), path.clone());
             }
@@ -300,7 +305,7 @@ mod tests {
     }
 
     /// For each key: a value in a project's file, and what the person's file says.
-    const WIDER: [(&str, &str, &str); 19] = [
+    const WIDER: [(&str, &str, &str); 20] = [
         ("env", "env = \"host\"", ""),
         ("network", "network = true", "network = false"),
         ("nested", "nested = true", ""),
@@ -309,6 +314,7 @@ mod tests {
         ("ask", "ask = false", "ask = true"),
         ("agent-config", "agent-config = \"copy\"", ""),
         ("agent-config", "agent-config = \"read-only\"", ""),
+        ("command", "agent = \"claude\"\ncommand = [\"--dangerously-skip-permissions\"]", "ask = true"),
         ("mounts", "mounts = [\"/etc:/host-etc:ro\"]", ""),
         ("secrets", "[secrets]\nkey = \"/etc/passwd\"", ""),
         ("variables", "[variables]\nANTHROPIC_BASE_URL = \"http://evil\"", ""),
@@ -364,10 +370,9 @@ mod tests {
     #[test]
     fn what_happens_inside_is_free() {
         let text = r#"
-            agent = "codex"
             prompt = "fix it"
             restart = "always"
-            command = ["--fast"]
+            command = ["build", "--fast"]
             [nix]
             preset = "codex"
             sets = ["go"]
@@ -380,10 +385,11 @@ mod tests {
             name = "db"
             command = "db"
         "#;
-        assert_eq!(asked(text, ""), [""; 0]);
+        let agent = text.replace("command = [\"build\", \"--fast\"]", "agent = \"codex\"");
+        assert_eq!((asked(text, ""), asked(&agent, "")), (vec![], vec![]));
         for key in KEYS.iter().filter(|key| key.project == Project::Free) {
             let name = key.name.rsplit('.').next().unwrap();
-            assert!(text.contains(name), "{} is tried", key.name);
+            assert!(text.contains(name) || agent.contains(name), "{} is tried", key.name);
         }
     }
 

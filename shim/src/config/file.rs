@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{CWD, FileType, Mode, OFlags, fstat, open, openat},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, openat2},
     io::Errno,
     process::{getegid, geteuid},
 };
@@ -84,6 +84,19 @@ pub(super) fn project(folder: &Path, name: &str) -> Result<Option<String>, Confi
         return Err(refused(&path, &why).hint(PASS_OVER));
     }
     read(file.into(), &path).map(Some).map_err(|error| error.hint(PASS_OVER))
+}
+
+/// Opens a file that a project names and a person agreed to, by a path without links in it. The agent may be at work there.
+pub(super) fn agreed(path: &Path) -> Result<File, ConfigError> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let opened = openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS);
+    let cannot =
+        |error: Errno| ConfigError::failed(format!("cannot read {}", path.display())).because(error.into());
+    let file = opened.map_err(cannot)?;
+    match FileType::from_raw_mode(fstat(&file).map_err(cannot)?.st_mode) {
+        FileType::RegularFile => Ok(file.into()),
+        _ => Err(refused(path, "it is not a regular file")),
+    }
 }
 
 const PASS_OVER: &str = "`--no-project-config` passes over it";
@@ -162,6 +175,20 @@ mod tests {
         assert!(why(&folder).contains("larger than 1048576 bytes"));
         file.set_len(MAX_FILE_BYTES).unwrap();
         assert_eq!(project(folder.path(), NAME).unwrap().unwrap().len() as u64, MAX_FILE_BYTES);
+    }
+
+    #[test]
+    fn what_was_agreed_to_is_opened_without_following_or_waiting() {
+        let folder = TempDir::new();
+        let path = folder.path().canonicalize().unwrap().join("words");
+        fs::write(&path, "A=1").unwrap();
+        assert!(agreed(&path).is_ok());
+        fs::rename(&path, folder.path().join("other")).unwrap();
+        symlink("other", &path).unwrap();
+        assert!(agreed(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        rustix::fs::mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        assert!(agreed(&path).unwrap_err().message.contains("not a regular file"));
     }
 
     #[test]

@@ -8,9 +8,12 @@ mod apply;
 /// What a project's file may not do by itself.
 pub mod consent;
 mod document;
+#[cfg(test)]
+mod documented;
 /// What is wrong, with the place.
 pub mod error;
 mod file;
+mod kinds;
 /// Finding and reading the layers.
 pub mod load;
 /// How layers become one.
@@ -26,6 +29,8 @@ pub mod settings;
 pub mod show;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 /// What persons agreed to.
 pub mod trust;
 mod units;

@@ -1,4 +1,4 @@
-//! Everything that can be said about a sandbox before it is made. One layer says some of it; [`super::merge`] lays the
+//! Everything that can be said about a sandbox before it is made. One layer says some of it; `merge` lays the
 //! layers over each other.
 
 use std::{collections::BTreeMap, path::PathBuf};

@@ -1,7 +1,7 @@
 //! What persons agreed to: one small file for each project's file, in the data folder, where no sandbox reaches.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Read},
     os::unix::{
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    consent::Request,
+    consent::{Ask, Request},
     error::ConfigError,
     load::{ProjectFile, hex},
 };
@@ -27,8 +27,8 @@ use crate::sandbox::{
 
 const VERSION: u32 = 1;
 
-/// Longest file read: a few paths.
-const MAX_CONSENT_BYTES: u64 = 256 * 1024;
+/// Longest file read: a few lines nearly always. A file of the largest size that is read can ask for as much.
+const MAX_CONSENT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Everything that was agreed to.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ struct Consent {
     file: PathBuf,
     /// SHA-256 of its content then.
     sha256: String,
+    /// What the person was told that it asks for. The same content asks for more once the layers below it say less.
+    asks: BTreeSet<String>,
     /// Where its paths led then.
     paths: BTreeMap<PathBuf, PathBuf>,
     /// When, RFC 3339.
@@ -57,13 +59,14 @@ impl Consents {
         Self { folder: data.path().join("consents") }
     }
 
-    /// Whether a person agreed to what this content asks for, and its paths still lead there. What cannot be read is no
-    /// consent: it is asked for again.
+    /// Whether a person agreed to all that this content asks for, and its paths still lead there. What cannot be read is
+    /// no consent: it is asked for again.
     pub fn holds(&self, project: &ProjectFile, request: &Request) -> bool {
         self.read(&project.path).is_some_and(|consent| {
             consent.version == VERSION
                 && consent.file == project.path
                 && consent.sha256 == project.sha256
+                && request.asks.iter().all(|ask| consent.asks.contains(&asked(ask)))
                 && request.paths.iter().all(|(path, there)| consent.paths.get(path) == Some(there))
         })
     }
@@ -74,6 +77,7 @@ impl Consents {
             version: VERSION,
             file: project.path.clone(),
             sha256: project.sha256.clone(),
+            asks: request.asks.iter().map(asked).collect(),
             paths: request.paths.clone(),
             agreed_at: humantime::format_rfc3339_seconds(now).to_string(),
         };
@@ -85,6 +89,11 @@ impl Consents {
             ConfigError::failed(format!("cannot write the consent into {}", self.folder.display()))
                 .because(error)
         })
+    }
+
+    /// Whether there is a consent to take back.
+    pub fn has(&self, file: &Path) -> bool {
+        self.read(file).is_some()
     }
 
     /// Takes a consent back; whether there was one.
@@ -121,10 +130,17 @@ impl Consents {
     }
 }
 
+fn asked(ask: &Ask) -> String {
+    format!("{}: {}", ask.key, ask.words)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config::settings::Settings, sandbox::testing::TempDir};
+    use crate::{
+        config::{origin::Origin, settings::Settings},
+        sandbox::testing::TempDir,
+    };
     use std::os::unix::fs::PermissionsExt;
 
     fn file(content: &str) -> ProjectFile {
@@ -160,6 +176,20 @@ mod tests {
         assert!(consents.take_back(&file("a").path).unwrap());
         assert!(!consents.holds(&file("a"), &asks("/p/data")));
         assert!(!consents.take_back(&file("a").path).unwrap());
+    }
+
+    #[test]
+    fn what_was_not_asked_then_is_not_agreed_to() {
+        let temp = TempDir::new();
+        let consents = Consents::of(&DataDir::at(temp.path().join("data")));
+        let ask = |words: &str| Ask { key: "x", words: words.to_owned(), origin: Origin::Default };
+        let asks =
+            |words: &[&str]| Request { asks: words.iter().map(|words| ask(words)).collect(), ..asks("/x") };
+        give(&consents, &file("a"), &asks(&["read y"]));
+        assert!(consents.holds(&file("a"), &asks(&["read y"])));
+        assert!(!consents.holds(&file("a"), &asks(&["read y", "share the network"])));
+        give(&consents, &file("a"), &asks(&["read y", "share the network"]));
+        assert!(consents.holds(&file("a"), &asks(&["read y"])));
     }
 
     #[test]

@@ -88,9 +88,14 @@ const ENV_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 ///
 /// Values are taken as they are, without quotes or escapes: there is no one syntax for those.
 pub(crate) fn env_file(path: &Path) -> Result<BTreeMap<String, String>, String> {
+    let file = fs::File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    env_lines(file, path)
+}
+
+/// The same of a file that is open.
+pub(crate) fn env_lines(file: fs::File, path: &Path) -> Result<BTreeMap<String, String>, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     let mut text = String::new();
-    let file = fs::File::open(path).map_err(failed)?;
     file.take(ENV_FILE_MAX_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
     if text.len() as u64 > ENV_FILE_MAX_BYTES {
         return Err(format!("{}: larger than {ENV_FILE_MAX_BYTES} bytes", path.display()));

@@ -44,9 +44,14 @@ impl EnvChoice {
         *self == Self::default()
     }
 
-    /// This layer on top of a `lower` one: what is single replaces, lists are added.
+    /// This layer on top of a `lower` one: what is single replaces, lists are added. Exact packages begin anew, or "these
+    /// and no others" would depend on what is below.
     #[must_use]
     pub fn over(self, lower: Self) -> Self {
+        let lower = match self.exact {
+            Some(true) => Self { preset: None, sets: Vec::new(), packages: Vec::new(), ..lower },
+            _ => lower,
+        };
         let joined = |mut lower: Vec<String>, upper: Vec<String>| {
             lower.extend(upper);
             lower
@@ -125,6 +130,15 @@ mod tests {
         assert_eq!(both.preset.as_deref(), Some("gemini"));
         assert_eq!(both.packages, ["jq", "fd"]);
         assert_eq!(both.unfree, Some(true));
+    }
+
+    #[test]
+    fn exact_packages_leave_nothing_of_what_is_below() {
+        let lower =
+            EnvChoice { preset: Some("codex".to_owned()), sets: packages(&["go"]), ..EnvChoice::default() };
+        let upper =
+            EnvChoice { exact: Some(true), packages: packages(&["jq"]), ..EnvChoice::default() }.over(lower);
+        assert_eq!((upper.preset, upper.sets.len(), upper.packages), (None, 0, packages(&["jq"])));
     }
 
     #[test]

@@ -29,7 +29,15 @@ fn likeness(word: &str, candidate: &str) -> f64 {
         return 0.0;
     }
     let candidate = candidate.to_lowercase();
-    let typing = strsim::normalized_damerau_levenshtein(word, &candidate);
+    let slips = strsim::damerau_levenshtein(word, &candidate);
+    let longest = word.chars().count().max(candidate.chars().count()).max(1);
+    // Lengths of words are small numbers.
+    #[allow(clippy::cast_precision_loss)]
+    let typing = match slips {
+        // One slip in a short word is a large part of it, and no less a slip.
+        1 if word.chars().count() >= 3 => (1.0 - 1.0 / longest as f64).max(ALIKE),
+        slips => 1.0 - slips as f64 / longest as f64,
+    };
     let begins = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
     let beginning = if begins(&candidate, word) || begins(word, &candidate) { 0.8 } else { 0.0 };
     typing.max(beginning)
@@ -43,9 +51,13 @@ mod tests {
 
     #[test]
     fn typing_errors_are_understood() {
-        for (word, meant) in
-            [("nodjs", "nodejs"), ("pyhton", "python"), ("kubernets", "kubernetes"), ("GO", "go")]
-        {
+        for (word, meant) in [
+            ("nodjs", "nodejs"),
+            ("pyhton", "python"),
+            ("kubernets", "kubernetes"),
+            ("GO", "go"),
+            ("rsut", "rust"),
+        ] {
             assert_eq!(nearest(word, SETS), Some(meant), "{word}");
         }
     }

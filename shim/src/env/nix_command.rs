@@ -103,6 +103,9 @@ pub(super) fn run(
     let (mut errors, errors_end) = pipe()?;
     let steps = [
         Step::NewSession,
+        // Nix calls git for some references, and git does what the settings of the repository say that it is in: in a
+        // project, those are the agent's.
+        Step::AtTheRoot,
         Step::CloseAbove(2),
         Step::PassFd { from: nothing.as_raw_fd(), to: 0 },
         Step::PassFd { from: output_end.as_raw_fd(), to: 1 },
@@ -241,6 +244,13 @@ mod tests {
         assert_eq!((ended, output.as_str(), errors.as_str()), (Ended::Code(3), "out\n", "err\n"));
         assert_eq!(shell("kill -KILL $$", None, &[]).0, Ended::Code(137));
         assert_eq!(shell("head -c 1000000 /dev/zero | tr '\\0' x", None, &[]).1.len(), 1_000_000);
+    }
+
+    #[test]
+    fn nothing_is_looked_for_where_the_person_is() {
+        assert_ne!(env::current_dir().unwrap(), Path::new("/"));
+        assert_eq!(shell("pwd", None, &[]).1, "/\n");
+        assert_ne!(env::current_dir().unwrap(), Path::new("/"));
     }
 
     #[test]

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_protocol::spec::Readable;
 use serde::{Serialize, Serializer};
 
 use super::limits::LimitPlan;
@@ -40,8 +39,8 @@ pub struct LaunchPlan {
     pub caller: Caller,
     /// In this order; a later one may lie on an earlier one.
     pub mounts: Vec<Mount>,
-    /// What init lets be used of a store that is mounted whole; it goes into init's spec.
-    pub readable: Option<Readable>,
+    /// Paths of a store that is mounted whole: init lets no others in it be used. They go into its spec.
+    pub readable: Vec<String>,
     /// What is not shared with the host.
     pub namespaces: Namespaces,
     /// Environment of init. The agent's own comes in its spec and may hold secrets; this never does.

@@ -1,10 +1,11 @@
 //! What a sandbox's file system looks like, the same on every layer.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::IsolationError;
-use super::plan::{Access, Content, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
+use super::plan::{Access, Caller, Content, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
 use super::{Request, UserMount};
 
 /// Shared memory is the only file system in memory that can be written to inside.
@@ -152,7 +153,10 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
     }
     for mount in &request.environment.mounts {
         let Mount::Store { source, at, view } = mount else { continue };
-        check_unmoved(source, at)?;
+        // A plan can be shown before the first environment is built, and with it the store.
+        if fs::symlink_metadata(source).is_ok() {
+            check_unmoved(source, at)?;
+        }
         let mounted = request.mounts.iter().map(|mount| (&mount.source, mount.at.as_str()));
         for (folder, base) in given.iter().map(|(folder, base)| (*folder, *base)).chain(mounted) {
             if let Ok(below) = Path::new(at).strip_prefix(base)
@@ -209,12 +213,41 @@ fn masks(mount: &UserMount, request: &Request) -> Result<Vec<Mount>, IsolationEr
             && !below.as_os_str().is_empty()
             && hidden.is_dir()
         {
+            if mount.access == Access::ReadWrite {
+                masks.extend(held_in_place(mount, below, request)?);
+            }
             let at = Path::new(&mount.at).join(below).to_string_lossy().into_owned();
             masks.push(Mount::Tmpfs { at: at.clone(), size_bytes: 4096, mode: 0o555 });
             masks.push(Mount::Seal { at });
         }
     }
     Ok(masks)
+}
+
+/// The folders on the way to what is hidden, each mounted over itself: what is no mount could be moved away, cover and
+/// all, and another state be put in its place on the host.
+fn held_in_place(mount: &UserMount, below: &Path, request: &Request) -> Result<Vec<Mount>, IsolationError> {
+    let mut held = Vec::new();
+    let ways: Vec<&Path> = below.ancestors().skip(1).filter(|way| *way != Path::new("")).collect();
+    for way in ways.into_iter().rev() {
+        let (source, at) = (mount.source.join(way), Path::new(&mount.at).join(way));
+        // Each mount shows its owner as the sandbox's own user, who would get at more here than through the mount above.
+        if let Caller::Root { .. } = request.caller
+            && owner(&source) != owner(&mount.source)
+        {
+            let why = format!(
+                "the state of agent-shim is below it, in {}, a folder of another user",
+                source.display()
+            );
+            return Err(refuse(&mount.source, &mount.at, &why));
+        }
+        held.push(Mount::given(source, at.to_string_lossy().into_owned(), mount.access));
+    }
+    Ok(held)
+}
+
+fn owner(path: &Path) -> Option<(u32, u32)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.uid(), found.gid()))
 }
 
 fn check_place(mount: &UserMount) -> Result<(), IsolationError> {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_protocol::spec::{MAX_ENTRIES, Readable};
+use agent_protocol::spec::MAX_READABLE;
 use serde::Serialize;
 
 use super::error::IsolationError;
@@ -26,12 +26,12 @@ impl Closure {
         let mut names = names?;
         names.sort_unstable();
         names.dedup();
-        if names.len() > MAX_ENTRIES {
+        if names.len() > MAX_READABLE {
             let count = names.len();
             return Err(IsolationError::ClosureTooLarge {
                 store: store.to_owned(),
                 count,
-                most: MAX_ENTRIES,
+                most: MAX_READABLE,
             });
         }
         Ok(Closure(names))
@@ -67,17 +67,26 @@ pub(super) struct Facts {
     pub(super) nested: bool,
 }
 
-/// Leaves the closure to init where it can keep it; returns what to tell it. Else the mount stays a tree.
-pub(super) fn leave_to_init(mounts: &mut [Mount], facts: Facts) -> Option<Readable> {
+/// Leaves the closure to init where it can keep it, and returns its paths inside. Else there are none, and the mount stays
+/// a tree.
+pub(super) fn leave_to_init(mounts: &mut [Mount], facts: Facts) -> Vec<String> {
+    try_to_leave(mounts, facts).unwrap_or_default()
+}
+
+fn try_to_leave(mounts: &mut [Mount], facts: Facts) -> Option<Vec<String>> {
     if facts.nested || facts.landlock_abi < FIRST_ABI {
         return None;
     }
-    let index = mounts.iter().position(|mount| {
-        matches!(mount, Mount::Store { at, view: StoreView::Closure(_), .. } if !changes_above(at, mounts))
+    let index = mounts.iter().position(|mount| match mount {
+        // Without any path init would not know that the rest is closed.
+        Mount::Store { at, view: StoreView::Closure(closure), .. } => {
+            !closure.names().is_empty() && !changes_above(at, mounts)
+        }
+        _ => false,
     })?;
     let Mount::Store { at, view, .. } = &mut mounts[index] else { return None };
     let StoreView::Closure(closure) = std::mem::replace(view, StoreView::Whole) else { return None };
-    Some(Readable { folder: at.clone(), entries: closure.0 })
+    Some(closure.0.iter().map(|name| format!("{}/{name}", at.trim_end_matches('/'))).collect())
 }
 
 /// Whether the way to it leads through a folder in which more can be made, inside or outside: no rule would allow to
@@ -148,18 +157,27 @@ mod tests {
     #[test]
     fn a_closure_is_bounded() {
         let paths = |count| (0..count).map(|i| PathBuf::from(format!("/nix/store/{i}")));
-        assert!(Closure::new(Path::new("/nix/store"), paths(MAX_ENTRIES)).is_ok());
-        let error = Closure::new(Path::new("/nix/store"), paths(MAX_ENTRIES + 1)).unwrap_err().to_string();
-        assert!(error.contains("32769") && error.contains("32768"), "{error}");
+        assert!(Closure::new(Path::new("/nix/store"), paths(MAX_READABLE)).is_ok());
+        let error = Closure::new(Path::new("/nix/store"), paths(MAX_READABLE + 1)).unwrap_err().to_string();
+        assert!(error.contains("16385") && error.contains("16384"), "{error}");
     }
 
     #[test]
     fn init_keeps_it_where_landlock_can() {
         let mut mounts = mounts("/nix/store");
-        let readable = leave_to_init(&mut mounts, ABLE).unwrap();
-        assert_eq!(readable.folder, "/nix/store");
-        assert_eq!(readable.entries, ["a", "b"]);
+        assert_eq!(leave_to_init(&mut mounts, ABLE), ["/nix/store/a", "/nix/store/b"]);
         assert!(matches!(&mounts[1], Mount::Store { view: StoreView::Whole, .. }));
+    }
+
+    /// The list that init gets says by being empty that there is nothing to keep.
+    #[test]
+    fn an_empty_closure_never_becomes_the_whole_store() {
+        let mut mounts = mounts("/nix/store");
+        let Mount::Store { view, .. } = &mut mounts[1] else { panic!() };
+        *view = StoreView::Closure(Closure::default());
+        let before = mounts.clone();
+        assert!(leave_to_init(&mut mounts, ABLE).is_empty());
+        assert_eq!(mounts, before);
     }
 
     #[test]
@@ -173,7 +191,7 @@ mod tests {
         for (facts, at) in cases {
             let mut mounts = mounts(at);
             let before = mounts.clone();
-            assert_eq!(leave_to_init(&mut mounts, facts), None, "{facts:?} {at}");
+            assert!(leave_to_init(&mut mounts, facts).is_empty(), "{facts:?} {at}");
             assert_eq!(mounts, before);
         }
     }

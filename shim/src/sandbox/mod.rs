@@ -26,7 +26,7 @@ pub mod record;
 mod remove;
 /// The current start: `run.json`.
 pub mod run;
-/// A launch as text.
+/// What a start would do.
 pub mod show;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.

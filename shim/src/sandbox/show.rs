@@ -1,4 +1,8 @@
-//! A launch as text: everything that a start would do, and nothing is done.
+//! What a start would do, for people to read and for programs; nothing of it is done.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
 
 use super::{
     Sandbox,
@@ -8,81 +12,84 @@ use super::{
     start::{Failure, Occasion},
     tools::Need,
 };
-use crate::env::{self, expression::expression};
+use crate::{env, terminal::sanitize::sanitized};
 
-/// How it is written.
+/// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// The exact command, for a shell.
-    Shell,
-    /// The same below comments that hold the rest: the environment with its expression, and what init is told.
-    Explained,
-    /// All of it as JSON.
+pub enum Detail {
+    /// The exact command, as a person would type it.
+    Command,
+    /// And what is built before, and what init is told.
+    Everything,
+    /// All of it, as one JSON object.
     Json,
 }
 
-/// Shows what a start would do. Of the agent's private variables only the names are in it.
+/// Shows a start. Of the agent's private variables only the names are in it.
 pub fn show(
     data: &DataDir,
     sandbox: &Sandbox,
     record: &Record,
     occasion: &Occasion,
-    form: Form,
+    detail: Detail,
 ) -> Result<String, Failure> {
     let occasion = Occasion { private: occasion.private.hidden(), need: Need::Shown, ..*occasion };
     let prepared = launch::prepare(data, sandbox, record, &occasion).map_err(|error| error.to_failure())?;
-    let shell = || prepared.layer.to_shell(&prepared.plan);
-    Ok(match form {
-        Form::Shell => shell(),
-        Form::Explained => format!("{}{}", explanation(data, record, &prepared), shell()),
-        Form::Json => {
-            let whole = serde_json::json!({
+    let environment = Shown::of(data, record);
+    Ok(match detail {
+        Detail::Json => {
+            let whole = json!({
                 "record": record,
-                "expression": expression_of(record),
-                "plan": serde_json::from_str::<serde_json::Value>(&prepared.plan.to_json()).unwrap_or_default(),
+                "environment": environment.map(Shown::into_json),
+                "plan": serde_json::from_str::<Value>(&prepared.plan.to_json()).unwrap_or_default(),
                 "spec": prepared.spec,
             });
             format!("{whole:#}")
         }
+        Detail::Command | Detail::Everything => text(&prepared, environment, detail == Detail::Everything),
     })
 }
 
-fn explanation(data: &DataDir, record: &Record, prepared: &Prepared) -> String {
-    let mut text = match &record.environment {
-        Environment::Host => comment("tools: those of the host"),
-        Environment::Nix { id, .. } => {
-            let is_built = env::lookup(data, id).is_ok_and(|built| built.is_some());
-            let state = if is_built { "which is built" } else { "which would be built first" };
-            comment(&format!("tools: environment {id} of Nix, {state}, from this expression:"))
+fn text(prepared: &Prepared, environment: Option<Shown>, everything: bool) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    if let Some(Shown { id, built, expression }) = environment {
+        let state = if built { "is there" } else { "would be built first" };
+        let _ = writeln!(text, "# environment {id}: {state}");
+        if everything {
+            let _ = writeln!(text, "{}\n", commented(&expression));
         }
-    };
-    text.extend(expression_of(record).map(|expression| comment(&indented(&expression))));
-    let spec = serde_json::to_string_pretty(&prepared.spec).unwrap_or_default();
-    text + &comment("init is told, on the descriptor `spec`:") + &comment(&indented(&spec))
-}
-
-/// The expression that an environment of Nix is built from.
-fn expression_of(record: &Record) -> Option<String> {
-    match &record.environment {
-        Environment::Host => None,
-        Environment::Nix { spec, .. } => Some(expression(&spec.canonical().ok()?)),
     }
+    if everything {
+        let _ = writeln!(text, "# init is told:\n{}\n", commented(&prepared.spec.to_json()));
+    }
+    text + &prepared.layer.to_shell(&prepared.plan)
 }
 
-fn indented(text: &str) -> String {
-    text.trim_end().lines().map(|line| format!("  {line}\n")).collect()
+/// Lines of something else in what bash could run.
+fn commented(text: &str) -> String {
+    text.trim_end().lines().map(|line| format!("#   {}", sanitized(line))).collect::<Vec<_>>().join("\n")
 }
 
-fn comment(text: &str) -> String {
-    text.lines().map(|line| format!("{}\n", format!("# {line}").trim_end())).collect()
+/// An environment of Nix.
+struct Shown {
+    id: String,
+    built: bool,
+    expression: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Shown {
+    fn of(data: &DataDir, record: &Record) -> Option<Self> {
+        let Environment::Nix { id, spec } = &record.environment else { return None };
+        Some(Self {
+            id: id.to_string(),
+            // What cannot be looked at is not there for a start either.
+            built: env::lookup(data, id).is_ok_and(|found| found.is_some()),
+            expression: spec.canonical().map(|spec| env::expression::expression(&spec)).unwrap_or_default(),
+        })
+    }
 
-    #[test]
-    fn every_line_is_a_comment() {
-        assert_eq!(comment(&indented("a\n\nb\n")), "#   a\n#\n#   b\n");
+    fn into_json(self) -> Value {
+        json!({ "id": self.id, "built": self.built, "expression": self.expression })
     }
 }

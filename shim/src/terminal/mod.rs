@@ -6,6 +6,7 @@ use agent_protocol::message::TerminalSize;
 
 pub mod keys;
 pub mod modes;
+pub(crate) mod quote;
 pub mod raw;
 pub mod sanitize;
 

@@ -165,7 +165,7 @@ fn next(bytes: &[u8], last: bool) -> (Step<'_>, usize) {
 }
 
 /// Whether a character could harm when it is shown.
-fn is_harmful(c: char) -> bool {
+pub(crate) fn is_harmful(c: char) -> bool {
     const LINE_ENDS: [char; 2] = ['\u{2028}', '\u{2029}'];
     // C0, DEL and C1: `char::is_control` covers all three.
     c.is_control() || LINE_ENDS.contains(&c) || turns_text(c) || hides(c)

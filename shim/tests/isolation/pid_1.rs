@@ -1,10 +1,11 @@
 //! Who PID 1 is, and what it was given.
 
 use std::fs::File;
+use std::process::Command;
 
-use agent_shim::isolation::{Layer, PromisedFd};
+use agent_shim::isolation::{Caller, Layer, PromisedFd};
 
-use super::world::{World, each_user, expect, layer, reap};
+use super::world::{Outcome, World, each_user, expect, layer, reap};
 
 #[test]
 fn pid_1_is_an_unprivileged_user_with_nothing_to_gain() {
@@ -38,6 +39,25 @@ fn pid_1_is_an_unprivileged_user_with_nothing_to_gain() {
         assert_eq!(layer().report(world.folder.path())?.exit_code, Some(7));
         Ok(())
     });
+}
+
+/// As in a rootless container. bwrap leaves its capabilities to whoever it takes for root.
+#[test]
+fn root_of_a_user_namespace_has_nothing_to_gain_either() -> Outcome {
+    const INSIDE: &str = "IN_A_USER_NAMESPACE";
+    const NAME: &str = "pid_1::root_of_a_user_namespace_has_nothing_to_gain_either";
+    if std::env::var_os(INSIDE).is_none() {
+        let mut again = Command::new("unshare");
+        again.args(["--user", "--map-root-user"]).arg(std::env::current_exe()?).args(["--exact", NAME]);
+        let output = again.env(INSIDE, "1").output()?;
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return Ok(());
+    }
+    let mut world = World::new();
+    assert!(rustix::process::getuid().is_root() && world.request.caller == Caller::Ordinary);
+    let printed = world.run("id -u; grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status | sort -u -k 2")?;
+    assert_eq!(printed, "1000\nCapInh:\t0000000000000000\n");
+    Ok(())
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_tree_holds_the_closure_and_nothing_else() {
             world.request.nested_namespaces = nested;
             show_closure(world, at)?;
             let plan = layer().plan(&world.request)?;
-            assert_eq!(plan.readable, None);
+            assert!(plan.readable.is_empty());
             let printed = world.run(&format!(
                 "cd {at}; echo $(ls -A); aaa-tool/bin/tool; cat bbb-file; ./ccc-link
                  for name in xxx-other xxx-other/bin/tool yyy-file; do
@@ -203,6 +203,18 @@ fn a_package_that_is_gone_is_named() {
         assert!(error.hint().is_some_and(|hint| hint.contains("env build")));
         Ok(())
     });
+}
+
+#[test]
+fn a_plan_can_be_shown_before_there_is_a_store() -> Outcome {
+    let mut world = World::new();
+    show(&mut world, USUAL, StoreView::Closure(Closure::default()));
+    fs::remove_dir_all(world.path("store"))?;
+    let plan = layer().plan(&world.request)?;
+    // Not the whole of it, whatever it will hold.
+    let empty = StoreView::Closure(Closure::default());
+    assert!(plan.mounts.iter().any(|mount| matches!(mount, Mount::Store { view, .. } if *view == empty)));
+    Ok(())
 }
 
 /// An agent can leave a link in its /tmp, for the next start to make the store's mount point through it.

@@ -9,6 +9,7 @@ use super::{
 mod commands;
 mod crowd;
 mod orphans;
+mod pulls;
 mod rest;
 mod screens;
 mod starts;
@@ -31,10 +32,11 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 14] = [
+pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
+    ("start-nix", starts::start_nix),
     ("init-share", starts::init_share),
     ("stdout", streams::stdout),
     ("pty", screens::flood),
@@ -44,6 +46,7 @@ pub(crate) const ROWS: [(&str, Measure); 14] = [
     ("rest", rest::rest),
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
+    ("pull", pulls::one_commit),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

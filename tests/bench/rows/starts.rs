@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, path::Path, process::Command, time::Instant};
 
-use super::{Setting, absolute, against};
+use super::{Setting, absolute, against, beyond};
 use crate::{
     ours::Ours,
     rounds::{Contender, in_turn},
@@ -83,6 +83,35 @@ fn until_hello(command: &mut Command, ready: &Fifo) -> anyhow::Result<f64> {
     // An init that is killed takes nobody along where it is not PID 1.
     processes::tree(guard.pid()).into_iter().for_each(processes::end);
     Ok(millis(took))
+}
+
+/// What an environment of Nix that was built before adds to a start.
+pub(super) fn start_nix(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
+    let Some(ours) = Ours::with_nix(setting.workshop)? else { return Ok(Vec::new()) };
+    let ready = Fifo::new(ours.project())?;
+    let packages = format!("--nixpkgs {} --nix-preset claude", ours.nixpkgs()?.display());
+    let tools = [
+        ("--env host", "--env host".to_owned()),
+        ("--env nix", packages.clone()),
+        ("--env nix, --store whole", format!("{packages} --store whole")),
+    ];
+    let start = |tools: &str| -> anyhow::Result<f64> {
+        let took = ours.start_with("new", &tools.split(' ').collect::<Vec<_>>(), &HELLO)?;
+        ready.wait()?;
+        ours.destroy("new")?;
+        Ok(millis(took))
+    };
+    // The first start builds what the others find.
+    tools.iter().try_for_each(|(_, flags)| start(flags).map(drop))?;
+    let contenders =
+        tools.iter().map(|(name, flags)| Contender::repeated(name, BATCH, || start(flags))).collect();
+    Ok(vec![Row {
+        name: "start-nix",
+        what: "start a sandbox with the tools of a built environment".to_owned(),
+        unit: Unit::Milliseconds,
+        series: in_turn(setting.rounds(8), contenders)?,
+        targets: vec![beyond("--env nix", "--env host", 3.0)],
+    }])
 }
 
 /// What init itself adds between bubblewrap and the program.

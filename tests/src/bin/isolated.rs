@@ -104,7 +104,7 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
         stdout: rustix::io::dup(&stdout)?,
         stderr: rustix::io::dup(&stderr)?,
     };
-    eprintln!("kept by {}", if plan.readable.is_some() { "init" } else { "mounts" });
+    eprintln!("kept by {}", if plan.readable.is_empty() { "mounts" } else { "init" });
     let launched = layer.launch(&plan, handles)?;
     let pid = rustix::process::Pid::from_raw(launched.supervisor.id().pid);
     let ended = rustix::process::waitpid(pid, rustix::process::WaitOptions::empty())?;

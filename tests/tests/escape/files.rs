@@ -144,6 +144,12 @@ fn state_below_the_project() {
                 Err(anyhow::anyhow!("{before}"))
             }
         });
+        board.attempt("moving the state away through the project", {
+            world.sh("box", "mv /workspace/data /workspace/moved; echo end")?.success()?;
+            let listed = world.home.run(["list", "--json"])?;
+            let is_there = world.home.path().join("data/agent-shim/agents/other").exists();
+            if is_there { Ok(()) } else { Err(anyhow::anyhow!("{listed}")) }
+        });
         let output = world.sh("box", &format!("cp {PROBE} /workspace/probe-of-the-agent && echo end"))?;
         board.attempt("the control: the rest of the project can be written", output.success().map(drop));
         Ok(())

@@ -168,6 +168,34 @@ fn programs_for_other_users() {
     });
 }
 
+/// The same by capabilities, which whoever is root in a namespace can give to a file.
+#[test]
+fn capabilities_for_other_users() {
+    each_person("planted capabilities", |board, world| {
+        let project = world.start("box", &["--nested"], &["cat"])?;
+        let output = world.sh("box", "/opt/probe plant-capabilities")?.success()?;
+        board.attempt("the control: it is root in a namespace", {
+            let is_root = output.text().starts_with("unshare 0, setgroups 0, uid_map 0, gid_map 0,");
+            if is_root { Ok(()) } else { Err(anyhow::anyhow!("{output}")) }
+        });
+        let outside = world.as_person("mkdir outside && cd outside && ../probe plant-capabilities", &[])?;
+        board.attempt("the control: the same outside", {
+            if outside.text().contains(", setxattr 0,") { Ok(()) } else { Err(anyhow::anyhow!("{outside}")) }
+        });
+        let mut capable = Vec::new();
+        for entry in fs::read_dir(&project)? {
+            let path = entry?.path();
+            if rustix::fs::lgetxattr(&path, "security.capability", &mut [0_u8; 64]).is_ok() {
+                capable.push(path);
+            }
+        }
+        board.attempt("programs with capabilities", {
+            if capable.is_empty() { Ok(()) } else { Err(anyhow::anyhow!("{capable:?}: {output}")) }
+        });
+        Ok(())
+    });
+}
+
 /// Files with the rights of their owner, or of their group for everybody of it to run.
 fn planted(folder: &Path) -> anyhow::Result<Vec<String>> {
     let mut planted = Vec::new();

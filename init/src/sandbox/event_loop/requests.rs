@@ -1,5 +1,7 @@
 //! What the tasks of connections ask for: the state, commands, the agent's restart, the end.
 
+use std::os::fd::OwnedFd;
+
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
@@ -28,8 +30,8 @@ impl Loop {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => give(reply, self.status()),
-            Ask::Exec { request, reply } => {
-                let started = self.exec(*request);
+            Ask::Exec { request, git, reply } => {
+                let started = self.exec(*request, git);
                 if let Err(Ok(unheard)) = reply.send(started) {
                     self.abandoned(unheard.id);
                 }
@@ -65,14 +67,14 @@ impl Loop {
         }
     }
 
-    fn exec(&mut self, request: ExecRequest) -> Result<StartedExec, Failure> {
+    fn exec(&mut self, request: ExecRequest, git: Option<OwnedFd>) -> Result<StartedExec, Failure> {
         if self.stopping {
             return Err(Failure::new(FailureKind::Stopping, "the sandbox is stopping"));
         }
         let id = self.execs.next_id()?;
         let command = commands::shown(&request.argv);
         let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
-        let (child, ends) = commands::start(&mut self.children, &self.defaults, request)?;
+        let (child, ends) = commands::start(&mut self.children, &self.defaults, request, git)?;
         let now = self.clock.now();
         self.register(child, Role::Exec(id, now));
         let exit = self.execs.started(id, child, timeout.map(|timeout| now + timeout));

@@ -217,6 +217,26 @@ fn a_provider_for_other_agents_is_named_as_that() {
 }
 
 #[test]
+fn a_prompt_is_never_one_of_the_agents_options() {
+    let own: Catalog = toml::from_str(
+        "[agents.last]\n[agents.flag]\nprompt = { flag = '-p' }\n[agents.whole]\nprompt = { flag = '--p=' }",
+    )
+    .unwrap();
+    let catalog = Catalog::builtin().with(&own.agents, &own.providers);
+    let option = |agent| Wanted { prompt: Some("--config=x"), ..want(agent) };
+    for agent in ["last", "flag"] {
+        let error = resolve(&catalog, &option(agent), &Offered::default()).unwrap_err();
+        assert!(matches!(error, AgentError::PromptIsOption(_)) && error.hint().is_some(), "{error}");
+    }
+    let whole = resolve(&catalog, &option("whole"), &Offered::default()).unwrap();
+    assert_eq!(whole.argv, ["whole", "--p=--config=x"]);
+    for (name, agent) in Catalog::builtin().agents {
+        let style = agent.prompt.unwrap();
+        assert!(!is_option(&style, "-x"), "{name}");
+    }
+}
+
+#[test]
 fn an_agent_of_ones_own_needs_no_more_than_a_name() {
     let own: Catalog = toml::from_str(
         "[agents.mine]\n[agents.mute]\nprompt = 'none'\n[agents.empty]\ncommand = ['']\n\

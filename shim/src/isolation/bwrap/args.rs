@@ -9,6 +9,10 @@ use crate::isolation::plan::{
     Access, Caller, Content, LaunchPlan, Mount, Network, Origin, StoreView, USER_ID,
 };
 use crate::isolation::store::Closure;
+use crate::terminal::{
+    quote::quoted,
+    sanitize::{Sanitized, sanitized},
+};
 
 /// Covered by an empty tmpfs in the mount table that root makes for a launch; what the caller gave is put there
 /// under numbers. It exists everywhere (bwrap itself needs it), and nothing of the system that we bind is in it.
@@ -61,6 +65,8 @@ pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     if !plan.namespaces.nested {
         rendered.push(["--disable-userns"]);
     }
+    // Only root of a user namespace, as in a rootless container, would keep any.
+    rendered.push(["--cap-drop", "ALL"]);
     rendered.push(["--unshare-pid", "--as-pid-1", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
     if plan.namespaces.network == Network::None {
         rendered.push(["--unshare-net"]);
@@ -155,7 +161,7 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
         writeln!(out, "# descriptor {} is inherited: {}", fd.number, fd.name)?;
     }
     if let Some(cgroup) = &plan.limits.cgroup {
-        writeln!(out, "# in the cgroup {}", cgroup.folder.display())?;
+        writeln!(out, "# in the cgroup {}", shown(&cgroup.folder))?;
         for (file, value) in &cgroup.settings {
             writeln!(out, "#   {file} = {value}")?;
         }
@@ -163,75 +169,52 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     if let Caller::Root { runs_as } = plan.caller {
         writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
         for staged in &rendered.staged {
-            let (at, source) = (staged.at.display(), staged.source.display());
+            let (at, source) = (staged.at.display(), shown(staged.source));
             // A store is everyone's to read as it is.
             let owner =
                 if staged.is_store { String::new() } else { format!(" with its owner shown as {runs_as}") };
             writeln!(out, "#   {at} is {source}{owner}")?;
         }
     }
-    if let Some(readable) = &plan.readable {
-        let count = readable.entries.len();
-        writeln!(
-            out,
-            "# of {}, init lets {count} paths be used and no others, by Landlock",
-            readable.folder
-        )?;
+    if let Some((store, _)) = plan.readable.first().and_then(|path| path.rsplit_once('/')) {
+        let count = plan.readable.len();
+        let store = sanitized(store);
+        writeln!(out, "# of {store}, init lets {count} paths be used and no others, by Landlock")?;
     }
     for tree in &rendered.trees {
-        let (at, count, store) = (tree.at.display(), tree.closure.names().len(), tree.store.display());
+        let (at, count, store) = (shown(&tree.at), tree.closure.names().len(), shown(tree.store));
         writeln!(out, "# in a mount namespace in which {at} holds {count} paths of {store}")?;
     }
     write!(out, "env -i")?;
     for (name, value) in &plan.env {
-        write!(out, " {}", quote(format!("{name}={value}").as_bytes()))?;
+        write!(out, " {}", quoted(format!("{name}={value}").as_bytes()))?;
     }
-    write!(out, " {}", quote(plan.program.as_os_str().as_bytes()))?;
+    write!(out, " {}", quoted(plan.program.as_os_str().as_bytes()))?;
     for arg in &rendered.args[1..] {
         // One option a line, its values behind it.
         let starts_option = arg.as_bytes().starts_with(b"--");
         out.push_str(if starts_option { " \\\n  " } else { " " });
-        out.push_str(&quote(arg.as_bytes()));
+        out.push_str(&quoted(arg.as_bytes()));
     }
     for (number, content) in &rendered.files {
         match content {
-            Content::Text(text) => write!(out, " \\\n  {number}< <(printf %s {})", quote(text.as_bytes()))?,
+            Content::Text(text) => write!(out, " \\\n  {number}< <(printf %s {})", quoted(text.as_bytes()))?,
             Content::Of(path) | Content::Given(path) => {
-                write!(out, " \\\n  {number}<{}", quote(path.as_os_str().as_bytes()))?;
+                write!(out, " \\\n  {number}<{}", quoted(path.as_os_str().as_bytes()))?;
             }
         }
     }
     let record = super::record_path(&plan.folder);
-    writeln!(out, " \\\n  {}>>{} </dev/null", rendered.status_fd, quote(record.as_os_str().as_bytes()))
+    writeln!(out, " \\\n  {}>>{} </dev/null", rendered.status_fd, quoted(record.as_os_str().as_bytes()))
+}
+
+/// A path in a comment, which ends with its line.
+fn shown(path: &Path) -> Sanitized<'_> {
+    sanitized(path.as_os_str().as_bytes())
 }
 
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
-}
-
-/// Quotes for bash. Control characters come out escaped, so that printing a plan cannot drive a terminal.
-fn quote(bytes: &[u8]) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-=:,+@%".contains(byte);
-    if !bytes.is_empty() && bytes.iter().all(plain) {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    let printable = |c: char| !c.is_control() && c != char::REPLACEMENT_CHARACTER;
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.chars().all(printable) => format!("'{}'", text.replace('\'', r"'\''")),
-        _ => {
-            bytes.iter().fold("$'".to_owned(), |mut out, byte| {
-                match byte {
-                    b'\n' => out.push_str("\\n"),
-                    b'\'' | b'\\' => out.extend(['\\', *byte as char]),
-                    0x20..=0x7e => out.push(*byte as char),
-                    _ => {
-                        let _ = write!(out, "\\x{byte:02x}");
-                    }
-                }
-                out
-            }) + "'"
-        }
-    }
 }
 
 #[cfg(test)]
@@ -258,7 +241,7 @@ mod tests {
                 },
                 Mount::Seal { at: "/".to_owned() },
             ],
-            readable: None,
+            readable: vec![],
             namespaces: Namespaces { network: Network::None, nested: false },
             env: vec![("PATH".to_owned(), "/usr/bin".to_owned())],
             fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
@@ -277,6 +260,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
   --uid 1000 \
   --gid 1000 \
   --disable-userns \
+  --cap-drop ALL \
   --unshare-pid \
   --as-pid-1 \
   --unshare-ipc \
@@ -353,13 +337,12 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
     #[test]
     fn what_init_keeps_of_a_store_is_one_line() {
         let mut plan = with_store(Caller::Ordinary, StoreView::Whole);
-        let entries = closure().names().to_vec();
-        plan.readable = Some(agent_protocol::spec::Readable { folder: "/nix/store".to_owned(), entries });
+        plan.readable = closure().names().iter().map(|name| format!("/nix/store/{name}")).collect();
         let shell = to_shell(&plan);
         let said = "# of /nix/store, init lets 2000 paths be used and no others, by Landlock\n";
         assert!(shell.contains(said) && shell.lines().count() < 40, "{shell}");
         let json: serde_json::Value = serde_json::from_str(&plan.to_json()).unwrap();
-        assert_eq!(json["readable"]["entries"].as_array().unwrap().len(), 2000);
+        assert_eq!(json["readable"].as_array().unwrap().len(), 2000);
     }
 
     #[test]
@@ -385,7 +368,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
             "$(id) `id` \"x\"",
             "a\u{9b}b",
         ] {
-            let script = format!("printf %s {}", quote(text.as_bytes()));
+            let script = format!("printf %s {}", quoted(text.as_bytes()));
             let out = std::process::Command::new("bash").args(["-c", &script]).output().unwrap();
             assert_eq!(String::from_utf8(out.stdout).unwrap(), text);
             assert!(!script.chars().any(char::is_control), "{script:?}");

@@ -1,6 +1,6 @@
 //! Attempts on files: what can be read that should not be there, and what can be written.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -101,6 +101,41 @@ pub(crate) fn write_anywhere() {
         open(found.join(" "))
     };
     print("write-anywhere", &outcome);
+}
+
+/// Files that give capabilities to whoever runs them, by one who is root in a namespace of their own.
+pub(crate) fn plant_capabilities() {
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    // Version 2 with the effective bit, then every capability.
+    let value: Vec<u8> =
+        [0x0200_0001_u32, u32::MAX, 0, u32::MAX, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let (data, size) = (value.as_ptr().cast::<libc::c_void>(), value.len());
+    let name = c"security.capability".as_ptr();
+    let mut done = Vec::new();
+    let mut tell = |call: &str, result: i64| done.push(format!("{call} {result}"));
+    unsafe {
+        tell("unshare", libc::unshare(libc::CLONE_NEWUSER).into());
+        let maps = [
+            ("setgroups", "deny".to_owned()),
+            ("uid_map", format!("0 {uid} 1")),
+            ("gid_map", format!("0 {gid} 1")),
+        ];
+        for (file, text) in maps {
+            tell(file, std::fs::write(format!("/proc/self/{file}"), text).map_or(-1, |()| 0));
+        }
+        let make = |path: &CStr| libc::open(path.as_ptr(), libc::O_CREAT | libc::O_WRONLY, 0o755);
+        let (by_path, by_link, by_number, by_new) = (c"cap-path", c"cap-link", c"cap-number", c"cap-new");
+        let number = [by_path, by_link, by_number, by_new].map(make)[2];
+        tell("setxattr", libc::setxattr(by_path.as_ptr(), name, data, size, 0).into());
+        tell("lsetxattr", libc::lsetxattr(by_link.as_ptr(), name, data, size, 0).into());
+        tell("fsetxattr", libc::fsetxattr(number, name, data, size, 0).into());
+        // struct xattr_args: value, size, flags.
+        let args = [data as u64, size as u64];
+        let call =
+            libc::syscall(463, libc::AT_FDCWD, by_new.as_ptr(), 0, name, args.as_ptr(), size_of_val(&args));
+        tell("setxattrat", call);
+    }
+    println!("{}", done.join(", "));
 }
 
 /// Makes files that run with the rights of their owner and group, in every way there is.

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         ["write-anywhere"] => files::write_anywhere(),
         ["hunt", marker, ref roots @ ..] => files::hunt(marker, roots),
         ["plant-programs"] => files::plant_programs(),
+        ["plant-capabilities"] => files::plant_capabilities(),
         ["read", ref paths @ ..] => files::read(paths),
         ["privileges"] => kernel::print_privileges(),
         ["shared-memory", key, what] => kernel::shared_memory(key, what),

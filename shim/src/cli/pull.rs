@@ -1,0 +1,240 @@
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    context::Context,
+    error::{CliError, Kind},
+    output::{print_json, print_line},
+    resolve,
+};
+use crate::{
+    client::ConnectionError,
+    config::values,
+    repo::{
+        Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError,
+        pull::{Described, Pull, PullError, Pulled},
+    },
+    sandbox::{
+        Sandbox, StateError,
+        name::Name,
+        record::{Record, Workspace},
+    },
+};
+
+/// Bring the agent's commits home
+///
+/// Fetches every branch, tag and stash of the repository inside to refs/agents/NAME/ of the project's repository. Nothing
+/// of yours is changed: no branch, no file. `agent-shim sync` is the same.
+#[derive(clap::Args, Debug)]
+pub(crate) struct PullArgs {
+    /// The sandbox; the project's if left out
+    name: Option<String>,
+    /// Fetch only this branch; can be repeated
+    #[arg(short, long, value_name = "BRANCH")]
+    branch: Vec<String>,
+    /// The repository to fetch into, instead of the project's
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    /// Remove refs from refs/agents/NAME/ that are no longer inside
+    #[arg(short, long, conflicts_with = "branch")]
+    prune: bool,
+    /// Give up after this time, such as 90s
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    timeout: Option<Duration>,
+    /// Refuse to take more than this, such as 2G
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes)]
+    max_size: Option<u64>,
+    /// Run this command on the host and speak git's pack protocol with it instead of the sandbox
+    #[arg(long, value_name = "COMMAND")]
+    upload_pack: Option<OsString>,
+}
+
+pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> {
+    let (name, sandbox) = whose(ctx, args)?;
+    let record = sandbox.as_ref().map(Sandbox::record).transpose()?;
+    let into = match (&args.into, &record) {
+        (Some(into), _) => into.clone(),
+        (None, Some(record)) => record.project.clone(),
+        (None, None) => Context::current_folder()?,
+    };
+    let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
+    let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    let source = match (&args.upload_pack, &sandbox) {
+        (Some(command), _) => Source::Command(command),
+        (None, Some(sandbox)) => Source::Sandbox(sandbox),
+        (None, None) => return Err(StateError::NotFound(name).into()),
+    };
+    let pull = Pull {
+        name: &name,
+        source,
+        into: &into,
+        agents_own: &agents_own,
+        choice: Choice { branches: branches(&args.branch)?, prune: args.prune },
+        limits: limits(args),
+        dry_run: ctx.global.dry_run,
+    };
+    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    if ctx.global.json {
+        print_json(&as_json(&name, &pulled, ctx.global.dry_run))?;
+    } else {
+        show(&name, &pulled, ctx.global.dry_run)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A command that speaks in its place needs no sandbox, only a name for what comes.
+fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliError> {
+    if let (Some(name), Some(_)) = (&args.name, &args.upload_pack) {
+        let name: Name = name.parse()?;
+        return match Sandbox::find(&ctx.data, &name) {
+            Ok(sandbox) => Ok((name, Some(sandbox))),
+            Err(StateError::NotFound(_)) => Ok((name, None)),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
+    Ok((sandbox.name().clone(), Some(sandbox)))
+}
+
+/// Folders of this host that the agent writes: a repository in there is no home for anything.
+fn agents_own(record: &Record) -> Vec<PathBuf> {
+    let project = match record.workspace {
+        Workspace::Bind => Some(record.project.clone()),
+    };
+    let mounts = record.mounts.iter().filter(|mount| !mount.read_only).map(|mount| mount.source.clone());
+    project.into_iter().chain(mounts).collect()
+}
+
+fn branches(names: &[String]) -> Result<Vec<RefName>, CliError> {
+    let parse = |name: &String| {
+        let full = if name.starts_with("refs/") { name.clone() } else { format!("refs/heads/{name}") };
+        let wrong = || CliError::new(Kind::Usage, format!("`{name}` is not the name of a branch"));
+        RefName::parse(full.as_bytes()).ok_or_else(wrong)
+    };
+    names.iter().map(parse).collect()
+}
+
+fn limits(args: &PullArgs) -> Limits {
+    let mut limits = Limits::default();
+    if let Some(time) = args.timeout {
+        limits.time = time;
+        limits.silence = limits.silence.min(time);
+    }
+    limits.pack_bytes = args.max_size.unwrap_or(limits.pack_bytes);
+    limits
+}
+
+fn told(name: &Name, error: &PullError) -> CliError {
+    let (kind, hint) = match error {
+        PullError::Git(error) | PullError::Home(HomeError::Git(error)) => match error {
+            GitError::Missing => {
+                (Kind::Requirement, "install git, such as with `apt install git`".to_owned())
+            }
+            GitError::TooOld { .. } => {
+                (Kind::Requirement, "install a newer git, and have it first in PATH".to_owned())
+            }
+            _ => (Kind::Failed, String::new()),
+        },
+        PullError::Source(SourceError::NoGit) => {
+            (Kind::Requirement, "add git to the sandbox's environment".to_owned())
+        }
+        PullError::Source(SourceError::Connection(ConnectionError::NotRunning)) => {
+            (Kind::WrongState, format!("`agent-shim start {name}` starts it"))
+        }
+        PullError::AgentsOwn(_) => (
+            Kind::WrongState,
+            "this sandbox works in the folder itself; `--into DIR` names another repository".to_owned(),
+        ),
+        PullError::Home(HomeError::None { .. }) => {
+            (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
+        }
+        PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
+        _ => (Kind::Failed, String::new()),
+    };
+    let made = CliError::new(kind, format!("cannot pull from `{name}`")).because(error);
+    if hint.is_empty() { made } else { made.hint(hint) }
+}
+
+fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
+    if pulled.refs.is_empty() {
+        print_line(&format!("{name}: nothing new"))?;
+    } else {
+        let (found, diff) = (&pulled.found, &pulled.diff);
+        let what = [
+            count(found.commits, "commit"),
+            count(diff.files, "file"),
+            count(diff.insertions, "insertion"),
+            count(diff.deletions, "deletion"),
+        ];
+        let would = if dry_run { " would come" } else { "" };
+        print_line(&format!("{name}: {}{would}", what.join(", ")))?;
+        for one in &pulled.refs {
+            print_line(&format!("  {}", described(one)))?;
+        }
+    }
+    for name in &pulled.gone {
+        print_line(&format!("  {name} is no longer inside; --prune removes it"))?;
+    }
+    Ok(())
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn described(one: &Described) -> String {
+    let Change { name, old, new, .. } = &one.change;
+    let mut parts = vec![match (old, new) {
+        (None, Some(new)) => format!("{name} {} (new)", new.short()),
+        (Some(old), Some(new)) => format!("{name} {}..{}", old.short(), new.short()),
+        (Some(old), None) => format!("{name} removed (was {})", old.short()),
+        (None, None) => name.to_string(),
+    }];
+    if let Some((new, lost)) = one.commits {
+        parts.push(count(new, "commit"));
+        if lost > 0 {
+            parts.push(format!("rewritten: {} left behind", count(lost, "commit")));
+        }
+    }
+    if let Some(diff) = one.diff {
+        parts.push(format!("{} +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions));
+    }
+    parts.join(", ")
+}
+
+fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
+    let text = |name: &RefName| String::from_utf8_lossy(name.as_bytes()).into_owned();
+    let refs: Vec<_> = pulled
+        .refs
+        .iter()
+        .map(|one| {
+            json!({
+                "from": one.change.from.as_ref().map(text),
+                "ref": text(&one.change.name),
+                "old": one.change.old.as_ref().map(ToString::to_string),
+                "new": one.change.new.as_ref().map(ToString::to_string),
+                "commits": one.commits.map(|(new, _)| new),
+                "commits_left_behind": one.commits.map(|(_, lost)| lost),
+                "diff": one.diff,
+            })
+        })
+        .collect();
+    json!({
+        "sandbox": name.as_str(),
+        "repository": Path::to_string_lossy(&pulled.repository),
+        "dry_run": dry_run,
+        "commits": pulled.found.commits,
+        "objects": pulled.found.objects,
+        "files": pulled.diff.files,
+        "insertions": pulled.diff.insertions,
+        "deletions": pulled.diff.deletions,
+        "refs": refs,
+        "gone": pulled.gone.iter().map(text).collect::<Vec<_>>(),
+    })
+}

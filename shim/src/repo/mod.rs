@@ -1,0 +1,33 @@
+//! What the agent did, brought home: git objects and refs that this host asked for.
+//!
+//! The repository inside is the agent's, and so is all its configuration. The host never opens it: git runs inside
+//! and speaks its pack protocol over the control connection, and every byte of it is believed by nobody. What is asked,
+//! and how much is taken, is decided here; objects enter through the host's own `git index-pack --strict`, run without
+//! anybody's configuration, into a quarantine; and what passes every check is published together with its refs.
+
+mod check;
+mod dialogue;
+/// Git's own client with a sandbox at the other end: `git-remote-agent`.
+pub mod helper;
+mod home;
+mod host_git;
+mod object_id;
+mod pkt;
+mod plan;
+mod publish;
+/// One pull.
+pub mod pull;
+mod quarantine;
+mod refs;
+mod session;
+mod source;
+
+pub use check::{CheckError, DiffStat, Found};
+pub use home::HomeError;
+pub use host_git::GitError;
+pub use object_id::ObjectId;
+pub use plan::{Change, Choice};
+pub use publish::PublishError;
+pub use refs::RefName;
+pub use session::{Limits, SessionError};
+pub use source::{Source, SourceError};
