@@ -5,7 +5,10 @@ use std::{
     io::{Read, Write},
     os::fd::{AsFd, OwnedFd},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -27,6 +30,8 @@ pub struct Pty {
     /// What runs there.
     pub child: Child,
     shown: Arc<Mutex<Vec<u8>>>,
+    /// How often there was nothing to read.
+    idle: Arc<AtomicU64>,
 }
 
 impl Pty {
@@ -53,13 +58,13 @@ impl Pty {
         on_terminal.env("TERM", "xterm-256color");
         let stdio = || slave.try_clone().map(Stdio::from);
         let child = on_terminal.stdin(stdio()?).stdout(stdio()?).stderr(stdio()?).spawn()?;
-        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (shown, idle) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicU64::new(0)));
         let master = Arc::new(File::from(master));
         thread::spawn({
-            let (screen, shown) = (Arc::downgrade(&master), Arc::clone(&shown));
-            move || show(&screen, &shown)
+            let (screen, shown, idle) = (Arc::downgrade(&master), Arc::clone(&shown), Arc::clone(&idle));
+            move || show(&screen, &shown, &idle)
         });
-        Ok(Self { master: Some(master), slave: Some(slave), child, shown })
+        Ok(Self { master: Some(master), slave: Some(slave), child, shown, idle })
     }
 
     /// Everything that was shown.
@@ -95,9 +100,15 @@ impl Pty {
         self.master.as_deref().ok_or_else(|| anyhow::anyhow!("the window is closed"))
     }
 
-    /// The exit code of what runs there, once it has ended.
+    /// The exit code of what runs there, once it has ended and all it said is shown.
     pub fn ended(&mut self) -> anyhow::Result<i32> {
         let status = until("the program on the terminal to end", || Ok(self.child.try_wait()?))?;
+        let idle = self.idle.load(Ordering::SeqCst);
+        // The second time that there is nothing to read began after the end.
+        until("what it said last", || {
+            let seen = self.master.is_none() || self.idle.load(Ordering::SeqCst) >= idle + 2;
+            Ok(seen.then_some(()))
+        })?;
         status.code().ok_or_else(|| anyhow::anyhow!("{status}"))
     }
 
@@ -118,19 +129,20 @@ impl Drop for Pty {
 }
 
 /// Collects what is shown for as long as the window is open.
-fn show(screen: &Weak<File>, shown: &Mutex<Vec<u8>>) {
+fn show(screen: &Weak<File>, shown: &Mutex<Vec<u8>>, idle: &AtomicU64) {
     let mut buf = [0; 4096];
     while let Some(screen) = screen.upgrade() {
         let mut fds = [PollFd::new(screen.as_fd(), PollFlags::POLLIN)];
         if !matches!(poll(&mut fds, PollTimeout::from(10u8)), Ok(1..)) {
+            idle.fetch_add(1, Ordering::SeqCst);
             continue;
         }
-        match (&*screen).read(&mut buf) {
-            Ok(read @ 1..) => {
-                shown.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buf[..read]);
-            }
+        if let Ok(read @ 1..) = (&*screen).read(&mut buf) {
+            shown.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buf[..read]);
+        } else {
             // Nothing has it open any more, for now.
-            Ok(_) | Err(_) => thread::sleep(Duration::from_millis(1)),
+            idle.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -181,7 +181,8 @@ fn a_store_of_ones_own(who: Who) -> anyhow::Result<()> {
     let mut pty = Pty::spawn(&command)?;
     builder_begins(&shop)?;
     pty.type_in("\x03")?;
-    ensure!(pty.ended()? == 5, "{}", pty.shown());
+    let ended = pty.ended()?;
+    ensure!(ended == 5, "{ended}: {}", pty.shown());
     ensure!(pty.shown().contains("interrupted by SIGINT"), "{}", pty.shown());
     drop(pty);
     // Or somebody ends the command.

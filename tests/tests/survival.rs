@@ -144,8 +144,12 @@ fn everything_is_killed_at_once() -> anyhow::Result<()> {
             // The second may be gone by the end of the first.
             agent_tests::until_gone(pid.unwrap_or(0))?;
         }
-        let listed = listed(&sandbox)?;
-        ensure!(listed["state"] == "stopped" && listed["monitor"]["state"] == "none", "{listed:#}");
+        // Whoever looked for the next one to kill may have started a monitor, which is about to find nothing to watch.
+        until("its end to be seen", || {
+            let listed = listed(&sandbox)?;
+            ensure!(listed["state"] == "stopped", "{listed:#}");
+            Ok((listed["monitor"]["state"] == "none").then_some(()))
+        })?;
         let end = sandbox.wait_for_event("sandbox-stopped")?;
         ensure!(!end["reason"].as_str().unwrap_or_default().is_empty(), "{end:#}");
         numbered(&sandbox.events()?)?;
