@@ -28,17 +28,23 @@ fsync-metadata = false
 ";
 
 /// Packages that most tests need. Building them once, and keeping them, saves each test the time.
-const KEPT: [&str; 12] = [
+const KEPT: [&str; 18] = [
     "bash",
     "cacert",
     "codex",
     "coreutils",
     "curl",
+    "diffutils",
     "fd",
+    "findutils",
     "fzf",
     "git",
+    "gnugrep",
+    "gnused",
+    "gnutar",
     "jq",
     "nodejs_24",
+    "procps",
     "ripgrep",
     "tzdata",
 ];

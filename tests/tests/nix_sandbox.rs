@@ -31,6 +31,9 @@ fn run_is_claude_in_its_preset_at_a_terminal() -> anyhow::Result<()> {
             ensure!(!beside.text().contains(KEY), "{beside}");
             let grep = finish(shop.command("grep", ["-rl", KEY, "data"]), b"")?.exits(1)?;
             ensure!(grep.text().is_empty(), "{grep}");
+            // What every agent takes for granted is no part of a preset, and comes with the agent.
+            let granted = "ps >/dev/null; find / -maxdepth 1 | sed s,^/,, | grep -qx env; type -P tar diff";
+            shop.inside(&name, granted)?.success()?;
             let status = shop.status(&name)?;
             ensure!(status["environment"] == "nix", "{status:#}");
 

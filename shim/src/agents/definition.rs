@@ -23,6 +23,9 @@ pub struct Definition {
     /// The Nix preset that holds it together with the tools it likes to have.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<String>,
+    /// Nix attributes of programs that it calls by name and no preset has. They come along with its preset or package.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tools: Option<Vec<String>>,
     /// How a person installs it on a host, as a command to show.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub install: Option<String>,
@@ -209,6 +212,7 @@ impl Definition {
             about: self.about.or(below.about),
             package: self.package.or(below.package),
             preset: self.preset.or(below.preset),
+            tools: self.tools.or(below.tools),
             install: self.install.or(below.install),
             command: self.command.or(below.command),
             no_prompt: self.no_prompt.or(below.no_prompt),

@@ -167,11 +167,22 @@ impl Start {
     }
 }
 
-/// What an agent brings along where its environment is made of packages and no preset was chosen: a preset, else a package.
-pub fn tools(agent: &AgentRecord) -> (Option<String>, Option<String>) {
+/// What an agent brings along where its environment is made of packages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// Its preset, for where no other was chosen.
+    pub preset: Option<String>,
+    /// Its package, for the same case, where it has no preset.
+    pub package: Option<String>,
+    /// Programs that it calls by name, whatever was chosen.
+    pub called: Vec<String>,
+}
+
+/// What this agent brings along.
+pub fn tools(agent: &AgentRecord) -> Tools {
     let definition = catalog(agent).agents.remove(&agent.name).unwrap_or_default();
     let package = definition.package.filter(|_| definition.preset.is_none());
-    (definition.preset, package)
+    Tools { preset: definition.preset, package, called: definition.tools.unwrap_or_default() }
 }
 
 /// What there is for this agent, its owner's changes included.
@@ -272,10 +283,13 @@ mod tests {
 
     #[test]
     fn what_an_agent_brings_along() {
-        assert_eq!(tools(&named("codex")), (Some("codex".to_owned()), None));
-        assert_eq!(tools(&named("mine")), (None, None));
+        let codex = tools(&named("codex"));
+        assert_eq!((codex.preset.as_deref(), codex.package), (Some("codex"), None));
+        assert!(codex.called.contains(&"gnugrep".to_owned()));
+        assert_eq!(tools(&named("mine")), Tools::default());
         let definition = Definition { package: Some("aider-chat".to_owned()), ..Definition::default() };
         let agent = AgentRecord { definition: Some(definition), ..named("aider") };
-        assert_eq!(tools(&agent), (None, Some("aider-chat".to_owned())));
+        let package = Some("aider-chat".to_owned());
+        assert_eq!(tools(&agent), Tools { package, ..Tools::default() });
     }
 }

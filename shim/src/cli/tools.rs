@@ -102,13 +102,16 @@ fn named(spec: EnvSpec) -> Result<Environment, CliError> {
     Ok(Environment::Nix { id: spec.id()?, spec })
 }
 
-/// An agent brings its preset where none was chosen, or its package.
+/// An agent brings its preset where none was chosen, or its package; and the programs that it calls.
 fn with_agent(mut choice: EnvChoice, agent: Option<&AgentRecord>) -> EnvChoice {
     let Some(agent) = agent else { return choice };
-    if choice.preset.is_none() && choice.exact != Some(true) {
-        let (preset, package) = tools(agent);
-        choice.preset = preset;
-        choice.packages.extend(package);
+    if choice.exact != Some(true) {
+        let brought = tools(agent);
+        if choice.preset.is_none() {
+            choice.preset = brought.preset;
+            choice.packages.extend(brought.package);
+        }
+        choice.packages.extend(brought.called);
     }
     choice
 }
