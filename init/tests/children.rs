@@ -7,20 +7,29 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use agent_init::children::{ChildId, Children, Exit, SignalError};
 use agent_init::signals::{Signal, SignalState};
 use agent_init::spawn::{Credentials, Limit, Placement, SpawnErrorKind, SpawnRequest, Stdio};
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 const DEADLINE_MS: u16 = 10_000;
 
-/// `reap` waits for every child of the process, so these tests take turns.
+/// `reap` waits for every child of the process, so these tests take turns, and none leaves a child to the next.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let end = Instant::now() + Duration::from_millis(DEADLINE_MS.into());
+    // What was killed ends soon, and what it had started then is ours.
+    while let Ok(left) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        assert!(Instant::now() < end, "an earlier test left a child that lives on: {left:?}");
+        std::thread::yield_now();
+    }
+    turn
 }
 
 fn words(command: &[&str]) -> Vec<OsString> {
