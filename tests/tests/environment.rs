@@ -126,6 +126,17 @@ fn what_was_named_more_directly_wins() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// In a container the user often has no entry in /etc/passwd, and no variable either.
+#[test]
+fn people_without_a_name_can_build() -> anyhow::Result<()> {
+    let mut home = Home::new(Who::Ordinary)?;
+    let Some(nix) = home.nix()? else { return Ok(()) };
+    let mut shim = home.shim(["env", "build", "-I", "nix:packages=jq", "--nixpkgs"]);
+    shim.arg(nix.nixpkgs()).env_remove("USER");
+    finish(shim, b"")?.success()?;
+    Ok(())
+}
+
 #[test]
 fn a_dry_run_prints_the_expression_and_makes_nothing() -> anyhow::Result<()> {
     let mut home = Home::new(Who::Ordinary)?;

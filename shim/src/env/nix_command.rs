@@ -176,6 +176,10 @@ fn program_of(program: &Path, args: &[&OsStr]) -> io::Result<Program> {
     let path = CString::new(program.as_os_str().as_bytes()).map_err(invalid)?;
     let args: Result<Vec<_>, _> = args.iter().map(|arg| CString::new(arg.as_bytes())).collect();
     let variables = env::vars_os().filter(|(name, _)| !name.as_bytes().starts_with(WITHHELD.as_bytes()));
+    // Nix wants to know who builds, and asks nobody else where the user has no entry in /etc/passwd.
+    let nameless = env::var_os("USER").is_none();
+    let user = nameless.then(|| ("USER".into(), rustix::process::getuid().as_raw().to_string().into()));
+    let variables = variables.chain(user);
     let env: Result<Vec<_>, _> = variables
         .map(|(name, value)| {
             let mut variable: OsString = name;
