@@ -134,6 +134,10 @@ fn people_without_a_name_can_build() -> anyhow::Result<()> {
     let mut shim = home.shim(["env", "build", "-I", "nix:packages=jq", "--nixpkgs"]);
     shim.arg(nix.nixpkgs()).env_remove("USER");
     finish(shim, b"")?.success()?;
+    let mut doctor = home.shim(["doctor", "--env", "nix"]);
+    doctor.env_remove("USER");
+    let said = finish(doctor, b"")?;
+    ensure!(!said.text().contains("nix-broken"), "{said}");
     Ok(())
 }
 

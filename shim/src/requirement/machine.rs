@@ -43,7 +43,11 @@ pub struct Machine {
 impl Machine {
     /// This one.
     pub fn here() -> io::Result<Machine> {
-        let variables: BTreeMap<_, _> = std::env::vars_os().collect();
+        let mut variables: BTreeMap<_, _> = std::env::vars_os().collect();
+        // As for a build: Nix asks for it where the user has no entry in /etc/passwd.
+        variables
+            .entry("USER".into())
+            .or_insert_with(|| rustix::process::getuid().as_raw().to_string().into());
         // A folder that is gone is nobody's project.
         let project = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let data = DataDir::from_variables(|name| variables.get(OsStr::new(name)).cloned());
