@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const BINARIES: [&str; 2] = ["agent-shim", "agent-init"];
+const BINARIES: [&str; 3] = ["agent-shim", "agent-init", "agent-git"];
 
 /// What git runs for `agent::NAME`: the shim under another name.
 const HELPER: &str = "git-remote-agent";

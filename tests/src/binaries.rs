@@ -56,7 +56,7 @@ fn is_open_to_others(folder: &Path) -> bool {
 /// was made of this build; those of older builds are removed.
 fn public_copy(folder: &Path) -> anyhow::Result<PathBuf> {
     const PREFIX: &str = "as-tests-";
-    let built = ["agent-init", "agent-shim"].map(|name| folder.join(name));
+    let built = ["agent-init", "agent-git", "agent-shim"].map(|name| folder.join(name));
     let newest = built.iter().filter_map(|binary| binary.metadata().ok()?.modified().ok()).max();
     let stamp =
         newest.and_then(|time| Some(time.duration_since(UNIX_EPOCH).ok()?.as_nanos())).unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     path::Path,
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
@@ -20,17 +20,21 @@ use super::{
 use crate::{
     agents::start::{Start, Surroundings},
     config::{load::Sources, settings::Settings},
+    repo::clone::clone,
     sandbox::{
         LOCK_PATIENCE, Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
-        record::Record,
+        record::{Record, Workspace},
         show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
         tools::{Need, find as find_tools},
     },
 };
+
+/// For the clone of a project.
+const CLONE_WITHIN: Duration = Duration::from_hours(1);
 
 /// What happens to a sandbox when its agent has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,6 +259,22 @@ impl Ready {
         Occasion { private: keys.unwrap_or_else(|| occasion.private.clone()), ..*occasion }
     }
 
+    /// Clones the project where the sandbox has none yet.
+    fn fill_work(&self) -> Result<(), CliError> {
+        let work = self.sandbox.folder().join("work");
+        if self.record.workspace != Workspace::Clone || work.join(".git").exists() {
+            return Ok(());
+        }
+        let cloned = clone(&self.record.project, &work, Instant::now() + CLONE_WITHIN);
+        cloned.or_else(|error| {
+            if self.is_new {
+                self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
+            }
+            let failed = CliError::new(Kind::Failed, "cannot clone the project").because(&error);
+            Err(self.in_context(failed))
+        })
+    }
+
     /// Makes the agent's files in an empty home.
     fn fill_home(&self) -> Result<(), CliError> {
         let Some(agent) = self.agent.as_ref().filter(|agent| agent.fills_home) else { return Ok(()) };
@@ -289,6 +309,7 @@ impl Ready {
     /// Starts it, and waits until the agent runs.
     pub(crate) fn start(self, ctx: &Context, occasion: &Occasion) -> Result<(Sandbox, Started), CliError> {
         let occasion = &self.with_keys(occasion);
+        self.fill_work()?;
         self.fill_home()?;
         if ctx.global.debug {
             match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {

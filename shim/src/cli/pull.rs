@@ -106,6 +106,7 @@ fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliE
 fn agents_own(record: &Record) -> Vec<PathBuf> {
     let project = match record.workspace {
         Workspace::Bind => Some(record.project.clone()),
+        Workspace::Clone => None,
     };
     let mounts = record.mounts.iter().filter(|mount| !mount.read_only).map(|mount| mount.source.clone());
     project.into_iter().chain(mounts).collect()

@@ -5,6 +5,8 @@
 
 /// Viewing the agent's terminal.
 pub mod attach;
+/// Running a command inside and keeping what it says.
+pub mod capture;
 /// Running a command inside.
 pub mod exec;
 /// Git's pack protocol with a repository inside.

@@ -277,7 +277,8 @@ fn isolation_openness(isolation: Isolation) -> u8 {
 /// Higher is more open.
 fn workspace_openness(workspace: Workspace) -> u8 {
     match workspace {
-        Workspace::Bind => 0,
+        Workspace::Clone => 0,
+        Workspace::Bind => 1,
     }
 }
 

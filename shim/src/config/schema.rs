@@ -97,7 +97,7 @@ pub const KEYS: &[Key] = &[
         "What keeps the sandbox apart from the host."),
     key("env", Choice(&["host", "nix"]), "nix if Nix is installed", "--env", (Narrowing, Replaces),
         "Where its tools come from."),
-    key("workspace", Choice(&["bind"]), "bind", "--workspace", (Narrowing, Replaces),
+    key("workspace", Choice(&["bind", "clone"]), "bind", "--workspace", (Narrowing, Replaces),
         "How the project gets in."),
     key("network", Switch, "true", "--network", (Narrowing, Replaces),
         "Share the host's network. `false`: none but a loopback device of its own."),

@@ -21,7 +21,7 @@ use crate::sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace};
 const VALUES: [(&str, &str, &str); 30] = [
     ("isolation", "'bwrap'", "'bwrap'"),
     ("env", "'host'", "'nix'"),
-    ("workspace", "'bind'", "'bind'"),
+    ("workspace", "'bind'", "'clone'"),
     ("network", "true", "false"),
     ("nested", "true", "false"),
     ("store", "'whole'", "'closure'"),

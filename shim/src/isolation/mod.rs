@@ -99,6 +99,8 @@ pub struct Request {
     pub limits: Limits,
     /// Init's binary on the host.
     pub init: PathBuf,
+    /// The binary beside it that serves git where the environment has none.
+    pub git: PathBuf,
     /// Arguments for init.
     pub init_args: Vec<String>,
     /// Environment of init itself. Nothing secret: it shows in the plan.

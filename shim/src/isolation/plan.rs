@@ -19,6 +19,8 @@ pub const USER: &str = "sandbox";
 pub const USER_ID: u32 = 1000;
 /// Where init's binary appears.
 pub const INIT: &str = "/run/agent/init";
+/// Where what serves git beside init appears.
+pub const GIT: &str = "/run/agent/git";
 /// Where secrets appear, one file each.
 pub const SECRETS: &str = "/run/secrets";
 

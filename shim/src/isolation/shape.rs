@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::IsolationError;
-use super::plan::{Access, Caller, Content, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
+use super::plan::{Access, Caller, Content, GIT, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
 use super::{Request, UserMount};
 
 /// Shared memory is the only file system in memory that can be written to inside.
@@ -42,6 +42,7 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         // Some programs stop when it is missing; what it would show is the host.
         dir("/sys", 0o755),
         Mount::given(&request.init, INIT, Access::ReadOnly),
+        Mount::given(&request.git, GIT, Access::ReadOnly),
     ]);
     if !request.secrets.is_empty() {
         mounts.push(dir(SECRETS, 0o700));

@@ -149,7 +149,7 @@ impl HostGit {
         command
     }
 
-    fn bare(&self) -> Command {
+    pub(crate) fn bare(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", &self.path).env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(Stdio::null());

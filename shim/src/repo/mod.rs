@@ -6,6 +6,8 @@
 //! anybody's configuration, into a quarantine; and what passes every check is published together with its refs.
 
 mod check;
+/// The project goes in.
+pub mod clone;
 mod dialogue;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;

@@ -12,6 +12,8 @@ pub(crate) const INIT_VARIABLE: &str = "AGENT_SHIM_INIT";
 
 const INIT: &str = "agent-init";
 
+const GIT: &str = "agent-git";
+
 /// Init's binary, with no symbolic link in its path.
 pub(crate) fn find() -> io::Result<PathBuf> {
     // /proc/self/exe has no symbolic links in it.
@@ -44,6 +46,19 @@ pub(crate) fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
             io::ErrorKind::NotFound,
             format!("it is neither {looked}, and {INIT_VARIABLE} is not set"),
         )
+    })
+}
+
+/// The binary that serves git inside; it comes with init.
+pub(crate) fn git_beside(init: &Path) -> io::Result<PathBuf> {
+    let shim = env::current_exe()?;
+    let folder = shim.parent().unwrap_or(Path::new("/"));
+    // Another init than ours was asked for: what serves git need not be beside it.
+    let places = [init.with_file_name(GIT), folder.join(GIT), folder.join("../libexec/agent-shim").join(GIT)];
+    let found = places.iter().filter(|path| is_program(path)).find_map(|path| path.canonicalize().ok());
+    found.ok_or_else(|| {
+        let looked = places[0].display();
+        io::Error::new(io::ErrorKind::NotFound, format!("{GIT} comes with it, and is not at {looked}"))
     })
 }
 

@@ -6,6 +6,7 @@ use std::{
     io,
     io::{Seek, Write},
     os::fd::OwnedFd,
+    path::PathBuf,
 };
 
 use agent_protocol::spec::InitSpec;
@@ -14,7 +15,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::{
     Sandbox, init_binary,
     paths::DataDir,
-    record::{Isolation, Record},
+    record::{Isolation, Record, Workspace},
     spec::{self, CONTROL_FD},
     start::{Cause, Failure, Occasion},
     tools,
@@ -71,6 +72,14 @@ pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationErro
     }
 }
 
+/// What appears at `/workspace`.
+fn workspace(sandbox: &Sandbox, record: &Record) -> PathBuf {
+    match record.workspace {
+        Workspace::Bind => record.project.clone(),
+        Workspace::Clone => sandbox.folder().join("work"),
+    }
+}
+
 /// Whether init takes it for the name of a terminal type.
 fn is_terminal_type(term: &str) -> bool {
     (1..=63).contains(&term.len()) && term.bytes().all(|byte| byte.is_ascii_graphic())
@@ -86,12 +95,13 @@ pub(crate) fn prepare(
     let layer = layer_for(record)?;
     let environment = tools::find(data, record, occasion.need)?;
     let variables = environment.variables.clone();
+    let init = init_binary::find().map_err(PrepareError::NoInit)?;
     let of_agent = record.agent.iter().flat_map(|agent| &agent.mounts);
     let request = Request {
         name: record.name.to_string(),
         // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
         folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
-        workspace: record.project.clone(),
+        workspace: workspace(sandbox, record),
         environment,
         mounts: of_agent.chain(&record.mounts).map(user_mount).collect(),
         secrets: record
@@ -103,7 +113,8 @@ pub(crate) fn prepare(
         network: if record.network { Network::Host } else { Network::None },
         nested_namespaces: record.nested,
         limits: record.limits,
-        init: init_binary::find().map_err(PrepareError::NoInit)?,
+        git: init_binary::git_beside(&init).map_err(PrepareError::NoInit)?,
+        init,
         init_args: vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
         init_env: Vec::new(),
         fds: vec![

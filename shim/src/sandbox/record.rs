@@ -142,6 +142,8 @@ pub enum Workspace {
     /// The folder itself: changes are on the host at once
     #[default]
     Bind,
+    /// A clone of its own, for a git repository
+    Clone,
 }
 
 /// What a sandbox sees of the Nix store.

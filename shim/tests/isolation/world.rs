@@ -84,6 +84,7 @@ impl World {
             nested_namespaces: false,
             limits: Limits::default(),
             init: path.join("init"),
+            git: path.join("init"),
             init_args: vec![],
             init_env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
             fds: vec![],

@@ -61,6 +61,7 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
         network: Network::None,
         nested_namespaces: args[4] == "nested",
         limits: Limits::default(),
+        git: Path::new(init).with_file_name("agent-git"),
         init: init.into(),
         init_args: ["--spec-fd", "4"].map(str::to_owned).to_vec(),
         init_env: Vec::new(),
