@@ -265,9 +265,9 @@ impl Ready {
     }
 
     /// Clones the project where the sandbox has none yet.
-    fn fill_work(&mut self) -> Result<(), CliError> {
+    fn fill_work(&mut self, ctx: &Context) -> Result<(), CliError> {
         let Some(origin) = self.origin.take() else { return Ok(()) };
-        workspace::make(&self.sandbox, &mut self.record, &origin).or_else(|error| {
+        workspace::make(ctx, &self.sandbox, &mut self.record, &origin).or_else(|error| {
             if self.is_new {
                 self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
             }
@@ -316,7 +316,7 @@ impl Ready {
         occasion: &Occasion,
     ) -> Result<(Sandbox, Started), CliError> {
         let occasion = &self.with_keys(occasion);
-        self.fill_work()?;
+        self.fill_work(ctx)?;
         self.fill_home()?;
         if ctx.global.debug {
             match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {

@@ -2,6 +2,7 @@
 
 mod clone;
 mod clone_kinds;
+mod clone_ways;
 mod hostile;
 mod pull;
 mod remote;

@@ -61,7 +61,7 @@ pub fn seems_to_be_in_a_repository(folder: &Path) -> bool {
     folder.ancestors().any(|place| place.join(".git").symlink_metadata().is_ok() || is_bare(place))
 }
 
-fn is_bare(folder: &Path) -> bool {
+pub(super) fn is_bare(folder: &Path) -> bool {
     folder.join("HEAD").symlink_metadata().is_ok()
         && ["objects", "refs"].iter().all(|name| folder.join(name).is_dir())
 }
@@ -177,6 +177,12 @@ impl Origin {
         let what = branch.unwrap_or_else(|| "what is checked out".to_owned());
         let at = self.commit.as_ref().map_or("no commit yet", |commit| commit.short());
         format!("{}: {what}, {at}", self.folder.display())
+    }
+
+    /// The whole work tree.
+    pub(crate) fn work_tree(&self) -> PathBuf {
+        let depth = self.below.components().count();
+        self.folder.ancestors().nth(depth).unwrap_or(&self.folder).to_owned()
     }
 
     /// Where its objects are.
