@@ -29,6 +29,7 @@ mod start;
 mod status;
 mod stop;
 mod tools;
+mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -66,6 +66,12 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
     if milli == 0 { Err(wrong()) } else { Ok(milli) }
 }
 
+/// `--depth 1`.
+pub(crate) fn depth(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of commits above 0".to_owned())
+}
+
 /// `--timeout 90s`; a number alone is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     any_duration(text).and_then(|time| {

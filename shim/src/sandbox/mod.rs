@@ -25,7 +25,7 @@ mod probe;
 mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
-mod remove;
+pub(crate) mod remove;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
