@@ -5,6 +5,9 @@ use serde::Serialize;
 /// Most files that are named among those left out.
 pub(super) const MOST_NAMED: usize = 100;
 
+/// Most bytes of their names together.
+pub(super) const MAX_NAMED_BYTES: usize = 16 * 1024;
+
 /// All of a run.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -21,7 +21,7 @@ use super::{
     ignore::{GITIGNORE, Level, Owner, Verdict},
     index::{Anchor, Builder, Folder, Index, Known, Marks, Mode, Moment, Record, digest},
     names::{self, Special},
-    report::{Failure, LeftOut, MOST_NAMED, Missing, Why, quoted},
+    report::{Failure, LeftOut, MAX_NAMED_BYTES, MOST_NAMED, Missing, Why, quoted},
     store::{FOLDER, Put, SUBMODULE, Store, TreeEntry},
 };
 
@@ -568,15 +568,17 @@ impl<'a, 'r> Walk<'a, 'r> {
     }
 
     fn leave(&mut self, name: &[u8], is_folder: bool, why: Missing) {
-        if self.left_out.len() >= MOST_NAMED {
-            self.left_out_more += 1;
-            return;
-        }
         let mut path = [&self.path, name].concat();
         if is_folder && !path.ends_with(b"/") {
             path.push(b'/');
         }
-        self.left_out.push(LeftOut { path: quoted(&path), why });
+        let path = quoted(&path);
+        let named: usize = self.left_out.iter().map(|one| one.path.len()).sum();
+        if self.left_out.len() < MOST_NAMED && named + path.len() <= MAX_NAMED_BYTES {
+            self.left_out.push(LeftOut { path, why });
+        } else {
+            self.left_out_more += 1;
+        }
     }
 
     /// The record of a folder with nothing in it.
