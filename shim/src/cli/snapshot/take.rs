@@ -45,8 +45,11 @@ pub(super) fn run(ctx: &Context, args: &TakeArgs) -> Result<ExitCode, CliError> 
         print_line(&format!("would take a snapshot of `{}`", sandbox.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options =
-        TakeOptions { worktree: args.worktree.clone(), ignored: args.ignored, ..TakeOptions::default() };
+    let options = TakeOptions {
+        worktree: args.worktree.clone(),
+        ignored: args.ignored || record.snapshots.ignored,
+        ..TakeOptions::of(&record.snapshots)
+    };
     let now = Instant::now();
     let connection = sandbox
         .connect(now + CONNECT_PATIENCE)

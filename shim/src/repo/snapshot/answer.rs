@@ -301,6 +301,6 @@ mod tests {
         assert!(reports(answer(&[&taken("a"), &taken("a")]).as_bytes()).is_err(), "twice");
         assert!(reports(br#"{"snapshots":[]}"#).is_err());
         assert!(reports(br#"{"error":{"why":"A B","message":""}}"#).is_err());
-        assert!(reports(&[b'['; 100_000]).is_err(), "deep");
+        assert!(reports(&vec![b'['; 100_000]).is_err(), "deep");
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         capture::{Captured, capture},
     },
     isolation::plan::{GIT, WORKSPACE},
+    sandbox::snapshots::SnapshotPolicy,
 };
 
 /// All that it may say, bytes.
@@ -56,6 +57,14 @@ pub struct TakeOptions {
     pub keep: Option<u32>,
     /// For how many days.
     pub days: Option<u32>,
+}
+
+impl TakeOptions {
+    /// Of every worktree, as the sandbox was told.
+    pub fn of(policy: &SnapshotPolicy) -> Self {
+        let SnapshotPolicy { ignored, keep, days, .. } = *policy;
+        Self { worktree: None, ignored, keep: Some(keep), days: Some(days) }
+    }
 }
 
 /// One question.
