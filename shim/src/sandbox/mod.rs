@@ -30,6 +30,8 @@ pub(crate) mod remove;
 pub mod run;
 /// What a start would do.
 pub mod show;
+/// When work in progress is kept.
+pub mod snapshots;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.
 pub mod start;
