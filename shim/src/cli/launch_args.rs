@@ -8,7 +8,7 @@ use super::{env_args::EnvArgs, error::CliError};
 use crate::{
     config::{
         origin::{Origin, Sourced},
-        settings::{LimitSettings, MountSetting, Settings, Variable},
+        settings::{LimitSettings, MountSetting, Settings, SnapshotSettings, Variable},
         values::{self, MountValue},
     },
     sandbox::{
@@ -116,6 +116,12 @@ pub(crate) struct LaunchArgs {
     /// Most processes and threads
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) pids: Option<u64>,
+    /// Keep the work in progress this long after the last time, such as 5m; or `off`
+    #[arg(long, value_name = "TIME|off", value_parser = values::every)]
+    pub(crate) snapshot_every: Option<u32>,
+    /// Keep what git ignores as well
+    #[arg(long)]
+    pub(crate) snapshot_ignored: bool,
     /// Pass over the project's agent-shim.toml
     #[arg(long)]
     pub(crate) no_project_config: bool,
@@ -208,6 +214,11 @@ impl LaunchArgs {
                 memory: given("--memory", self.memory),
                 cpus: given("--cpus", self.cpus),
                 pids: given("--pids", self.pids),
+            },
+            snapshots: SnapshotSettings {
+                every: given("--snapshot-every", self.snapshot_every),
+                ignored: given("--snapshot-ignored", self.snapshot_ignored.then_some(true)),
+                ..SnapshotSettings::default()
             },
             ..Settings::default()
         })

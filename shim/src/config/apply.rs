@@ -55,6 +55,11 @@ impl Settings {
         set_some(&mut limits.memory_bytes, self.limits.memory.as_ref());
         set_some(&mut limits.milli_cpus, self.limits.cpus.as_ref());
         set_some(&mut limits.pids, self.limits.pids.as_ref());
+        let snapshots = &mut record.snapshots;
+        set(&mut snapshots.every_s, self.snapshots.every.as_ref());
+        set(&mut snapshots.ignored, self.snapshots.ignored.as_ref());
+        set(&mut snapshots.keep, self.snapshots.keep.as_ref());
+        set(&mut snapshots.days, self.snapshots.days.as_ref());
         if !self.steps.is_empty() {
             record.steps = self.steps.iter().map(|step| step.value.clone()).collect();
         }

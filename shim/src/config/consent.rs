@@ -130,6 +130,8 @@ impl Asking<'_> {
             variables,
             nix,
             limits,
+            // Kept inside, and bounded there.
+            snapshots: _,
             steps: _,
             services: _,
             agents,
@@ -434,6 +436,11 @@ mod tests {
             sets = ["go"]
             packages = ["jq"]
             exact = true
+            [snapshots]
+            every = "off"
+            ignored = true
+            keep = 10
+            days = 1
             [[steps]]
             name = "install"
             command = "make"

@@ -40,6 +40,8 @@ pub enum Kind {
     Size,
     /// A number.
     Number,
+    /// A time such as `"90s"`, or a number of seconds.
+    Time,
     /// A table of texts.
     Table,
     /// Tables of their own, with keys of their own.
@@ -74,7 +76,7 @@ pub const PREFIX: &str = "AGENT_SHIM_";
 /// Variables of ours that are no setting.
 pub const OTHER_VARIABLES: [&str; 2] = ["AGENT_SHIM_DATA", "AGENT_SHIM_INIT"];
 
-use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Words};
+use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Time, Words};
 use Merge::{Adds, ByName, Replaces};
 use Project::{Consent, Free, Narrowing};
 
@@ -155,6 +157,14 @@ pub const KEYS: &[Key] = &[
         "Most processors, such as 1.5."),
     key("limits.pids", Number, "none", "--pids", (Narrowing, Replaces),
         "Most processes and threads."),
+    key("snapshots.every", Time, "1m", "--snapshot-every", (Free, Replaces),
+        "Keep the work in progress this long after the last time, while something changes. `off` or 0: not by itself."),
+    key("snapshots.ignored", Switch, "false", "--snapshot-ignored", (Free, Replaces),
+        "Keep what git ignores as well."),
+    key("snapshots.keep", Number, "50", "", (Free, Replaces),
+        "Most snapshots of a worktree, 1 to 1000. Older ones are kept further and further apart."),
+    key("snapshots.days", Number, "7", "", (Free, Replaces),
+        "How long snapshots are kept, 1 to 365 days. The newest always is."),
     key("steps", Tables, "none", "", (Free, ByName),
         "Setup steps, in their order: see below."),
     key("services", Tables, "none", "", (Free, ByName),
@@ -257,6 +267,7 @@ impl fmt::Display for Kind {
             Command => f.write_str("command"),
             Size => f.write_str("size"),
             Number => f.write_str("number"),
+            Time => f.write_str("time"),
             Table => f.write_str("table of texts"),
             Tables => f.write_str("tables"),
         }

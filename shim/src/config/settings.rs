@@ -61,6 +61,8 @@ pub struct Settings {
     pub nix: NixSettings,
     /// What the sandbox may use.
     pub limits: LimitSettings,
+    /// When its work in progress is kept.
+    pub snapshots: SnapshotSettings,
     /// Setup steps, in their order.
     pub steps: Vec<Sourced<Step>>,
     /// Programs beside the agent.
@@ -97,6 +99,19 @@ pub struct LimitSettings {
     pub cpus: Option<Sourced<u32>>,
     /// Processes and threads.
     pub pids: Option<Sourced<u64>>,
+}
+
+/// `[snapshots]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// Seconds after the last one; 0 for none.
+    pub every: Option<Sourced<u32>>,
+    /// Whether what git ignores is taken too.
+    pub ignored: Option<Sourced<bool>>,
+    /// How many are kept.
+    pub keep: Option<Sourced<u32>>,
+    /// For how many days.
+    pub days: Option<Sourced<u32>>,
 }
 
 /// A file or folder of the host that is to be mounted.

@@ -18,7 +18,7 @@ use super::{
 use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
-const VALUES: [(&str, &str, &str); 35] = [
+const VALUES: [(&str, &str, &str); 39] = [
     ("isolation", "'bwrap'", "'bwrap'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
@@ -50,6 +50,10 @@ const VALUES: [(&str, &str, &str); 35] = [
     ("limits.memory", "'1G'", "'2G'"),
     ("limits.cpus", "1", "1.5"),
     ("limits.pids", "1", "2"),
+    ("snapshots.every", "'2m'", "'off'"),
+    ("snapshots.ignored", "true", "false"),
+    ("snapshots.keep", "10", "20"),
+    ("snapshots.days", "1", "2"),
     ("steps", "[{ name = 's', command = 'a' }]", "[{ name = 's', command = 'b' }]"),
     ("services", "[{ name = 't', command = 'a' }]", "[{ name = 't', command = 'b' }]"),
     ("agents", "{ mine = { package = 'a' } }", "{ mine = { package = 'b' } }"),

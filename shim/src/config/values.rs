@@ -87,6 +87,29 @@ pub(crate) fn any_duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `--snapshot-every 90s`, in seconds; `off` is 0.
+pub(crate) fn every(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let wrong = || "write a time from 1s to 7days, or `off`".to_owned();
+    let time = any_duration(text).map_err(|_| wrong())?;
+    let seconds = u32::try_from(time.as_secs()).map_err(|_| wrong())?;
+    let is_whole = time.subsec_nanos() == 0 && seconds <= MAX_EVERY_SECONDS;
+    is_whole.then_some(seconds).ok_or_else(wrong)
+}
+
+/// Longest time between two of what is done again and again.
+const MAX_EVERY_SECONDS: u32 = 7 * 24 * 60 * 60;
+
+/// The same as text.
+pub(crate) fn pause(seconds: u32) -> String {
+    match seconds {
+        0 => "off".to_owned(),
+        _ => humantime::format_duration(Duration::from_secs(seconds.into())).to_string(),
+    }
+}
+
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
 const ENV_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -166,6 +189,17 @@ mod tests {
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("0").is_err() && duration("soon").is_err());
+    }
+
+    #[test]
+    fn pauses() {
+        for (text, seconds) in [("off", 0), ("0", 0), ("90", 90), ("2m", 120), ("7days", 604_800)] {
+            assert_eq!(every(text), Ok(seconds), "{text}");
+            assert_eq!(every(&pause(seconds)), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "on", "-1", "500ms", "8days", "99999999999"] {
+            assert!(every(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
     StateError,
     atomic::{self, Survives},
     name::Name,
+    snapshots::SnapshotPolicy,
 };
 use crate::{
     agents::{Definition, Provider},
@@ -81,6 +82,9 @@ pub struct Record {
     pub remove: bool,
     /// What it may use.
     pub limits: Limits,
+    /// When its work in progress is kept.
+    #[serde(default)]
+    pub snapshots: SnapshotPolicy,
     /// When it was made, RFC 3339.
     pub created_at: String,
 }
@@ -318,6 +322,7 @@ impl Record {
             on_agent_exit: OnAgentExit::default(),
             remove: false,
             limits: Limits::default(),
+            snapshots: SnapshotPolicy::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
         }
     }
@@ -411,7 +416,7 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in ["store", "nested", "agent", "steps", "services", "cloned"] {
+        for added in ["store", "nested", "agent", "steps", "services", "cloned", "snapshots"] {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());

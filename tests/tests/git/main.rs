@@ -6,4 +6,5 @@ mod clone_ways;
 mod hostile;
 mod pull;
 mod remote;
+mod stopped;
 mod support;
