@@ -1,5 +1,7 @@
 //! Every kind of repository that git has, as the project of a clone.
 
+use std::os::unix::fs::MetadataExt;
+
 use agent_tests::{Home, Output, Sandbox, Who};
 use anyhow::ensure;
 
@@ -187,5 +189,30 @@ fn the_other_way_is_the_folder_itself() -> anyhow::Result<()> {
     ensure!(!told.errors().contains("clone"), "{told}");
     Sandbox::sh(&sandbox, "echo two > file")?.success()?;
     ensure!(std::fs::read(project.join("file"))? == b"two\n");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_written_to_the_repository_and_the_clone_may_lie_elsewhere() -> anyhow::Result<()> {
+    let mut home = Home::new(Who::Ordinary)?;
+    let project = repository(&home, "project")?;
+    let read_only = home.command("chmod", ["-R", "a-w", &project.to_string_lossy()]);
+    agent_tests::finish(read_only, b"")?.success()?;
+    for flags in [&[][..], &["--all-branches"], &["--depth", "1"], &["--clone-objects", "share"]] {
+        start(&home, "project", flags)?.success()?;
+        home.run(["destroy", "--force", "box"])?.success()?;
+    }
+    // On another file system nothing can be moved from the repository to the clone.
+    let elsewhere = tempfile::Builder::new().prefix("as-").tempdir_in("/dev/shm")?;
+    if elsewhere.path().metadata()?.dev() == project.metadata()?.dev() {
+        agent_tests::skip("/dev/shm is no file system of its own here");
+        return Ok(());
+    }
+    std::os::unix::fs::chown(elsewhere.path(), Some(home.uid()), Some(home.uid()))?;
+    home.variable("XDG_DATA_HOME", elsewhere.path());
+    start(&home, "project", &[])?.success()?;
+    ensure!(inside(&home, "cd /workspace; cat file; git fsck --strict")? == "one");
+    home.run(["destroy", "--force", "box"])?.success()?;
+    agent_tests::finish(home.command("chmod", ["-R", "u+w", &project.to_string_lossy()]), b"")?.success()?;
     Ok(())
 }

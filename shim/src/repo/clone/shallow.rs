@@ -33,7 +33,8 @@ pub(super) fn cut<'a>(
 ) -> Result<BTreeSet<ObjectId>, CloneError> {
     let ends: BTreeSet<ObjectId> = of_origin(making)?.into_iter().collect();
     let mut command = making.git.on(&making.origin.git_dir);
-    command.env("GIT_GRAFT_FILE", "/dev/null").args(["cat-file", "--batch"]).stdin(Stdio::piped());
+    command.env("GIT_GRAFT_FILE", "/dev/null").args(["-c", "advice.graftFileDeprecated=false"]);
+    command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
     let mut git = making.git.start(command, "cat-file", watch.until())?;
     let mut seen = BTreeSet::new();
     let mut cut = BTreeSet::new();
