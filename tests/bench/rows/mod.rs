@@ -6,6 +6,7 @@ use super::{
     tools::Workshop,
 };
 
+mod clones;
 mod commands;
 mod crowd;
 mod orphans;
@@ -32,7 +33,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 16] = [
+pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -46,6 +47,7 @@ pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("rest", rest::rest),
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
+    ("clone", clones::clones),
     ("pull", pulls::one_commit),
     ("store", stores::start),
     ("store-use", stores::using),
