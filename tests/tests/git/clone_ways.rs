@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use agent_tests::{Home, Who, skip, until};
+use agent_tests::{Home, Pty, Who, skip, until};
 use anyhow::{Context, ensure};
 
 use crate::{
@@ -311,7 +311,7 @@ fn reflinked(home: &mut Home, project: &Path, mounted: &Loop) -> anyhow::Result<
     home.variable("XDG_DATA_HOME", data.as_os_str());
     let there = mounted.path().join("project");
     git(
-        &home,
+        home,
         home.path(),
         &["clone", "-q", "--no-local", &project.to_string_lossy(), &there.to_string_lossy()],
     )?
@@ -347,32 +347,36 @@ fn a_clone_that_is_called_off_or_killed_leaves_no_half() -> anyhow::Result<()> {
     git(&home, &project, &["checkout", "-q", "-b", "big"])?.success()?;
     // Git is stopped in the middle by one that takes its place and never ends.
     let bin = home.project("slow")?;
-    let script = "#!/bin/sh\ncase \"$*\" in *pack-objects*) touch \"$0.began\"; exec sleep 1000;; esac\nexec git.real \"$@\"\n";
+    let script = "#!/bin/sh\ncase \"$*\" in *pack-objects*) printf 'Counting objects:  50%% (1/2)\\r' >&2
+                  echo $$ > \"$0.new\"; mv \"$0.new\" \"$0.began\"; exec sleep 1000;; esac\nexec git.real \"$@\"\n";
     home.program("slow/git", script)?;
     let real =
         std::env::split_paths(&home.search_path()).map(|place| place.join("git")).find(|path| path.exists());
     symlink(real.context("git")?, bin.join("git.real"))?;
     let slow = format!("{}:{}", bin.display(), home.search_path());
+    let mut start = home.shim(["start", "--name", "box", "project", "--", "cat"]);
+    start.env("PATH", &slow);
+    let sandbox = home.data().join("agents/box");
+
+    // On a terminal it says how far it is, and ctrl-C undoes all of it.
+    let mut pty = Pty::spawn(&start)?;
+    pty.wait_for("cloning: Counting objects:  50% (1/2)")?;
+    pty.type_in("\x03")?;
+    ensure!(pty.ended()? == 5 && !sandbox.exists(), "{}", pty.shown());
+
     let began = bin.join("git.began");
-    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGKILL] {
-        let mut command = home.shim(["start", "--name", "box", "project", "--", "cat"]);
-        command.env("PATH", &slow).stderr(std::process::Stdio::piped());
-        let mut child = command.spawn()?;
-        until("the clone to begin", || Ok(began.exists().then_some(())))?;
-        fs::remove_file(&began)?;
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id().cast_signed()), signal)?;
-        let status = child.wait()?;
-        let sandbox = home.data().join("agents/box");
-        if signal == nix::sys::signal::Signal::SIGINT {
-            ensure!(status.code() == Some(5) && !sandbox.exists(), "{status}");
-        } else {
-            ensure!(sandbox.join("work").read_dir()?.next().is_none(), "no half of it is to be seen");
-        }
-    }
+    fs::remove_file(&began)?;
+    let mut child = start.stderr(std::process::Stdio::null()).spawn()?;
+    until("the clone to begin", || Ok(began.exists().then_some(())))?;
+    child.kill()?;
+    child.wait()?;
+    // Git itself was not killed, and would have gone on for nobody.
+    let left: i32 = fs::read_to_string(&began)?.trim().parse()?;
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(left), nix::sys::signal::Signal::SIGKILL)?;
+    ensure!(sandbox.join("work").read_dir()?.next().is_none(), "no half of it is to be seen");
     // What a kill has left is cloned when it is started.
     home.run(["start", "box"])?.success()?.complains("a clone of its own, branch `big`")?;
-    let names: Vec<_> =
-        fs::read_dir(home.data().join("agents/box"))?.flatten().map(|entry| entry.file_name()).collect();
+    let names: Vec<_> = fs::read_dir(&sandbox)?.flatten().map(|entry| entry.file_name()).collect();
     ensure!(!names.iter().any(|name| name.to_string_lossy().starts_with("work.new")), "{names:?}");
     home.run(["exec", "box", "--", "sh", "-c", "cd /workspace && git fsck --strict && cat file"])?
         .success()?;

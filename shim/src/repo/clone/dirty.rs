@@ -32,10 +32,10 @@ use super::{
 const LOOK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Most files that are taken along.
-pub(super) const MAX_DIRTY_FILES: usize = 20_000;
+pub(crate) const MAX_DIRTY_FILES: usize = 20_000;
 
 /// Most that all of them hold, bytes.
-pub(super) const MAX_DIRTY_BYTES: u64 = 1 << 30;
+pub(crate) const MAX_DIRTY_BYTES: u64 = 1 << 30;
 
 /// What is read of a list of files to pass over.
 const MAX_RULES_BYTES: u64 = 1024 * 1024;

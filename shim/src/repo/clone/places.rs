@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Most folders of objects that are shared with a sandbox.
-pub(super) const MAX_SHARED: usize = 16;
+pub(crate) const MAX_SHARED: usize = 16;
 
 /// How git begins a line that is no path (gitrepository-layout(5)).
 const COMMENT: u8 = b'#';
