@@ -13,6 +13,7 @@ use crate::{
     journal::Journal,
     output::Outputs,
     session::{pty::Master, terminal::Terminal},
+    watch::Activity,
 };
 
 /// The unit whose log is the terminal itself.
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) loop_wanted: Notify,
     /// Runs of git for the host that go on.
     pub(crate) git_runs: Cell<u32>,
+    /// What is done inside, for those who ask whether it is quiet.
+    pub(crate) activity: Activity,
     /// Notified when the agent has another pseudoterminal, or none.
     pub(crate) master_changed: Notify,
     master: RefCell<Option<Rc<Master>>>,
@@ -55,6 +58,7 @@ impl Shared {
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
             git_runs: Cell::new(0),
+            activity: Activity::new(),
             master_changed: Notify::new(),
             master: RefCell::new(None),
         }

@@ -240,6 +240,7 @@ async fn read_terminal(shared: Rc<Shared>, master: Rc<Master>, mut first: FirstO
 }
 
 fn show(shared: &Shared, master: &Master, bytes: &[u8]) {
+    shared.activity.output();
     let mut terminal = shared.terminal.borrow_mut();
     terminal.output(bytes);
     let replies = terminal.take_replies();
