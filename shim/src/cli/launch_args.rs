@@ -13,7 +13,7 @@ use crate::{
     },
     sandbox::{
         name::Name,
-        record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+        record::{AgentConfig, EnvKind, Isolation, Store, SyncMode, Workspace},
     },
 };
 
@@ -59,6 +59,12 @@ pub(crate) struct LaunchArgs {
     /// How the project gets in
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) workspace: Option<Workspace>,
+    /// When its work is brought home, for a clone
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) sync: Option<SyncMode>,
+    /// How long the agent has to be quiet for `--sync auto-idle`, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+    pub(crate) sync_idle: Option<u64>,
     /// Share the host's network (the default)
     #[arg(long, overrides_with = "no_network")]
     pub(crate) network: bool,
@@ -156,6 +162,8 @@ impl LaunchArgs {
             isolation: given("--isolation", self.isolation),
             env: given("--env", self.env),
             workspace: given("--workspace", self.workspace),
+            sync: given("--sync", self.sync),
+            sync_idle: given("--sync-idle", self.sync_idle),
             network: switch(["--network", "--no-network"], self.network, self.no_network),
             nested: switch(["--nested", "--no-nested"], self.nested, self.no_nested),
             store: given("--store", self.store),

@@ -110,6 +110,9 @@ impl Asking<'_> {
             isolation,
             env,
             workspace,
+            // What comes home is checked, lies in refs of its own and changes nothing of the person's.
+            sync: _,
+            sync_idle: _,
             network,
             nested,
             store,
@@ -374,6 +377,8 @@ mod tests {
             prompt = "fix it"
             restart = "always"
             command = ["build", "--fast"]
+            sync = "auto-idle"
+            sync-idle = "10s"
             [nix]
             preset = "codex"
             sets = ["go"]

@@ -24,6 +24,8 @@ impl Settings {
             isolation: self.isolation.or(lower.isolation),
             env: self.env.or(lower.env),
             workspace: self.workspace.or(lower.workspace),
+            sync: self.sync.or(lower.sync),
+            sync_idle: self.sync_idle.or(lower.sync_idle),
             network: self.network.or(lower.network),
             nested: self.nested.or(lower.nested),
             store: self.store.or(lower.store),

@@ -64,7 +64,7 @@ pub(super) fn variable(
         Kind::Switch => ["true", "false"].contains(&text.trim()),
         Kind::Words | Kind::List | Kind::Command => text.trim_start().starts_with('['),
         Kind::Table | Kind::Tables => true,
-        Kind::Choice(_) | Kind::Text | Kind::Size | Kind::Number => false,
+        Kind::Choice(_) | Kind::Text | Kind::Size | Kind::Number | Kind::Time => false,
     };
     let value = if is_toml {
         DeValue::parse(text.trim())
@@ -122,6 +122,8 @@ impl Document<'_> {
             "isolation" => settings.isolation = Some(self.choice(value)?),
             "env" => settings.env = Some(self.choice(value)?),
             "workspace" => settings.workspace = Some(self.choice(value)?),
+            "sync" => settings.sync = Some(self.choice(value)?),
+            "sync-idle" => settings.sync_idle = Some(self.parsed(value, values::seconds)?),
             "network" => settings.network = Some(self.switch(value)?),
             "nested" => settings.nested = Some(self.switch(value)?),
             "store" => settings.store = Some(self.choice(value)?),

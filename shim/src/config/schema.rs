@@ -40,6 +40,8 @@ pub enum Kind {
     Size,
     /// A number.
     Number,
+    /// A time, such as `"30s"`, or a number of seconds.
+    Time,
     /// A table of texts.
     Table,
     /// Tables of their own, with keys of their own.
@@ -74,7 +76,7 @@ pub const PREFIX: &str = "AGENT_SHIM_";
 /// Variables of ours that are no setting.
 pub const OTHER_VARIABLES: [&str; 2] = ["AGENT_SHIM_DATA", "AGENT_SHIM_INIT"];
 
-use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Words};
+use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Time, Words};
 use Merge::{Adds, ByName, Replaces};
 use Project::{Consent, Free, Narrowing};
 
@@ -99,6 +101,10 @@ pub const KEYS: &[Key] = &[
         "Where its tools come from."),
     key("workspace", Choice(&["bind", "clone"]), "bind", "--workspace", (Narrowing, Replaces),
         "How the project gets in."),
+    key("sync", Choice(&["manual", "auto-commit", "auto-idle"]), "manual", "--sync", (Free, Replaces),
+        "When the agent's work is brought home: when you say so, at each commit, or when it has been quiet. For clones."),
+    key("sync-idle", Time, "30s", "--sync-idle", (Free, Replaces),
+        "How long it has to be quiet."),
     key("network", Switch, "true", "--network", (Narrowing, Replaces),
         "Share the host's network. `false`: none but a loopback device of its own."),
     key("nested", Switch, "false", "--nested", (Narrowing, Replaces),
@@ -247,6 +253,7 @@ impl fmt::Display for Kind {
             Command => f.write_str("command"),
             Size => f.write_str("size"),
             Number => f.write_str("number"),
+            Time => f.write_str("time"),
             Table => f.write_str("table of texts"),
             Tables => f.write_str("tables"),
         }

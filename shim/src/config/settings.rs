@@ -9,7 +9,7 @@ use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
-    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+    sandbox::record::{AgentConfig, DEFAULT_SYNC_IDLE_S, EnvKind, Isolation, Store, SyncMode, Workspace},
 };
 
 /// What one layer says, or all of them together. What is absent was not said.
@@ -21,6 +21,10 @@ pub struct Settings {
     pub env: Option<Sourced<EnvKind>>,
     /// How the project gets in.
     pub workspace: Option<Sourced<Workspace>>,
+    /// When the agent's work is brought home.
+    pub sync: Option<Sourced<SyncMode>>,
+    /// After how many seconds without any doing, where that is when.
+    pub sync_idle: Option<Sourced<u64>>,
     /// Whether it shares the host's network.
     pub network: Option<Sourced<bool>>,
     /// Whether processes inside may make user namespaces.
@@ -118,6 +122,8 @@ impl Settings {
         Self {
             isolation: Some(default(Isolation::default())),
             workspace: Some(default(Workspace::default())),
+            sync: Some(default(SyncMode::default())),
+            sync_idle: Some(default(DEFAULT_SYNC_IDLE_S)),
             network: Some(default(true)),
             nested: Some(default(false)),
             store: Some(default(Store::default())),

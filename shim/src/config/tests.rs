@@ -15,13 +15,15 @@ use super::{
     testing::{project, user},
     variables,
 };
-use crate::sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace};
+use crate::sandbox::record::{AgentConfig, EnvKind, Isolation, Store, SyncMode, Workspace};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
-const VALUES: [(&str, &str, &str); 30] = [
+const VALUES: [(&str, &str, &str); 32] = [
     ("isolation", "'bwrap'", "'bwrap'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
+    ("sync", "'auto-commit'", "'auto-idle'"),
+    ("sync-idle", "'10s'", "20"),
     ("network", "true", "false"),
     ("nested", "true", "false"),
     ("store", "'whole'", "'closure'"),
@@ -189,6 +191,7 @@ fn choices_in_the_table_are_those_there_are() {
         ("isolation", names::<Isolation>()),
         ("env", names::<EnvKind>()),
         ("workspace", names::<Workspace>()),
+        ("sync", names::<SyncMode>()),
         ("store", names::<Store>()),
         ("agent-config", names::<AgentConfig>()),
     ]);

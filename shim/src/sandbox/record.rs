@@ -45,6 +45,12 @@ pub struct Record {
     pub environment: Environment,
     /// How the project gets in.
     pub workspace: Workspace,
+    /// When the agent's work is brought home by itself.
+    #[serde(default)]
+    pub sync: SyncMode,
+    /// After how many seconds without any doing, where that is when.
+    #[serde(default = "default_sync_idle")]
+    pub sync_idle_s: u64,
     /// Whether the host's network is reachable.
     pub network: bool,
     /// Further files and folders.
@@ -146,6 +152,26 @@ pub enum Workspace {
     Clone,
 }
 
+/// When the agent's work is brought home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// When somebody says `agent-shim pull`
+    #[default]
+    Manual,
+    /// Whenever refs inside change, at once
+    AutoCommit,
+    /// When the agent has done nothing for a while
+    AutoIdle,
+}
+
+/// What counts as a while, in seconds.
+pub const DEFAULT_SYNC_IDLE_S: u64 = 30;
+
+fn default_sync_idle() -> u64 {
+    DEFAULT_SYNC_IDLE_S
+}
+
 /// What a sandbox sees of the Nix store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -240,6 +266,8 @@ impl Record {
             isolation: Isolation::default(),
             environment: Environment::default(),
             workspace: Workspace::default(),
+            sync: SyncMode::default(),
+            sync_idle_s: DEFAULT_SYNC_IDLE_S,
             network: true,
             mounts: Vec::new(),
             secrets: Vec::new(),
@@ -255,6 +283,14 @@ impl Record {
             remove: false,
             limits: Limits::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
+        }
+    }
+
+    /// When its work is brought home. Where it works in the project itself there is nothing to bring.
+    pub fn effective_sync(&self) -> SyncMode {
+        match self.workspace {
+            Workspace::Bind => SyncMode::Manual,
+            Workspace::Clone => self.sync,
         }
     }
 
@@ -347,7 +383,7 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in ["store", "nested", "agent", "steps", "services"] {
+        for added in ["store", "nested", "agent", "steps", "services", "sync", "sync_idle_s"] {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
