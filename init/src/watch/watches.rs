@@ -193,7 +193,7 @@ impl Walk<'_> {
         match statat(&root, c".git", AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => {}
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                self.git(&Rc::new(root))
+                self.git(&Rc::new(root));
             }
             // A file that names another place, or something that is no repository at all.
             Ok(_) | Err(_) => self.whole = false,
