@@ -49,6 +49,12 @@ pub struct Record {
     /// How it is cloned, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<CloneRecord>,
+    /// When the agent's work is brought home by itself.
+    #[serde(default)]
+    pub sync: SyncMode,
+    /// After how many seconds without any doing, where that is when.
+    #[serde(default = "default_sync_idle")]
+    pub sync_idle_s: u64,
     /// Whether the host's network is reachable.
     pub network: bool,
     /// Further files and folders.
@@ -213,6 +219,26 @@ pub enum CloneObjects {
     Share,
 }
 
+/// When the agent's work is brought home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// When somebody says `agent-shim pull`
+    #[default]
+    Manual,
+    /// Whenever refs inside change, at once
+    AutoCommit,
+    /// When the agent has done nothing for a while
+    AutoIdle,
+}
+
+/// What counts as a while, in seconds.
+pub const DEFAULT_SYNC_IDLE_S: u64 = 30;
+
+fn default_sync_idle() -> u64 {
+    DEFAULT_SYNC_IDLE_S
+}
+
 /// What a sandbox sees of the Nix store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -308,6 +334,8 @@ impl Record {
             environment: Environment::default(),
             workspace: Workspace::default(),
             cloned: None,
+            sync: SyncMode::default(),
+            sync_idle_s: DEFAULT_SYNC_IDLE_S,
             network: true,
             mounts: Vec::new(),
             secrets: Vec::new(),
@@ -324,6 +352,14 @@ impl Record {
             limits: Limits::default(),
             snapshots: SnapshotPolicy::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
+        }
+    }
+
+    /// When its work is brought home. Where it works in the project itself there is nothing to bring.
+    pub fn effective_sync(&self) -> SyncMode {
+        match self.workspace {
+            Workspace::Bind => SyncMode::Manual,
+            Workspace::Clone => self.sync,
         }
     }
 
@@ -416,7 +452,9 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in ["store", "nested", "agent", "steps", "services", "cloned", "snapshots"] {
+        let added =
+            ["store", "nested", "agent", "steps", "services", "cloned", "snapshots", "sync", "sync_idle_s"];
+        for added in added {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
