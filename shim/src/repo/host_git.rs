@@ -23,7 +23,7 @@ use rustix::{
 
 use crate::client::wait::wait_for;
 
-/// The oldest git that does all we ask: `GIT_CONFIG_COUNT` and `rev-parse --path-format` came with it.
+/// The oldest git that does all we ask: `GIT_CONFIG_COUNT`, `--config-env` and `rev-parse --path-format` came with it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
 /// What is read of a command's complaint, bytes.
@@ -47,6 +47,9 @@ const CONFIGURATION: [(&str, &str); 15] = [
     ("safe.directory", "*"),
     ("log.showSignature", "false"),
 ];
+
+/// The variable that holds what `core.hooksPath` is.
+const NO_HOOKS: &str = "AGENT_SHIM_NO_HOOKS";
 
 /// Why git did not do what it was to.
 #[derive(Debug, thiserror::Error)]
@@ -139,10 +142,17 @@ impl HostGit {
 
     /// A command on the repository at `git_dir`.
     pub(crate) fn on(&self, git_dir: &Path) -> Command {
+        self.on_with(git_dir, &[])
+    }
+
+    /// The same, configured further.
+    pub(crate) fn on_with(&self, git_dir: &Path, more: &[(&str, &str)]) -> Command {
         let mut command = self.bare();
         command.env("GIT_DIR", git_dir).env("HOME", "/nonexistent").current_dir("/");
-        command.env("GIT_CONFIG_COUNT", CONFIGURATION.len().to_string());
-        for (number, (name, value)) in CONFIGURATION.iter().enumerate() {
+        // A git that does not know this flag would not know the variables below either, and must not go on.
+        command.env(NO_HOOKS, "/dev/null").arg(format!("--config-env=core.hooksPath={NO_HOOKS}"));
+        command.env("GIT_CONFIG_COUNT", (CONFIGURATION.len() + more.len()).to_string());
+        for (number, (name, value)) in CONFIGURATION.iter().chain(more).enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name);
             command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }

@@ -8,12 +8,16 @@
 mod check;
 /// The project goes in.
 pub mod clone;
+mod describe;
 mod dialogue;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;
 mod home;
 mod host_git;
+mod library;
+mod lines;
 mod object_id;
+mod objects;
 mod pkt;
 mod plan;
 mod publish;
@@ -23,6 +27,7 @@ mod quarantine;
 mod refs;
 mod session;
 mod source;
+mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
 pub use home::HomeError;
