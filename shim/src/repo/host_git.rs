@@ -29,6 +29,9 @@ pub(crate) const OLDEST: (u32, u32) = (2, 31);
 /// What is read of a command's complaint, bytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 * 1024;
 
+/// A person's name and address, bytes.
+const MAX_IDENTITY_BYTES: usize = 16 * 1024;
+
 /// What every run is configured with; it stands above what a repository says.
 const CONFIGURATION: [(&str, &str); 15] = [
     ("core.hooksPath", "/dev/null"),
@@ -129,6 +132,33 @@ impl HostGit {
         args: &[&str],
         until: Instant,
     ) -> Result<Vec<u8>, GitError> {
+        let mut command = self.persons(folder);
+        command.args(args);
+        self.start(command, "rev-parse", until)?.output(usize::MAX)
+    }
+
+    /// Who the person is: `GIT_AUTHOR_IDENT` or `GIT_COMMITTER_IDENT` (git-var(1)).
+    pub(crate) fn identity(&self, folder: &Path, which: &str, until: Instant) -> Result<Vec<u8>, GitError> {
+        let mut command = self.persons(folder);
+        for name in ["GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_COMMITTER_DATE"].into_iter().chain([
+            "GIT_AUTHOR_NAME",
+            "GIT_AUTHOR_EMAIL",
+            "GIT_AUTHOR_DATE",
+            "EMAIL",
+            "USER",
+            "LOGNAME",
+        ]) {
+            match env::var_os(name) {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.args(["var", which]);
+        self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
+    }
+
+    /// A command with the configuration of the person.
+    fn persons(&self, folder: &Path) -> Command {
         let mut command = self.bare();
         for name in ["HOME", "XDG_CONFIG_HOME"] {
             if let Some(value) = env::var_os(name) {
@@ -136,8 +166,8 @@ impl HostGit {
             }
         }
         command.env_remove("GIT_CONFIG_NOSYSTEM").env_remove("GIT_CONFIG_GLOBAL");
-        command.arg("-C").arg(folder).args(args).stdin(Stdio::null());
-        self.start(command, "rev-parse", until)?.output(usize::MAX)
+        command.arg("-C").arg(folder).stdin(Stdio::null());
+        command
     }
 
     /// A command on the repository at `git_dir`.

@@ -74,30 +74,27 @@ impl Difference<'_> {
         let after = read(new)?;
         for entry in after {
             let old = before.remove(&entry.name);
-            self.entry(old, Some(entry), depth)?;
+            self.entry(old.as_ref(), Some(&entry), depth)?;
         }
-        before.into_values().try_for_each(|entry| self.entry(Some(entry), None, depth))
+        before.values().try_for_each(|entry| self.entry(Some(entry), None, depth))
     }
 
-    fn entry(&mut self, old: Option<Entry>, new: Option<Entry>, depth: usize) -> Option<()> {
-        if let (Some(old), Some(new)) = (&old, &new)
+    fn entry(&mut self, old: Option<&Entry>, new: Option<&Entry>, depth: usize) -> Option<()> {
+        if let (Some(old), Some(new)) = (old, new)
             && (old.id, old.mode) == (new.id, new.mode)
         {
             return Some(());
         }
-        let is = |kind: Kind| move |entry: &Option<Entry>| entry.as_ref().is_some_and(|one| one.kind == kind);
-        if is(Kind::Submodule)(&old) || is(Kind::Submodule)(&new) {
+        if [old, new].into_iter().flatten().any(|entry| entry.kind == Kind::Submodule) {
             return None;
         }
-        let tree =
-            |entry: &Option<Entry>| entry.as_ref().filter(|one| one.kind == Kind::Tree).map(|one| one.id);
-        let file = |entry: &Option<Entry>| {
-            entry.as_ref().filter(|one| one.kind != Kind::Tree).map(|one| (one.id, one.kind))
-        };
-        if tree(&old).is_some() || tree(&new).is_some() {
-            self.folders(tree(&old), tree(&new), depth + 1)?;
+        let tree = |entry: Option<&Entry>| entry.filter(|one| one.kind == Kind::Tree).map(|one| one.id);
+        let file =
+            |entry: Option<&Entry>| entry.filter(|one| one.kind != Kind::Tree).map(|one| (one.id, one.kind));
+        if tree(old).is_some() || tree(new).is_some() {
+            self.folders(tree(old), tree(new), depth + 1)?;
         }
-        match (file(&old), file(&new)) {
+        match (file(old), file(new)) {
             (None, None) => {}
             // A link in the place of a file is a file that went and a link that came.
             (Some(old), Some(new)) if old.1 != new.1 => {

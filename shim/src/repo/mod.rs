@@ -16,6 +16,8 @@ mod home;
 mod host_git;
 mod library;
 mod lines;
+/// What came, in the person's own branch.
+pub mod merge;
 mod object_id;
 mod objects;
 mod pkt;

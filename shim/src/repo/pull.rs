@@ -5,6 +5,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
+    rc::Rc,
     thread,
     time::Instant,
 };
@@ -15,12 +16,13 @@ use super::{
     dialogue::Fetch,
     home::{HomeError, HomeRef, HomeRepository},
     host_git::{GitError, HostGit},
+    merge::{Merge, MergeError, Merged},
     object_id::ObjectId,
     objects::Objects,
     plan::{Change, Choice, Plan},
     publish::{PublishError, Publisher},
     quarantine::Quarantine,
-    refs::{self, RefName},
+    refs::{self, Advertised, RefName},
     session::{Limits, Session, SessionError},
     source::{Source, SourceError},
     whole::{self, Walked},
@@ -34,7 +36,7 @@ const FIRST_HAVES: usize = 1024;
 const MORE_HAVES: &str = "--max-count=8192";
 
 /// Objects that are looked at without a process; for more git is faster.
-const NEAR_OBJECTS: u64 = 10_000;
+const NEAR_OBJECTS: u32 = 10_000;
 
 /// Tries where another pull was faster.
 const TRIES: u32 = 3;
@@ -71,6 +73,10 @@ pub struct Pulled {
     pub found: Found,
     /// All changes together; a change that two branches share counts once.
     pub diff: DiffStat,
+    /// What a merge would merge: the branch that was asked for, or the one that is checked out inside.
+    pub to_merge: Option<(RefName, ObjectId)>,
+    /// Where the objects are after a dry run.
+    came: Option<Rc<Quarantine>>,
 }
 
 /// A changed ref, and what its change is.
@@ -204,9 +210,46 @@ impl Pull<'_> {
             let publisher = Publisher::new(git, &home, None, until);
             arrival.publisher = Some(publisher.map_err(PublishError::Git)?);
         }
-        let (refs, found, diff) = take(git, &home, (&here, &plan), arrival, until)?;
-        Ok(Pulled { repository: home.git_dir, refs, gone: plan.gone, found, diff })
+        let (refs, found, diff) = take(
+            git,
+            &home,
+            (&here, &plan),
+            arrival.publisher,
+            (arrival.quarantine.as_ref(), arrival.is_little),
+            until,
+        )?;
+        let to_merge =
+            to_merge(&inside, &self.choice).and_then(|(from, id)| Some((from.at_home(&namespace)?, id)));
+        let came = arrival.quarantine.filter(|_| self.dry_run).map(Rc::new);
+        Ok(Pulled { repository: home.git_dir, refs, gone: plan.gone, found, diff, to_merge, came })
     }
+
+    /// Merges what was pulled into the branch that is checked out at home. Nothing where nothing is to be merged.
+    pub fn merge(&self, pulled: &Pulled) -> Result<Option<Merged>, MergeError> {
+        let Some((name, id)) = &pulled.to_merge else { return Ok(None) };
+        let merge = Merge {
+            into: self.into,
+            agents_own: self.agents_own,
+            name,
+            id,
+            came: pulled.came.as_deref(),
+            dry_run: self.dry_run,
+            until: Instant::now() + self.limits.time,
+        };
+        merge.run().map(Some)
+    }
+}
+
+/// The branch that was asked for, or what is checked out inside: a branch, or a commit that is on none.
+fn to_merge(inside: &Advertised, choice: &Choice) -> Option<(RefName, ObjectId)> {
+    let head = || inside.head.clone().filter(|head| inside.refs.contains_key(head));
+    let from = match &choice.branches[..] {
+        [] => head().or_else(|| RefName::parse(refs::HEAD.as_bytes())),
+        [branch] => Some(branch.clone()),
+        _ => None,
+    }?;
+    let id = inside.refs.get(&from)?.clone();
+    Some((from, id))
 }
 
 /// Checks, describes and publishes.
@@ -214,12 +257,13 @@ fn take(
     git: &HostGit,
     home: &HomeRepository,
     (here, plan): (&[HomeRef], &Plan),
-    arrival: Arrival<'_>,
+    publisher: Option<Publisher<'_>>,
+    (quarantine, is_little): (Option<&Quarantine>, bool),
     until: Instant,
 ) -> Result<(Vec<Described>, Found, DiffStat), PullError> {
-    let Some(quarantine) = &arrival.quarantine else {
+    let Some(quarantine) = quarantine else {
         let (refs, diff) = describe::plain(plan);
-        if let Some(publisher) = arrival.publisher {
+        if let Some(publisher) = publisher {
             publisher.publish(None, (&plan.in_the_way, &plan.changes), || Ok(()))?;
         }
         return Ok((refs, Found::default(), diff));
@@ -231,7 +275,6 @@ fn take(
         let durable = scope.spawn(|| quarantine.make_durable());
         let wait_for_disk =
             || durable.join().unwrap_or_else(|_| Err(io::Error::other("waiting for the disk")));
-        let is_little = arrival.objects <= NEAR_OBJECTS && !arrival.is_shallow;
         let objects = is_little.then(|| Objects::of(home, quarantine)).flatten();
         let near = objects.as_ref().and_then(|objects| Some((objects, walked(objects, here, plan)?)));
         let asked = asking.ask(&plan.changes, near.as_ref().map(|(objects, walked)| (*objects, walked)));
@@ -240,7 +283,7 @@ fn take(
             None => follow(git, quarantine, here, plan, until)?,
         };
         let (refs, diff) = asked.answers(plan);
-        if let Some(publisher) = arrival.publisher {
+        if let Some(publisher) = publisher {
             publisher.publish(Some(quarantine), (&plan.in_the_way, &plan.changes), wait_for_disk)?;
         }
         Ok((refs, found, diff))
@@ -293,9 +336,8 @@ struct Transfer<'a> {
 struct Arrival<'a> {
     publisher: Option<Publisher<'a>>,
     quarantine: Option<Quarantine>,
-    objects: u64,
-    /// Whether history ends early at home.
-    is_shallow: bool,
+    /// Whether it can be looked at without a process.
+    is_little: bool,
 }
 
 impl<'a> Transfer<'a> {
@@ -324,9 +366,9 @@ impl<'a> Transfer<'a> {
             session.ask(&last).map_err(explained)?;
             session.receive(&last, &mut indexer).map_err(explained)?;
         }
-        let objects = indexer.finish().map_err(PullError::Refused)?.into();
-        let is_shallow = !self.shallow.is_empty();
-        Ok(Arrival { publisher, quarantine: Some(quarantine), objects, is_shallow })
+        let objects = indexer.finish().map_err(PullError::Refused)?;
+        let is_little = objects <= NEAR_OBJECTS && self.shallow.is_empty();
+        Ok(Arrival { publisher, quarantine: Some(quarantine), is_little })
     }
 
     /// What the refs here point to, what came from this sandbox first.
