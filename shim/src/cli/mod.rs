@@ -18,6 +18,7 @@ mod launch_args;
 mod list;
 mod logs;
 mod man;
+mod merge_report;
 mod monitor;
 mod output;
 mod prepare;

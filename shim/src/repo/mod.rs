@@ -8,12 +8,18 @@
 mod check;
 /// The project goes in.
 pub mod clone;
+mod describe;
 mod dialogue;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;
 mod home;
 mod host_git;
+mod library;
+mod lines;
+/// What came, in the person's own branch.
+pub mod merge;
 mod object_id;
+mod objects;
 mod pkt;
 mod plan;
 mod publish;
@@ -25,6 +31,7 @@ mod session;
 /// Work in progress that was kept.
 pub mod snapshot;
 mod source;
+mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
 pub use home::HomeError;

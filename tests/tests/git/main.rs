@@ -3,6 +3,7 @@
 mod clone;
 mod clone_kinds;
 mod hostile;
+mod merge;
 mod pull;
 mod remote;
 mod stopped;
