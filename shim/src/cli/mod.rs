@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod keep;
 mod launch_args;
 mod list;
 mod logs;

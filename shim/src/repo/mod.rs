@@ -13,6 +13,8 @@ mod dialogue;
 pub mod helper;
 mod home;
 mod host_git;
+/// What would be lost with a sandbox.
+pub mod lacking;
 mod object_id;
 mod pkt;
 mod plan;

@@ -1,5 +1,6 @@
 //! The agent's work comes home: by plain git through `git-remote-agent`, and by `agent-shim pull`, which believes nothing.
 
+mod destroy;
 mod hostile;
 mod pull;
 mod remote;
