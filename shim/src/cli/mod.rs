@@ -23,6 +23,7 @@ mod monitor;
 mod output;
 mod prepare;
 mod pull;
+mod push;
 mod resolve;
 mod restart;
 mod run;
@@ -71,6 +72,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -136,6 +138,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "list" => List(list::ListArgs),
         "status" => Status(status::StatusArgs),
         "pull" => Pull(pull::PullArgs),
+        "push" => Push(push::PushArgs),
         "sync" => Pull(pull::PullArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
@@ -176,6 +179,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
+        Command::Push(args) => push::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

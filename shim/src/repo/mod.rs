@@ -21,7 +21,10 @@ mod plan;
 mod publish;
 /// One pull.
 pub mod pull;
+/// Newer commits go in.
+pub mod push;
 mod quarantine;
+mod receive;
 mod refs;
 mod session;
 mod source;

@@ -3,6 +3,7 @@
 mod destroy;
 mod hostile;
 mod pull;
+mod push;
 mod remote;
 mod stopped;
 mod support;
