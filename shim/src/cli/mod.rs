@@ -27,10 +27,12 @@ mod push;
 mod resolve;
 mod restart;
 mod run;
+mod snapshot;
 mod start;
 mod status;
 mod stop;
 mod tools;
+mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -73,6 +75,7 @@ enum Command {
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
     Push(push::PushArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -140,6 +143,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "pull" => Pull(pull::PullArgs),
         "push" => Push(push::PushArgs),
         "sync" => Pull(pull::PullArgs),
+        "snapshot" => Snapshot(snapshot::SnapshotArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
@@ -180,6 +184,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
         Command::Push(args) => push::run(ctx, &args),
+        Command::Snapshot(args) => snapshot::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

@@ -27,6 +27,8 @@ mod quarantine;
 mod receive;
 mod refs;
 mod session;
+/// Work in progress that was kept.
+pub mod snapshot;
 mod source;
 
 pub use check::{CheckError, DiffStat, Found};
