@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod keep;
 mod launch_args;
 mod list;
 mod logs;
@@ -23,6 +24,7 @@ mod monitor;
 mod output;
 mod prepare;
 mod pull;
+mod push;
 mod resolve;
 mod restart;
 mod run;
@@ -73,6 +75,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Snapshot(snapshot::SnapshotArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
@@ -139,6 +142,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "list" => List(list::ListArgs),
         "status" => Status(status::StatusArgs),
         "pull" => Pull(pull::PullArgs),
+        "push" => Push(push::PushArgs),
         "sync" => Pull(pull::PullArgs),
         "snapshot" => Snapshot(snapshot::SnapshotArgs),
         "logs" => Logs(logs::LogsArgs),
@@ -180,6 +184,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
+        Command::Push(args) => push::run(ctx, &args),
         Command::Snapshot(args) => snapshot::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),

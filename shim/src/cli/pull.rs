@@ -123,7 +123,7 @@ fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliE
 }
 
 /// Folders of this host that the agent writes: a repository in there is no home for anything.
-fn agents_own(record: &Record) -> Vec<PathBuf> {
+pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     let project = match record.workspace {
         Workspace::Bind => Some(record.project.clone()),
         Workspace::Clone => None,
@@ -151,7 +151,7 @@ fn limits(args: &PullArgs) -> Limits {
     limits
 }
 
-fn told(name: &Name, error: &PullError) -> CliError {
+pub(super) fn told(name: &Name, error: &PullError) -> CliError {
     let (kind, hint) = match error {
         PullError::Git(error) | PullError::Home(HomeError::Git(error)) => match error {
             GitError::Missing => {
@@ -180,7 +180,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
     if hint.is_empty() { made } else { made.hint(hint) }
 }
 
-fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
+pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     if pulled.refs.is_empty() {
         print_line(&format!("{name}: nothing new"))?;
     } else {
@@ -207,7 +207,7 @@ pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn described(one: &Described) -> String {
+pub(super) fn described(one: &Described) -> String {
     let Change { name, old, new, .. } = &one.change;
     let mut parts = vec![match (old, new) {
         (None, Some(new)) => format!("{name} {} (new)", new.short()),
@@ -227,7 +227,7 @@ fn described(one: &Described) -> String {
     parts.join(", ")
 }
 
-fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
+pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
     let text = |name: &RefName| String::from_utf8_lossy(name.as_bytes()).into_owned();
     let refs: Vec<_> = pulled
         .refs

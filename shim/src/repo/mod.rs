@@ -14,6 +14,8 @@ mod dialogue;
 pub mod helper;
 mod home;
 mod host_git;
+/// What would be lost with a sandbox.
+pub mod lacking;
 mod library;
 mod lines;
 /// What came, in the person's own branch.
@@ -25,7 +27,10 @@ mod plan;
 mod publish;
 /// One pull.
 pub mod pull;
+/// Newer commits go in.
+pub mod push;
 mod quarantine;
+mod receive;
 mod refs;
 mod session;
 /// Work in progress that was kept.
