@@ -29,6 +29,7 @@ mod start;
 mod status;
 mod stop;
 mod tools;
+mod worktree;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -70,6 +71,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
+    Worktree(worktree::WorktreeArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -136,6 +138,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "pull" => Pull(pull::PullArgs),
         "sync" => Pull(pull::PullArgs),
+        "worktree" => Worktree(worktree::WorktreeArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
@@ -175,6 +178,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
+        Command::Worktree(args) => worktree::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
@@ -211,6 +215,7 @@ mod tests {
             "agent-shim list --json",
             "agent-shim stop web --force -v",
             "agent-shim logs -f web",
+            "agent-shim worktree add fix --create web -- sh -c true",
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let tree = Cli::try_parse_from(&args).unwrap();

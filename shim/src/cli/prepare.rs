@@ -102,6 +102,10 @@ impl LaunchArgs {
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
+        if self.fresh && record.workspace == Workspace::Clone {
+            // They go with the repository.
+            record.worktrees.clear();
+        }
         let persons = || {
             let layers = Sources::from_environment(Context::current_folder()?).load(None)?;
             Ok(layers.variables.over(layers.user))

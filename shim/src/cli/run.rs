@@ -43,7 +43,7 @@ pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     let occasion = Occasion { size: terminal_size(), ..Occasion::default() };
     let (sandbox, started) = ready.start(ctx, &occasion)?;
     // An agent that ends at once may take the sandbox with it before we are attached.
-    let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
+    let outcome = match attach::view(&sandbox, None, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
         Err(error) if sandbox.is_alive() => return Err(attach::cannot(&sandbox, &error)),
         outcome => outcome,
     };
