@@ -111,7 +111,7 @@ impl Inside<'_> {
         arguments.extend(["--", &path]);
         let removed = self.git(WORKSPACE, &arguments, WORKTREE_WITHIN)?;
         if !succeeded(&removed) {
-            let is_gone = self.place(branch) == Place::Missing;
+            let is_gone = self.look(branch)? == Place::Missing;
             if !force && !is_gone {
                 let said = WorktreeError::said(&removed.errors);
                 return Err(WorktreeError::Git { doing: "`git worktree remove`", said });
@@ -142,7 +142,7 @@ impl Inside<'_> {
     /// Whether removing it would lose nothing.
     pub(super) fn require_saved(self, branch: &Branch) -> Result<(), WorktreeError> {
         let path = branch.path();
-        match self.place(branch) {
+        match self.look(branch)? {
             Place::Missing => return Ok(()),
             Place::Here(_) => {}
             Place::Replaced | Place::Unknown => return Err(WorktreeError::Replaced(path)),
@@ -175,37 +175,33 @@ impl Inside<'_> {
     }
 
     /// What is in the place of a worktree.
-    pub(super) fn place(self, branch: &Branch) -> Place {
-        self.at(&branch.path())
+    pub(super) fn look(self, branch: &Branch) -> Result<Place, WorktreeError> {
+        self.look_at(&branch.path())
     }
 
     /// The same for the workspace itself.
-    pub(super) fn main(self) -> Place {
-        self.at(WORKSPACE)
+    pub(super) fn look_at_workspace(self) -> Result<Place, WorktreeError> {
+        self.look_at(WORKSPACE)
     }
 
-    fn at(self, path: &str) -> Place {
+    fn look_at(self, path: &str) -> Result<Place, WorktreeError> {
         let missing = |error: &WorktreeError| {
             let WorktreeError::Connection(ConnectionError::Refused(failure)) = error else { return false };
             failure.kind == FailureKind::BadDirectory
         };
         let top = match self.git(path, &["rev-parse", "--show-toplevel"], QUESTION_WITHIN) {
             Ok(top) if succeeded(&top) => top.output,
-            Ok(_) => return Place::Replaced,
-            Err(error) if missing(&error) => return Place::Missing,
-            Err(_) => return Place::Unknown,
+            Ok(_) => return Ok(Place::Replaced),
+            Err(error) if missing(&error) => return Ok(Place::Missing),
+            Err(error) => return Err(error),
         };
         // A folder that was made anew belongs to the worktree around it, and a link to what it leads to.
         if top.strip_suffix(b"\n").unwrap_or(&top) != path.as_bytes() {
-            return Place::Replaced;
+            return Ok(Place::Replaced);
         }
-        match self.git(path, &["symbolic-ref", "--quiet", "--short", "HEAD"], QUESTION_WITHIN) {
-            Ok(head) if succeeded(&head) => {
-                Place::Here(Some(String::from_utf8_lossy(head.output.trim_ascii()).into_owned()))
-            }
-            Ok(_) => Place::Here(None),
-            Err(_) => Place::Unknown,
-        }
+        let head = self.git(path, &["symbolic-ref", "--quiet", "--short", "HEAD"], QUESTION_WITHIN)?;
+        let name = || String::from_utf8_lossy(head.output.trim_ascii()).into_owned();
+        Ok(Place::Here(succeeded(&head).then(name)))
     }
 
     /// Takes a branch back that was made a moment ago.

@@ -85,7 +85,7 @@ impl<'a> Worktrees<'a> {
         let units = self.units()?;
         if let Some(known) = record.worktrees.iter().find(|known| known.branch == *branch) {
             let has_session = units.iter().any(|unit| unit.name == branch.unit());
-            if has_session || self.inside().place(branch) == Place::Missing {
+            if has_session || self.inside().look(branch)? == Place::Missing {
                 return Err(WorktreeError::There(branch.clone()));
             }
             self.start_session(&record, known)?;
@@ -157,7 +157,9 @@ impl<'a> Worktrees<'a> {
             Err(error) => return Err(error),
         };
         let inside = self.inside();
-        let place = |look: &dyn Fn() -> Place| if runs { look() } else { Place::Unknown };
+        type Look<'a> = &'a dyn Fn() -> Result<Place, WorktreeError>;
+        // A git that does not work keeps nobody from seeing what there is.
+        let place = |look: Look<'_>| if runs { look().unwrap_or(Place::Unknown) } else { Place::Unknown };
         let session = |name: &str| units.iter().find(|unit| unit.name == name).map(AgentView::from);
         let main = Listed {
             main: true,
@@ -165,7 +167,7 @@ impl<'a> Worktrees<'a> {
             unit: "agent".to_owned(),
             command: None,
             session: session("agent"),
-            ..Listed::at(None, place(&|| inside.main()))
+            ..Listed::at(None, place(&|| inside.look_at_workspace()))
         };
         let others = record.worktrees.iter().map(|worktree| {
             let unit = worktree.branch.unit();
@@ -174,7 +176,7 @@ impl<'a> Worktrees<'a> {
                 session: session(&unit),
                 unit,
                 command: worktree.command.clone(),
-                ..Listed::at(Some(&worktree.branch), place(&|| inside.place(&worktree.branch)))
+                ..Listed::at(Some(&worktree.branch), place(&|| inside.look(&worktree.branch)))
             }
         });
         Ok(std::iter::once(main).chain(others).collect())
