@@ -3,4 +3,5 @@
 mod hostile;
 mod pull;
 mod remote;
+mod stopped;
 mod support;
