@@ -67,7 +67,7 @@ pub(crate) fn run(ctx: &Context, args: &AttachArgs) -> Result<ExitCode, CliError
         return Ok(ExitCode::SUCCESS);
     }
     sandbox.ensure_monitored();
-    let unit = args.worktree.as_ref().map(|branch| worktree::named(&sandbox, branch)).transpose()?;
+    let unit = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
     let unit = unit.as_ref().map(Branch::unit);
     let is_main = unit.is_none();
     let lease = match (args.watch, args.take_over) {

@@ -71,7 +71,7 @@ pub(crate) fn run(ctx: &Context, args: ExecArgs) -> Result<ExitCode, CliError> {
         print_line(&format!("would run {} in `{}`", clean(&format!("{:?}", args.command)), sandbox.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let worktree = args.worktree.as_ref().map(|branch| worktree::named(&sandbox, branch)).transpose()?;
+    let worktree = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
     let mut request = request(args);
     if let Some(branch) = worktree {
         request.directory = Some(branch.path().into_bytes());

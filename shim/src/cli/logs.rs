@@ -42,7 +42,7 @@ pub(crate) struct LogsArgs {
 pub(crate) fn run(ctx: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> {
     let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
     sandbox.ensure_monitored();
-    let branch = args.worktree.as_ref().map(|branch| worktree::named(&sandbox, branch)).transpose()?;
+    let branch = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
     let unit = branch.map_or_else(|| args.unit.clone(), |branch| branch.unit());
     let unit_is_a_name = unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     let [old, new] = log_paths(sandbox.folder(), &unit);

@@ -37,10 +37,12 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(branch) = &args.worktree {
-        let branch = worktree::named(&sandbox, branch)?;
+        let branch = worktree::named(ctx, &sandbox, branch)?;
         sandbox.ensure_monitored();
         let doing = || format!("cannot restart the session of `{branch}` in `{}`", sandbox.name());
-        Worktrees::of(&sandbox).restart(&branch).map_err(|error| worktree::told(&sandbox, error, doing()))?;
+        Worktrees::of(&ctx.data, &sandbox)
+            .restart(&branch)
+            .map_err(|error| worktree::told(&sandbox, error, doing()))?;
     } else if sandbox.is_alive() {
         sandbox.ensure_monitored();
         let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());

@@ -6,7 +6,7 @@ use clap::Subcommand;
 
 use super::{
     context::Context,
-    error::{CliError, Kind},
+    error::{self, CliError, Kind},
     list::agent_words,
     output::{clean, print_json, print_line, print_table},
     resolve,
@@ -32,7 +32,8 @@ pub(crate) struct WorktreeArgs {
 enum WorktreeCommand {
     /// Make a worktree and start an agent in it
     ///
-    /// Prints where it is inside. What stands behind two dashes runs in place of the sandbox's agent.
+    /// Prints where it is inside. What stands behind two dashes runs in place of the sandbox's agent. In a sandbox that is
+    /// stopped the agent starts with it.
     Add(AddArgs),
     /// List the worktrees, the workspace itself first
     List(ListArgs),
@@ -94,7 +95,7 @@ fn add(ctx: &Context, args: &AddArgs) -> Result<(), CliError> {
         ));
     }
     sandbox.ensure_monitored();
-    let made = Worktrees::of(&sandbox).add(&branch, args.create, command).map_err(|error| {
+    let made = Worktrees::of(&ctx.data, &sandbox).add(&branch, args.create, command).map_err(|error| {
         told(&sandbox, error, format!("cannot make a worktree of `{branch}` in `{}`", sandbox.name()))
     })?;
     if ctx.global.json {
@@ -110,7 +111,7 @@ fn add(ctx: &Context, args: &AddArgs) -> Result<(), CliError> {
 fn list(ctx: &Context, args: &ListArgs) -> Result<(), CliError> {
     let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
     sandbox.ensure_monitored();
-    let listed = Worktrees::of(&sandbox).list().map_err(|error| {
+    let listed = Worktrees::of(&ctx.data, &sandbox).list().map_err(|error| {
         told(&sandbox, error, format!("cannot list the worktrees of `{}`", sandbox.name()))
     })?;
     if ctx.global.json {
@@ -146,7 +147,7 @@ fn remove(ctx: &Context, args: &RemoveArgs) -> Result<(), CliError> {
         return print_line(&format!("would remove the worktree of `{branch}` in `{}`", sandbox.name()));
     }
     sandbox.ensure_monitored();
-    Worktrees::of(&sandbox).remove(&branch, args.force).map_err(|error| {
+    Worktrees::of(&ctx.data, &sandbox).remove(&branch, args.force).map_err(|error| {
         told(&sandbox, error, format!("cannot remove the worktree of `{branch}` in `{}`", sandbox.name()))
     })?;
     if ctx.global.json {
@@ -162,9 +163,9 @@ fn branch(name: &str) -> Result<Branch, CliError> {
 }
 
 /// The worktree that `--worktree` names, which the sandbox has.
-pub(super) fn named(sandbox: &Sandbox, name: &str) -> Result<Branch, CliError> {
+pub(super) fn named(ctx: &Context, sandbox: &Sandbox, name: &str) -> Result<Branch, CliError> {
     let branch = branch(name)?;
-    Worktrees::of(sandbox).find(&branch).map_err(|error| {
+    Worktrees::of(&ctx.data, sandbox).find(&branch).map_err(|error| {
         let message = error.to_string();
         told(sandbox, error, message)
     })?;
@@ -181,6 +182,7 @@ fn words(command: &[OsString]) -> Result<Vec<String>, CliError> {
 pub(super) fn told(sandbox: &Sandbox, error: WorktreeError, doing: String) -> CliError {
     let name = sandbox.name();
     let (kind, hint) = match &error {
+        WorktreeError::Endpoint(error) => error::of_endpoint(error),
         WorktreeError::Connection(ConnectionError::NotRunning) => {
             (Kind::WrongState, format!("`agent-shim start {name}` starts it"))
         }

@@ -1,7 +1,11 @@
 use agent_protocol::spec::MAX_AGENTS;
 
 use super::Branch;
-use crate::{client::ConnectionError, sandbox::StateError, terminal::sanitize::sanitized};
+use crate::{
+    client::ConnectionError,
+    sandbox::{StateError, endpoint::EndpointError},
+    terminal::sanitize::sanitized,
+};
 
 /// Why a worktree was not made, removed or looked at. What git said comes from inside: it is made harmless here.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +16,9 @@ pub enum WorktreeError {
     /// Init could not be asked, or refused.
     #[error(transparent)]
     Connection(#[from] ConnectionError),
+    /// The sandbox does not run, and there is no way into it.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// There is no git inside.
     #[error("there is no git inside")]
     NoGit,

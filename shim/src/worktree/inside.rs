@@ -15,7 +15,7 @@ use crate::{
         capture::{Captured, capture},
     },
     isolation::plan::WORKSPACE,
-    sandbox::Sandbox,
+    sandbox::endpoint::Endpoint,
 };
 
 /// For a worktree to be made or removed: all its files are written.
@@ -51,7 +51,7 @@ pub enum Place {
 /// The repository inside one sandbox.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inside<'a> {
-    pub(super) sandbox: &'a Sandbox,
+    pub(super) endpoint: &'a Endpoint,
 }
 
 impl Inside<'_> {
@@ -222,7 +222,7 @@ impl Inside<'_> {
     }
 
     fn run(self, folder: &str, argv: &[&str], within: Duration) -> Result<Captured, WorktreeError> {
-        let connection = self.sandbox.connect(Instant::now() + CONNECT_WITHIN)?;
+        let connection = self.endpoint.connect(Instant::now() + CONNECT_WITHIN)?;
         // Words that we look for, and nobody who would be asked.
         let env = [("LC_ALL", "C"), ("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0")];
         let request = ExecRequest {

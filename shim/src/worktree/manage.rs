@@ -19,6 +19,9 @@ use crate::{
     isolation::plan::WORKSPACE,
     sandbox::{
         Sandbox,
+        endpoint::Endpoint,
+        lock::ChangeLock,
+        paths::DataDir,
         record::{Record, Workspace, WorktreeRecord},
         session_of,
         view::AgentView,
@@ -37,6 +40,7 @@ const END_WITHIN: Duration = Duration::from_secs(40);
 /// The worktrees of one sandbox.
 #[derive(Clone, Copy, Debug)]
 pub struct Worktrees<'a> {
+    data: &'a DataDir,
     sandbox: &'a Sandbox,
 }
 
@@ -63,8 +67,8 @@ pub struct Listed {
 
 impl<'a> Worktrees<'a> {
     /// Of this sandbox.
-    pub fn of(sandbox: &'a Sandbox) -> Self {
-        Self { sandbox }
+    pub fn of(data: &'a DataDir, sandbox: &'a Sandbox) -> Self {
+        Self { data, sandbox }
     }
 
     /// The worktree of this branch, as the record has it.
@@ -74,25 +78,27 @@ impl<'a> Worktrees<'a> {
         found.ok_or_else(|| WorktreeError::Unknown(branch.clone()))
     }
 
-    /// Makes a worktree and starts a session in it: `command`, or the sandbox's agent. One whose session is lost gets another.
+    /// Makes a worktree and starts a session in it: `command`, or the sandbox's agent. One whose session is lost gets
+    /// another. Where the sandbox does not run, the session starts with it.
     pub fn add(
         self,
         branch: &Branch,
         create: bool,
         command: Option<Vec<String>>,
     ) -> Result<WorktreeRecord, WorktreeError> {
+        let endpoint = self.open()?;
+        let inside = Inside { endpoint: &endpoint };
         let record = self.sandbox.record()?;
-        let units = self.units()?;
         if let Some(known) = record.worktrees.iter().find(|known| known.branch == *branch) {
-            let has_session = units.iter().any(|unit| unit.name == branch.unit());
-            if has_session || self.inside().look(branch)? == Place::Missing {
+            let has_session =
+                || Ok::<_, WorktreeError>(self.units()?.iter().any(|unit| unit.name == branch.unit()));
+            if !endpoint.is_running() || has_session()? || inside.look(branch)? == Place::Missing {
                 return Err(WorktreeError::There(branch.clone()));
             }
             self.start_session(&record, known)?;
             return Ok(known.clone());
         }
         Self::require_room(&record, branch)?;
-        let inside = self.inside();
         inside.require_repository()?;
         match (inside.has_branch(branch)?, create) {
             (false, false) => return Err(WorktreeError::NoBranch(branch.clone())),
@@ -104,7 +110,7 @@ impl<'a> Worktrees<'a> {
             inside.keep(branch)?;
         }
         let worktree = WorktreeRecord { branch: branch.clone(), command };
-        self.enter(&worktree).inspect_err(|_| {
+        self.enter(&worktree, &endpoint).inspect_err(|_| {
             // Nothing was done in it yet. What matters is the first error.
             drop(inside.remove(branch, true));
             if create {
@@ -117,22 +123,29 @@ impl<'a> Worktrees<'a> {
     /// Ends the session of a worktree and removes it. Without `force` only where nothing is lost by it.
     pub fn remove(self, branch: &Branch, force: bool) -> Result<(), WorktreeError> {
         self.find(branch)?;
-        let inside = self.inside();
+        let endpoint = self.open()?;
+        let inside = Inside { endpoint: &endpoint };
         if !force {
             inside.require_saved(branch)?;
         }
+        if endpoint.is_running() {
+            self.end_session(branch, force)?;
+        }
+        inside.remove(branch, force)?;
+        let _lock = self.lock(&endpoint)?;
+        let mut record = self.sandbox.record()?;
+        record.worktrees.retain(|worktree| worktree.branch != *branch);
+        Ok(record.write(self.sandbox.folder())?)
+    }
+
+    fn end_session(self, branch: &Branch, force: bool) -> Result<(), WorktreeError> {
         let mut connection = self.sandbox.connect(Instant::now() + ANSWER_WITHIN)?;
         let ended = client::remove_agent(&mut connection, &branch.unit(), force, Instant::now() + END_WITHIN);
         match ended {
             // It has none, as after a removal that did not come to its end.
-            Err(ConnectionError::Refused(failure)) if failure.kind == FailureKind::Unknown => {}
-            other => other?,
+            Err(ConnectionError::Refused(failure)) if failure.kind == FailureKind::Unknown => Ok(()),
+            other => Ok(other?),
         }
-        inside.remove(branch, force)?;
-        let _lock = self.sandbox.lock(LOCK_WITHIN)?;
-        let mut record = self.sandbox.record()?;
-        record.worktrees.retain(|worktree| worktree.branch != *branch);
-        Ok(record.write(self.sandbox.folder())?)
     }
 
     /// Starts the session of a worktree anew.
@@ -151,15 +164,15 @@ impl<'a> Worktrees<'a> {
     /// The workspace, then every worktree. Of a sandbox that does not run, what the record has.
     pub fn list(self) -> Result<Vec<Listed>, WorktreeError> {
         let record = self.sandbox.record()?;
-        let (units, runs) = match self.units() {
-            Ok(units) => (units, true),
-            Err(WorktreeError::Connection(ConnectionError::NotRunning)) => (Vec::new(), false),
-            Err(error) => return Err(error),
-        };
-        let inside = self.inside();
-        type Look<'a> = &'a dyn Fn() -> Result<Place, WorktreeError>;
+        // A look is not worth an init of its own.
+        let endpoint = self.sandbox.is_alive().then(|| self.open()).transpose()?;
+        let units = if endpoint.is_some() { self.units()? } else { Vec::new() };
         // A git that does not work keeps nobody from seeing what there is.
-        let place = |look: Look<'_>| if runs { look().unwrap_or(Place::Unknown) } else { Place::Unknown };
+        let look = |branch: Option<&Branch>| {
+            let inside = Inside { endpoint: endpoint.as_ref()? };
+            branch.map_or_else(|| inside.look_at_workspace(), |branch| inside.look(branch)).ok()
+        };
+        let place = |branch| look(branch).unwrap_or(Place::Unknown);
         let session = |name: &str| units.iter().find(|unit| unit.name == name).map(AgentView::from);
         let main = Listed {
             main: true,
@@ -167,7 +180,7 @@ impl<'a> Worktrees<'a> {
             unit: "agent".to_owned(),
             command: None,
             session: session("agent"),
-            ..Listed::at(None, place(&|| inside.look_at_workspace()))
+            ..Listed::at(None, place(None))
         };
         let others = record.worktrees.iter().map(|worktree| {
             let unit = worktree.branch.unit();
@@ -176,14 +189,19 @@ impl<'a> Worktrees<'a> {
                 session: session(&unit),
                 unit,
                 command: worktree.command.clone(),
-                ..Listed::at(Some(&worktree.branch), place(&|| inside.look(&worktree.branch)))
+                ..Listed::at(Some(&worktree.branch), place(Some(&worktree.branch)))
             }
         });
         Ok(std::iter::once(main).chain(others).collect())
     }
 
-    fn inside(self) -> Inside<'a> {
-        Inside { sandbox: self.sandbox }
+    fn open(self) -> Result<Endpoint, WorktreeError> {
+        Ok(Endpoint::open(self.data, self.sandbox, LOCK_WITHIN)?)
+    }
+
+    /// The lock for changes, which an endpoint of its own has already.
+    fn lock(self, endpoint: &Endpoint) -> Result<Option<ChangeLock>, WorktreeError> {
+        Ok(endpoint.is_running().then(|| self.sandbox.lock(LOCK_WITHIN)).transpose()?)
     }
 
     fn units(self) -> Result<Vec<UnitStatus>, WorktreeError> {
@@ -201,15 +219,18 @@ impl<'a> Worktrees<'a> {
         }
     }
 
-    /// Writes a worktree into the record and starts its session; both or neither.
-    fn enter(self, worktree: &WorktreeRecord) -> Result<(), WorktreeError> {
-        let _lock = self.sandbox.lock(LOCK_WITHIN)?;
+    /// Writes a worktree into the record and, where the sandbox runs, starts its session; both or neither.
+    fn enter(self, worktree: &WorktreeRecord, endpoint: &Endpoint) -> Result<(), WorktreeError> {
+        let _lock = self.lock(endpoint)?;
         let before = self.sandbox.record()?;
         // Another command may have been faster.
         Self::require_room(&before, &worktree.branch)?;
         let mut record = before.clone();
         record.worktrees.push(worktree.clone());
         record.write(self.sandbox.folder())?;
+        if !endpoint.is_running() {
+            return Ok(());
+        }
         self.start_session(&record, worktree).inspect_err(|_| drop(before.write(self.sandbox.folder())))
     }
 

@@ -136,12 +136,29 @@ fn what_cannot_be_is_said_with_its_exit_code() -> anyhow::Result<()> {
     // Nothing of all that left a trace.
     ensure!(case.inside("git worktree list | wc -l; ls .worktrees")?.text() == "2\nfix");
     case.0.tell("stop", &[])?.success()?;
-    for args in [["add", "old"], ["remove", "fix"]] {
-        said(&["worktree", args[0], args[1], "box"], 2, "agent-shim start box")?;
-    }
     said(&["restart", "box", "--worktree", "fix"], 2, "agent-shim start box")?;
     let listed = case.listed("fix")?.expect("it is listed although it does not run");
     ensure!(listed["session"] == Value::Null && listed["folder"] == "unknown", "{listed:#}");
+    Ok(())
+}
+
+#[test]
+fn a_sandbox_that_does_not_run_has_its_worktrees_made_and_removed_too() -> anyhow::Result<()> {
+    for workspace in ["clone", "bind"] {
+        let case = Case::start(Who::Myself, workspace)?;
+        case.add("fix", &["--create"])?;
+        case.session("fix", None)?;
+        case.inside("echo new >.worktrees/fix/untracked")?;
+        case.0.tell("stop", &[])?.success()?;
+        case.add("old", &[])?;
+        ensure!(case.worktree("add", "old", &[])?.code() == 2, "there already");
+        ensure!(case.worktree("remove", "fix", &[])?.code() == 2, "not committed");
+        case.worktree("remove", "fix", &["--force"])?.success()?;
+        ensure!(case.0.status()?["state"] == "stopped" && case.listed("fix")?.is_none());
+        case.0.tell("start", &[])?.success()?;
+        case.session("old", None)?;
+        ensure!(case.0.sh("ls -A /workspace/.worktrees")?.text() == "old");
+    }
     Ok(())
 }
 
