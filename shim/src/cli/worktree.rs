@@ -214,8 +214,9 @@ pub(super) fn told(sandbox: &Sandbox, error: WorktreeError, doing: String) -> Cl
         WorktreeError::Replaced(_) => {
             (Kind::WrongState, "look at it, or remove what is there with `--force`".to_owned())
         }
-        WorktreeError::State(_) => (Kind::Failed, String::new()),
-        WorktreeError::Connection(_) | WorktreeError::Git { .. } => (Kind::Failed, String::new()),
+        WorktreeError::State(_) | WorktreeError::Connection(_) | WorktreeError::Git { .. } => {
+            (Kind::Failed, String::new())
+        }
     };
     let made = match error {
         WorktreeError::State(error) => return CliError::from(error).while_doing(doing),

@@ -58,10 +58,10 @@ impl Inside<'_> {
     /// Whether the workspace is a repository.
     pub(super) fn require_repository(self) -> Result<(), WorktreeError> {
         let asked = self.git(WORKSPACE, &["rev-parse", "--show-toplevel"], QUESTION_WITHIN)?;
-        match succeeded(&asked) {
-            true => Ok(()),
-            false => Err(WorktreeError::NoRepository(WorktreeError::said(&asked.errors))),
+        if succeeded(&asked) {
+            return Ok(());
         }
+        Err(WorktreeError::NoRepository(WorktreeError::said(&asked.errors)))
     }
 
     /// Whether a branch is there.
