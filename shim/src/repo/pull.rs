@@ -161,7 +161,7 @@ impl Pull<'_> {
             return Err(PullError::AgentsOwn(home.git_dir));
         }
         let asked = home.ask_refs(git, until)?;
-        let (stream, _speaker) = opening.stream()?;
+        let (stream, _speaker) = opening.stream(until)?;
         let mut session = Session::open(stream, self.limits, until).map_err(explained)?;
         if session.format() != home.format {
             let (inside, home_format) = (session.format().name(), home.format.name());

@@ -3,4 +3,5 @@
 mod hostile;
 mod pull;
 mod remote;
+mod repositories;
 mod support;
