@@ -32,4 +32,5 @@ pub use plan::{Change, Choice};
 pub use publish::PublishError;
 pub use refs::RefName;
 pub use session::{Limits, SessionError};
+pub(crate) use source::ENDPOINT_PATIENCE;
 pub use source::{Source, SourceError};

@@ -5,6 +5,8 @@
 
 pub(crate) mod atomic;
 mod channel;
+/// A way into a sandbox, whether it runs or not.
+pub mod endpoint;
 pub(crate) mod init_binary;
 mod journal;
 mod launch;

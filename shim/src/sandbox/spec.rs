@@ -38,7 +38,8 @@ pub(crate) fn spec_for(
         control: Some(Control { listen: Listen::Fd(CONTROL_FD), token: None }),
         env,
         workdir: Some(WORKSPACE.to_owned()),
-        agent: Some(Agent {
+        // An endpoint has none.
+        agent: (!record.command.is_empty()).then(|| Agent {
             argv: record.command.clone(),
             env: agent_env(record, occasion),
             restart: Restart { policy: record.restart, ..Restart::default() },

@@ -4,4 +4,5 @@ mod hostile;
 mod pull;
 mod remote;
 mod repositories;
+mod stopped;
 mod support;
