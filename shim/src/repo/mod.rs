@@ -9,6 +9,8 @@ mod check;
 /// The project goes in.
 pub mod clone;
 mod dialogue;
+#[doc(hidden)]
+pub mod fuzzing;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;
 mod home;

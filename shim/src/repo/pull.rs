@@ -34,8 +34,9 @@ const MOST_DESCRIBED: usize = 16;
 /// For all of these descriptions: they are for people, and what they describe is the agent's choice.
 const DESCRIBE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Tries where another pull was faster.
-const TRIES: u32 = 3;
+/// Tries where another pull was faster. Each costs a round of questions; one that always loses is behind the others
+/// by no more than what came last.
+const TRIES: u32 = 20;
 
 /// What is to be pulled, and how.
 #[derive(Clone, Debug)]
