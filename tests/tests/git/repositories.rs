@@ -116,7 +116,7 @@ impl Lair {
         agent_tests::finish(home.command("python3", args), b"")?.success()?;
         git(&home, &pristine, &["reset", "-q", "--hard"])?.success()?;
         // The agent's programs come before those of the environment.
-        let flags = ["-e", "PATH=/workspace/bin:/usr/local/bin:/usr/bin:/bin"];
+        let flags = ["--workspace", "bind", "-e", "PATH=/workspace/bin:/usr/local/bin:/usr/bin:/bin"];
         let sandbox = Sandbox::builder().home(home).flags(flags).start()?;
         sandbox.file("data/agent-shim/agents/box/home/repositories.py", TABLE.as_bytes())?;
         let lair = Self { sandbox, repository, pristine, canaries };
