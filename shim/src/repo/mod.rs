@@ -10,6 +10,8 @@ mod check;
 pub mod clone;
 mod describe;
 mod dialogue;
+#[doc(hidden)]
+pub mod fuzzing;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;
 mod home;

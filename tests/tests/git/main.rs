@@ -8,5 +8,6 @@ mod merge;
 mod pull;
 mod push;
 mod remote;
+mod repositories;
 mod stopped;
 mod support;
