@@ -339,7 +339,9 @@ mod tests {
 
     fn report(lines: &[&str]) -> Report {
         let mut inner = Vec::new();
-        lines.iter().for_each(|line| pkt::line(line, &mut inner));
+        for line in &lines {
+            pkt::line(line, &mut inner);
+        }
         inner.extend_from_slice(FLUSH);
         let mut report = Report::default();
         // However it is cut.
