@@ -8,7 +8,7 @@ use super::{
     output::{clean, tell},
 };
 use crate::{
-    config::settings::Settings,
+    config::{origin::Origin as Said, settings::Settings},
     env::progress::StandardError,
     repo::{
         GitError,
@@ -47,7 +47,14 @@ pub(crate) fn decide(
             settings.apply_clone(&mut wish);
             let until = Instant::now() + ANSWER_PATIENCE;
             let found = Origin::find(&record.project, wish.branch.as_deref(), until);
-            found.map_err(|error| told(&error, record))?
+            let found = found.map_err(|error| told(&error, record))?;
+            // Who says on the command line that it is to be cloned knows what it is.
+            let is_meant =
+                settings.workspace.as_ref().is_some_and(|asked| matches!(asked.origin, Said::Flag(_)));
+            if let Some(origin) = found.as_ref().filter(|_| !is_meant) {
+                origin.check_own(until).map_err(|error| told(&error, record))?;
+            }
+            found
         }
     };
     let Some(origin) = origin else {
@@ -217,6 +224,12 @@ fn told(error: &CloneError, record: &Record) -> CliError {
         CloneError::NotTrusted { .. } => (
             Kind::WrongState,
             format!("if you do: `git config --global --add safe.directory {project}`; {BIND_INSTEAD}"),
+        ),
+        CloneError::NotOwn { .. } => (
+            Kind::WrongState,
+            format!(
+                "an agent may have put that there; `--workspace clone` clones it if it is meant, and {BIND_INSTEAD}"
+            ),
         ),
         CloneError::NoBranch(_) => {
             (Kind::WrongState, format!("`git -C {project} branch --list` shows those there are"))

@@ -3,8 +3,12 @@
 mod clone;
 mod clone_kinds;
 mod clone_ways;
+mod destroy;
 mod hostile;
+mod merge;
 mod pull;
+mod push;
 mod remote;
+mod repositories;
 mod stopped;
 mod support;

@@ -19,6 +19,14 @@ pub enum CloneError {
         /// What git said.
         source: GitError,
     },
+    /// The repository is another folder's.
+    #[error("its repository is {}, which knows nothing of it", .repository.display())]
+    NotOwn {
+        /// The project.
+        folder: PathBuf,
+        /// The repository that it names.
+        repository: PathBuf,
+    },
     /// There is no such branch.
     #[error("there is no branch `{0}`")]
     NoBranch(String),

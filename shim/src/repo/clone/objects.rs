@@ -43,11 +43,14 @@ pub(super) fn fill<'a, T: Iterator<Item = &'a ObjectId>>(
             return Ok(CloneObjects::Reflink);
         }
         // Whoever takes every branch takes nearly everything, and so all of it where that costs nothing.
-        None if wish.all_branches && wish.depth.is_none() => match reflink(making, layout, watch) {
-            Ok(()) => return Ok(CloneObjects::Reflink),
-            Err(CloneError::NoReflink(_)) => {}
-            Err(error) => return Err(error),
-        },
+        // Objects that lie elsewhere are another repository's as well.
+        None if wish.all_branches && wish.depth.is_none() && making.origin.places()?.len() == 1 => {
+            match reflink(making, layout, watch) {
+                Ok(()) => return Ok(CloneObjects::Reflink),
+                Err(CloneError::NoReflink(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Some(CloneObjects::Copy) | None => {}
     }
     pack(making, layout, cut, tips(), watch)?;

@@ -24,7 +24,11 @@ impl Origin {
     /// An agent that works in a project's folder may name any folder there. Only what looks like the objects of a repository
     /// is taken, and whoever shares them is told which they are.
     pub fn places(&self) -> Result<Vec<PathBuf>, CloneError> {
-        let mut places = vec![self.objects()];
+        let own = self.objects();
+        if own.canonicalize().map_err(CloneError::io("looking at the repository"))? != own {
+            return Err(CloneError::NotObjects(own));
+        }
+        let mut places = vec![own];
         let mut next = 0;
         while let Some(place) = places.get(next).cloned() {
             next += 1;
