@@ -130,7 +130,7 @@ fn nothing_of_the_persons_gets_in() -> anyhow::Result<()> {
         until("the agent", || Ok(ran.exists().then_some(())))?;
         let hook = "#!/bin/sh\nenv > ~/seen\nls /run/secrets /mnt/data >> ~/seen 2>&1\n\
             cat /proc/net/dev >> ~/seen\necho whole >> ~/seen\n";
-        let plant = "cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
+        let plant = "mkdir -p /workspace/.git/hooks; cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
         sandbox.run_with_input(["exec", "-i", "box", "--", "sh", "-c", plant], hook.as_bytes())?.success()?;
         sandbox.tell("stop", &["--force"])?.success()?;
         git(&sandbox, sandbox.project(), &["push", "-q", "agent::box", "HEAD:refs/heads/new"])?.success()?;
