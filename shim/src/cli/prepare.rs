@@ -112,6 +112,10 @@ impl LaunchArgs {
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        if self.fresh && record.workspace == Workspace::Clone {
+            // They go with the repository.
+            record.worktrees.clear();
+        }
         let persons = || {
             let layers = Sources::from_environment(Context::current_folder()?).load(None)?;
             Ok(layers.variables.over(layers.user))

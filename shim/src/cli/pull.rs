@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     context::Context,
     error::{self, CliError, Kind},
+    merge_report,
     output::{print_json, print_line},
     resolve,
 };
@@ -31,7 +32,7 @@ use crate::{
 /// Bring the agent's commits home
 ///
 /// Fetches every branch, tag and stash of the repository inside to refs/agents/NAME/ of the project's repository. Nothing
-/// of yours is changed: no branch, no file. `agent-shim sync` is the same.
+/// of yours is changed: no branch, no file, unless --merge is given. `agent-shim sync` is the same.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PullArgs {
     /// The sandbox; the project's if left out
@@ -42,6 +43,9 @@ pub(crate) struct PullArgs {
     /// The repository to fetch into, instead of the project's
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
+    /// Then merge it into the branch you have checked out: BRANCH, or what is checked out inside
+    #[arg(short, long)]
+    merge: bool,
     /// Remove refs from refs/agents/NAME/ that are no longer inside
     #[arg(short, long, conflicts_with = "branch")]
     prune: bool,
@@ -57,6 +61,9 @@ pub(crate) struct PullArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> {
+    if args.merge && args.branch.len() > 1 {
+        return Err(CliError::new(Kind::Usage, "--merge takes one --branch"));
+    }
     let (name, sandbox) = whose(ctx, args)?;
     let record = sandbox.as_ref().map(Sandbox::record).transpose()?;
     let into = match (&args.into, &record) {
@@ -82,12 +89,23 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         dry_run: ctx.global.dry_run,
     };
     let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
-        print_json(&as_json(&name, &pulled, ctx.global.dry_run))?;
+        let mut json = as_json(&name, &pulled, ctx.global.dry_run);
+        if let Some(merged) = &merged {
+            json["merged"] = merge_report::as_json(&pulled, merged.as_ref());
+        }
+        print_json(&json)?;
     } else {
         show(&name, &pulled, ctx.global.dry_run)?;
+        if let Some(Ok(merged)) = &merged {
+            merge_report::show(&pulled, merged.as_ref(), ctx.global.dry_run)?;
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    match merged {
+        Some(Err(error)) => Err(merge_report::told(&pulled, &error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A command that speaks in its place needs no sandbox, only a name for what comes.

@@ -50,7 +50,7 @@ pub(crate) fn run(ctx: &Context, args: &RunArgs) -> Result<ExitCode, CliError> {
     let patience = if is_pulled { HOME_PATIENCE } else { END_PATIENCE };
     let (sandbox, started) = ready.start(ctx, &occasion)?;
     // An agent that ends at once may take the sandbox with it before we are attached.
-    let outcome = match attach::view(&sandbox, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
+    let outcome = match attach::view(&sandbox, None, LeaseWish::TakeOver, args.keys.keys(), Viewer::First) {
         Err(error) if sandbox.is_alive() => return Err(attach::cannot(&sandbox, &error)),
         outcome => outcome,
     };

@@ -170,10 +170,10 @@ impl Push<'_> {
         if is_agents(self.from) {
             return Err(PushError::AgentsOwn(self.from.to_owned()));
         }
-        let home = HomeRepository::of(&git, self.from, until)?;
-        if is_agents(&home.git_dir) || is_agents(&home.objects) {
-            return Err(PushError::AgentsOwn(home.git_dir));
-        }
+        let home = HomeRepository::of(&git, self.from, &is_agents, until).map_err(|error| match error {
+            HomeError::Forbidden(place) => PushError::AgentsOwn(place),
+            error => error.into(),
+        })?;
         let local = Local { git: &git, home: &home, until };
         let wanted = self.wanted(&local)?;
         let mut talk = Talk::open(self.reach, until, self.time)?;
