@@ -1,6 +1,7 @@
 //! Names for what has none: commits that are work and that no ref holds, so that whoever pulls gets them too.
 //!
 //! Those are the older entries of the stash, which only its log holds, and what is checked out on no branch in worktrees.
+//! It is asked for before a repository is removed, so it also says where one is damaged.
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
@@ -32,6 +33,7 @@ pub(crate) fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn keep(folder: &Path) -> Result<(), git2::Error> {
     let repository = Repository::open(folder)?;
+    whole(&repository)?;
     let wanted: Vec<(String, Oid)> = stashed(&repository)?.chain(detached(&repository)?).collect();
     for (name, id) in &wanted {
         if repository.refname_to_id(name).ok() != Some(*id) {
@@ -43,6 +45,23 @@ fn keep(folder: &Path) -> Result<(), git2::Error> {
         let mut old = old?;
         if !wanted.iter().any(|(name, _)| Some(name.as_str()) == old.name()) {
             old.delete()?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a repository whose refs lead nowhere: whoever serves it may pass over them, and nobody would hear of it.
+fn whole(repository: &Repository) -> Result<(), git2::Error> {
+    let objects = repository.odb()?;
+    for reference in repository.references()?.chain([repository.find_reference("HEAD")]) {
+        let reference = reference?;
+        if let Some(id) = reference.target()
+            && !objects.exists(id)
+        {
+            let name = String::from_utf8_lossy(reference.name_bytes()).into_owned();
+            return Err(git2::Error::from_str(&format!(
+                "it is damaged: {name} leads to {id}, which is not there"
+            )));
         }
     }
     Ok(())
