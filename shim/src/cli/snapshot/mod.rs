@@ -5,6 +5,8 @@ use super::{context::Context, error::CliError};
 mod take;
 mod told;
 
+pub(super) use told::reason;
+
 /// Keep the agent's work in progress, look at what was kept, and get it back
 ///
 /// A snapshot is everything in a worktree, committed or not, as a commit that no branch holds. The agent's own branches,

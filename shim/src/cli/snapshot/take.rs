@@ -7,12 +7,15 @@ use super::told;
 use crate::{
     cli::{
         context::Context,
-        error::{CliError, Kind},
+        error::{CliError, Kind, of_endpoint},
         output::{print_json, print_line},
         resolve,
     },
-    repo::snapshot::{Ask, Outcome, TakeOptions},
-    sandbox::record::Workspace,
+    repo::{
+        ENDPOINT_PATIENCE,
+        snapshot::{Ask, Outcome, TakeOptions},
+    },
+    sandbox::{endpoint::Endpoint, record::Workspace},
 };
 
 /// For a snapshot of everything: the first one of a large project reads all of it.
@@ -50,8 +53,12 @@ pub(super) fn run(ctx: &Context, args: &TakeArgs) -> Result<ExitCode, CliError> 
         ignored: args.ignored || record.snapshots.ignored,
         ..TakeOptions::of(&record.snapshots)
     };
+    let endpoint = Endpoint::open(&ctx.data, &sandbox, ENDPOINT_PATIENCE).map_err(|error| {
+        let (kind, hint) = of_endpoint(&error);
+        CliError::new(kind, cannot()).because(&error).hint(hint)
+    })?;
     let now = Instant::now();
-    let connection = sandbox
+    let connection = endpoint
         .connect(now + CONNECT_PATIENCE)
         .map_err(|error| told::failed(&sandbox, error.into()).while_doing(cannot()))?;
     let reports = Ask { connection, deadline: now + TAKE_WITHIN }

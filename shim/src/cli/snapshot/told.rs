@@ -39,7 +39,7 @@ pub(super) fn print(name: &Name, report: &Report) -> Result<(), CliError> {
 }
 
 /// Why a file is not in it.
-fn reason(why: &str) -> &str {
+pub(crate) fn reason(why: &str) -> &str {
     match why {
         "too-large" => "too large",
         "no-room" => "no room for more that is new",
