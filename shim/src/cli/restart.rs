@@ -10,6 +10,7 @@ use super::{
     output::{print_json, print_line},
     prepare::Stay,
     resolve,
+    snapshot::Keeper,
 };
 use crate::{client, sandbox::start::Occasion};
 
@@ -34,6 +35,9 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
     }
     if sandbox.is_alive() {
         sandbox.ensure_monitored();
+        if let Some(keeper) = Keeper::new(ctx, &sandbox) {
+            keeper.before();
+        }
         let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());
         let deadline = Instant::now() + PATIENCE;
         let mut connection =

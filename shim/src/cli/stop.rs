@@ -5,6 +5,7 @@ use super::{
     error::{CliError, Kind},
     output::{print_json, print_line},
     resolve,
+    snapshot::Keeper,
 };
 use crate::sandbox::{
     LOCK_PATIENCE, Sandbox, StateError,
@@ -61,7 +62,18 @@ pub(super) fn end(ctx: &Context, sandbox: &Sandbox, force: bool) -> Result<Stopp
         lock => Some(lock?),
     };
     let remove = sandbox.record().is_ok_and(|record| record.remove);
+    // By force there is no time for it.
+    let keeper = if force { None } else { Keeper::new(ctx, sandbox) };
+    if let Some(keeper) = &keeper {
+        keeper.before();
+    }
     let stopped = if force { stop::force(sandbox)? } else { gracefully(sandbox)? };
+    if let (Some(keeper), Some(lock)) = (&keeper, &lock)
+        && stopped != Stopped::Already
+        && !remove
+    {
+        keeper.after(lock);
+    }
     if stopped == Stopped::Killed && !force {
         ctx.say("it did not end in time and was killed");
     }

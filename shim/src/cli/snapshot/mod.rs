@@ -1,9 +1,11 @@
-use std::process::ExitCode;
-
-use super::{context::Context, error::CliError};
-
+mod keep;
 mod take;
 mod told;
+
+use std::process::ExitCode;
+
+pub(super) use self::keep::Keeper;
+use super::{context::Context, error::CliError};
 
 /// Keep the agent's work in progress, look at what was kept, and get it back
 ///
