@@ -105,7 +105,7 @@ fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliE
 }
 
 /// Folders of this host that the agent writes: a repository in there is no home for anything.
-fn agents_own(record: &Record) -> Vec<PathBuf> {
+pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     let project = match record.workspace {
         Workspace::Bind => Some(record.project.clone()),
         Workspace::Clone => None,
@@ -133,7 +133,7 @@ fn limits(args: &PullArgs) -> Limits {
     limits
 }
 
-fn told(name: &Name, error: &PullError) -> CliError {
+pub(super) fn told(name: &Name, error: &PullError) -> CliError {
     let (kind, hint) = match error {
         PullError::Git(error) | PullError::Home(HomeError::Git(error)) => match error {
             GitError::Missing => {
