@@ -2,14 +2,16 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use agent_protocol::retention::Keep;
 use serde_json::json;
 
 use super::{
     context::Context,
     error::{self, CliError, Kind},
+    merge_report,
     output::{print_json, print_line},
     resolve,
 };
@@ -17,7 +19,7 @@ use crate::{
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError,
+        SourceError, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -25,13 +27,14 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
+        view,
     },
 };
 
 /// Bring the agent's commits home
 ///
 /// Fetches every branch, tag and stash of the repository inside to refs/agents/NAME/ of the project's repository. Nothing
-/// of yours is changed: no branch, no file. `agent-shim sync` is the same.
+/// of yours is changed: no branch, no file, unless --merge is given. `agent-shim sync` is the same.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PullArgs {
     /// The sandbox; the project's if left out
@@ -42,6 +45,9 @@ pub(crate) struct PullArgs {
     /// The repository to fetch into, instead of the project's
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
+    /// Then merge it into the branch you have checked out: BRANCH, or what is checked out inside
+    #[arg(short, long)]
+    merge: bool,
     /// Remove refs from refs/agents/NAME/ that are no longer inside
     #[arg(short, long, conflicts_with = "branch")]
     prune: bool,
@@ -57,6 +63,9 @@ pub(crate) struct PullArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> {
+    if args.merge && args.branch.len() > 1 {
+        return Err(CliError::new(Kind::Usage, "--merge takes one --branch"));
+    }
     let (name, sandbox) = whose(ctx, args)?;
     let record = sandbox.as_ref().map(Sandbox::record).transpose()?;
     let into = match (&args.into, &record) {
@@ -77,17 +86,32 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         source,
         into: &into,
         agents_own: &agents_own,
-        choice: Choice { branches: branches(&args.branch)?, prune: args.prune },
+        choice: Choice {
+            branches: branches(&args.branch)?,
+            prune: args.prune,
+            expiry: record.as_ref().map(expiry),
+        },
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
     let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
-        print_json(&as_json(&name, &pulled, ctx.global.dry_run))?;
+        let mut json = as_json(&name, &pulled, ctx.global.dry_run);
+        if let Some(merged) = &merged {
+            json["merged"] = merge_report::as_json(&pulled, merged.as_ref());
+        }
+        print_json(&json)?;
     } else {
         show(&name, &pulled, ctx.global.dry_run)?;
+        if let Some(Ok(merged)) = &merged {
+            merge_report::show(&pulled, merged.as_ref(), ctx.global.dry_run)?;
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    match merged {
+        Some(Err(error)) => Err(merge_report::told(&pulled, &error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A command that speaks in its place needs no sandbox, only a name for what comes.
@@ -112,6 +136,11 @@ pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     };
     let mounts = record.mounts.iter().filter(|mount| !mount.read_only).map(|mount| mount.source.clone());
     project.into_iter().chain(mounts).collect()
+}
+
+/// What of the snapshots goes at home as it goes inside.
+pub(super) fn expiry(record: &Record) -> (Keep, u64) {
+    (record.snapshots.retention(), view::unix_ms(SystemTime::now()))
 }
 
 fn branches(names: &[String]) -> Result<Vec<RefName>, CliError> {
@@ -162,21 +191,33 @@ pub(super) fn told(name: &Name, error: &PullError) -> CliError {
     if hint.is_empty() { made } else { made.hint(hint) }
 }
 
-fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
+pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     if pulled.refs.is_empty() {
         print_line(&format!("{name}: nothing new"))?;
     } else {
         let (found, diff) = (&pulled.found, &pulled.diff);
+        // Snapshots come by the minute: all of them are one line.
+        let namespace = namespace(name);
+        let (snapshots, refs): (Vec<_>, Vec<_>) =
+            pulled.refs.iter().partition(|one| is_snapshot(&one.change.name, &namespace));
+        let is_new = |one: &&&Described| one.change.old.is_none() && one.change.new.is_some();
+        let new = snapshots.iter().filter(is_new).count() as u64;
+        let gone = snapshots.iter().filter(|one| one.change.new.is_none()).count() as u64;
         let what = [
-            count(found.commits, "commit"),
+            count(found.commits.saturating_sub(new), "commit"),
             count(diff.files, "file"),
             count(diff.insertions, "insertion"),
             count(diff.deletions, "deletion"),
         ];
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
-        for one in &pulled.refs {
+        for one in refs {
             print_line(&format!("  {}", described(one)))?;
+        }
+        match (new, gone) {
+            (0, 0) => {}
+            (new, 0) => print_line(&format!("  {}", count(new, "snapshot")))?,
+            (new, gone) => print_line(&format!("  {}, {gone} expired", count(new, "snapshot")))?,
         }
     }
     for name in &pulled.gone {
@@ -185,11 +226,11 @@ fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn described(one: &Described) -> String {
+pub(super) fn described(one: &Described) -> String {
     let Change { name, old, new, .. } = &one.change;
     let mut parts = vec![match (old, new) {
         (None, Some(new)) => format!("{name} {} (new)", new.short()),
@@ -209,7 +250,7 @@ fn described(one: &Described) -> String {
     parts.join(", ")
 }
 
-fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
+pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
     let text = |name: &RefName| String::from_utf8_lossy(name.as_bytes()).into_owned();
     let refs: Vec<_> = pulled
         .refs

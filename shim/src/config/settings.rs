@@ -9,7 +9,9 @@ use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
-    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+    sandbox::record::{
+        AgentConfig, CloneObjects, DEFAULT_SYNC_IDLE_S, EnvKind, Isolation, Store, SyncMode, Workspace,
+    },
 };
 
 /// What one layer says, or all of them together. What is absent was not said.
@@ -19,8 +21,22 @@ pub struct Settings {
     pub isolation: Option<Sourced<Isolation>>,
     /// Where its tools come from.
     pub env: Option<Sourced<EnvKind>>,
-    /// How the project gets in.
+    /// How the project gets in. Where nobody said it, that follows from what the project is.
     pub workspace: Option<Sourced<Workspace>>,
+    /// The branch that is cloned, instead of what is checked out.
+    pub branch: Option<Sourced<String>>,
+    /// Whether every branch and tag is cloned.
+    pub all_branches: Option<Sourced<bool>>,
+    /// How many commits deep.
+    pub depth: Option<Sourced<u32>>,
+    /// Whether changes that are not committed go along.
+    pub include_dirty: Option<Sourced<bool>>,
+    /// How the clone gets its objects.
+    pub clone_objects: Option<Sourced<CloneObjects>>,
+    /// When the agent's work is brought home.
+    pub sync: Option<Sourced<SyncMode>>,
+    /// After how many seconds without any doing, where that is when.
+    pub sync_idle: Option<Sourced<u64>>,
     /// Whether it shares the host's network.
     pub network: Option<Sourced<bool>>,
     /// Whether processes inside may make user namespaces.
@@ -132,7 +148,10 @@ impl Settings {
         }
         Self {
             isolation: Some(default(Isolation::default())),
-            workspace: Some(default(Workspace::default())),
+            all_branches: Some(default(false)),
+            include_dirty: Some(default(false)),
+            sync: Some(default(SyncMode::default())),
+            sync_idle: Some(default(DEFAULT_SYNC_IDLE_S)),
             network: Some(default(true)),
             nested: Some(default(false)),
             store: Some(default(Store::default())),

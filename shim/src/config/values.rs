@@ -66,6 +66,12 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
     if milli == 0 { Err(wrong()) } else { Ok(milli) }
 }
 
+/// `--depth 1`.
+pub(crate) fn depth(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of commits above 0".to_owned())
+}
+
 /// `--timeout 90s`; a number alone is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     any_duration(text).and_then(|time| {
@@ -102,6 +108,13 @@ pub(crate) fn pause(seconds: u32) -> String {
         0 => "off".to_owned(),
         _ => humantime::format_duration(Duration::from_secs(seconds.into())).to_string(),
     }
+}
+
+/// A time in whole seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    const MOST_S: u64 = 24 * 3600;
+    let seconds = any_duration(text)?.as_secs();
+    if (1..=MOST_S).contains(&seconds) { Ok(seconds) } else { Err("write a time from 1s to 24h".to_owned()) }
 }
 
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
@@ -182,6 +195,8 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!((seconds("90"), seconds("2m")), (Ok(90), Ok(120)));
+        assert!(seconds("10ms").is_err() && seconds("25h").is_err());
         assert!(duration("0").is_err() && duration("soon").is_err());
     }
 

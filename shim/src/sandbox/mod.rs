@@ -25,7 +25,7 @@ mod probe;
 mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
-mod remove;
+pub(crate) mod remove;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
@@ -62,6 +62,7 @@ use rustix::{
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
 pub(crate) use launch::chain;
+pub(crate) use spec::session_of;
 pub(crate) use unit_log::paths as log_paths;
 
 use self::{

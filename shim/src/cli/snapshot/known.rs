@@ -106,7 +106,7 @@ impl<'a> Place<'a> {
             source: Source::Sandbox(&self.reach),
             into: &self.record.project,
             agents_own: &agents_own(&self.record),
-            choice: Choice { branches, prune: false },
+            choice: Choice { branches, ..Choice::default() },
             limits: Limits::default(),
             dry_run: false,
         };

@@ -36,7 +36,6 @@ const MAX_CHANGES_BYTES: usize = 256 * 1024 * 1024;
 const CHANGED: &str = "Files-Changed: ";
 
 /// A repository with snapshots of one sandbox.
-#[derive(Debug)]
 pub struct AtHome {
     git: HostGit,
     home: HomeRepository,
@@ -93,14 +92,11 @@ impl AtHome {
         until: Instant,
     ) -> Result<Self, AtHomeError> {
         let is_agents = |path: &Path| agents_own.iter().any(|own| path.starts_with(own));
-        if is_agents(folder) {
-            return Err(AtHomeError::AgentsOwn(folder.to_owned()));
-        }
         let git = HostGit::find(MEMORY_BYTES)?;
-        let home = HomeRepository::of(&git, folder, until)?;
-        if is_agents(&home.git_dir) || is_agents(&home.objects) {
-            return Err(AtHomeError::AgentsOwn(home.git_dir));
-        }
+        let home = HomeRepository::of(&git, folder, &is_agents, until).map_err(|error| match error {
+            HomeError::Forbidden(place) => AtHomeError::AgentsOwn(place),
+            error => error.into(),
+        })?;
         Ok(Self { git, home, namespace: refs::namespace(name), until })
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use agent_protocol::retention;
 use git2::{Oid, Repository};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -19,7 +20,6 @@ use super::{
     refs::Refs,
     report::{Answer, Failure, Outcome, Report, Taken, Why},
     store::Store,
-    thin,
     walk::{Walk, Walked},
     worktrees::{self, Worktree},
 };
@@ -108,7 +108,8 @@ fn keep(
     let mut moments: Vec<u64> = there.iter().map(|(at, _)| *at).collect();
     moments.push(at_ms);
     let expired =
-        thin::expired(&moments, now_ms, args.keep).into_iter().filter(|at| refs.remove(*at)).count() as u64;
+        retention::expired(&moments, now_ms, args.keep).into_iter().filter(|at| refs.remove(*at)).count()
+            as u64;
     let taken =
         Taken { at_ms, commit: commit.to_string(), changed, new_bytes: walk.store.new_bytes, expired };
     Ok((Outcome::Taken(taken), Anchor { commit, at_ms }))
