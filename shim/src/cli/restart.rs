@@ -38,6 +38,9 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
         print_line(&clean(&format!("the agent{whose} of `{}` would be started anew", sandbox.name())))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if let Some(keeper) = Keeper::new(ctx, &sandbox) {
+        keeper.before();
+    }
     if let Some(branch) = &args.worktree {
         let branch = worktree::named(ctx, &sandbox, branch)?;
         sandbox.ensure_monitored();
@@ -47,9 +50,6 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
             .map_err(|error| worktree::told(&sandbox, error, doing()))?;
     } else if sandbox.is_alive() {
         sandbox.ensure_monitored();
-        if let Some(keeper) = Keeper::new(ctx, &sandbox) {
-            keeper.before();
-        }
         let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());
         let deadline = Instant::now() + PATIENCE;
         let mut connection =
