@@ -113,8 +113,15 @@ fn old_ones_go() {
     assert_eq!(scene.refs().len(), 5);
     let newest = scene.refs().pop().unwrap();
     assert_eq!(scene.git(&["cat-file", "blob", &format!("{newest}:x")]), "11");
+    // What one left that was killed goes an hour later.
+    for (name, age) in [("tmp_object_git2_a", 2), ("tmp_object_git2_b", 0), ("tmp_other", 2)] {
+        let file = fs::File::create(scene.root.join(".git/objects").join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_hours(age)).unwrap();
+    }
     scene.write("x", "last");
     assert_eq!(scene.outcome(&["--days", "0"])["expired"], 5);
     assert_eq!(scene.refs().len(), 1);
+    let is_there = |name: &str| scene.root.join(".git/objects").join(name).exists();
+    assert_eq!(["tmp_object_git2_a", "tmp_object_git2_b", "tmp_other"].map(is_there), [false, true, true]);
     scene.fsck();
 }
