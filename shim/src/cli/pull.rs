@@ -2,9 +2,10 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use agent_protocol::retention::Keep;
 use serde_json::json;
 
 use super::{
@@ -18,7 +19,7 @@ use crate::{
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError,
+        SourceError, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -26,6 +27,7 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
+        view,
     },
 };
 
@@ -84,7 +86,11 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         source,
         into: &into,
         agents_own: &agents_own,
-        choice: Choice { branches: branches(&args.branch)?, prune: args.prune },
+        choice: Choice {
+            branches: branches(&args.branch)?,
+            prune: args.prune,
+            expiry: record.as_ref().map(expiry),
+        },
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
@@ -130,6 +136,11 @@ pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     };
     let mounts = record.mounts.iter().filter(|mount| !mount.read_only).map(|mount| mount.source.clone());
     project.into_iter().chain(mounts).collect()
+}
+
+/// What of the snapshots goes at home as it goes inside.
+pub(super) fn expiry(record: &Record) -> (Keep, u64) {
+    (record.snapshots.retention(), view::unix_ms(SystemTime::now()))
 }
 
 fn branches(names: &[String]) -> Result<Vec<RefName>, CliError> {
@@ -185,16 +196,28 @@ pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), Cl
         print_line(&format!("{name}: nothing new"))?;
     } else {
         let (found, diff) = (&pulled.found, &pulled.diff);
+        // Snapshots come by the minute: all of them are one line.
+        let namespace = namespace(name);
+        let (snapshots, refs): (Vec<_>, Vec<_>) =
+            pulled.refs.iter().partition(|one| is_snapshot(&one.change.name, &namespace));
+        let is_new = |one: &&&Described| one.change.old.is_none() && one.change.new.is_some();
+        let new = snapshots.iter().filter(is_new).count() as u64;
+        let gone = snapshots.iter().filter(|one| one.change.new.is_none()).count() as u64;
         let what = [
-            count(found.commits, "commit"),
+            count(found.commits.saturating_sub(new), "commit"),
             count(diff.files, "file"),
             count(diff.insertions, "insertion"),
             count(diff.deletions, "deletion"),
         ];
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
-        for one in &pulled.refs {
+        for one in refs {
             print_line(&format!("  {}", described(one)))?;
+        }
+        match (new, gone) {
+            (0, 0) => {}
+            (new, 0) => print_line(&format!("  {}", count(new, "snapshot")))?,
+            (new, gone) => print_line(&format!("  {}, {gone} expired", count(new, "snapshot")))?,
         }
     }
     for name in &pulled.gone {

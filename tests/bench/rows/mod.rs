@@ -13,6 +13,7 @@ mod orphans;
 mod pulls;
 mod rest;
 mod screens;
+mod snapshots;
 mod starts;
 mod stores;
 mod streams;
@@ -49,6 +50,7 @@ pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("restart", starts::restart),
     ("clone", clones::clones),
     ("pull", pulls::one_commit),
+    ("snapshot", snapshots::everything),
     ("store", stores::start),
     ("store-use", stores::using),
 ];
