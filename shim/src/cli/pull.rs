@@ -2,7 +2,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde_json::json;
@@ -25,6 +25,7 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
+        sync::{self, Came, Pulls},
     },
 };
 
@@ -81,7 +82,16 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
+    let began = SystemTime::now();
     let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    if let Some(sandbox) = &sandbox
+        && args.into.is_none()
+        && args.upload_pack.is_none()
+        && !ctx.global.dry_run
+    {
+        // For `status` alone: what came is at home already.
+        drop(Pulls::note(sandbox.folder(), began, came(&pulled)));
+    }
     if ctx.global.json {
         print_json(&as_json(&name, &pulled, ctx.global.dry_run))?;
     } else {
@@ -207,6 +217,17 @@ fn described(one: &Described) -> String {
         parts.push(format!("{} +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions));
     }
     parts.join(", ")
+}
+
+fn came(pulled: &Pulled) -> Option<Came> {
+    (!pulled.refs.is_empty()).then(|| Came {
+        at: sync::time(SystemTime::now()),
+        commits: pulled.found.commits,
+        files: pulled.diff.files,
+        insertions: pulled.diff.insertions,
+        deletions: pulled.diff.deletions,
+        refs: pulled.refs.len() as u64,
+    })
 }
 
 fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use agent_protocol::spec::{
-    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal,
+    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal, Watch,
 };
 
-use super::{record::Record, start::Occasion};
+use super::{
+    record::{Record, SyncMode},
+    start::Occasion,
+};
 use crate::isolation::plan::WORKSPACE;
 
 /// The descriptor under which init finds its listening socket.
@@ -54,7 +57,17 @@ pub(crate) fn spec_for(
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
         limits: Limits { pids: max_processes, ..Limits::default() },
+        watch: watch(record),
         ..InitSpec::default()
+    }
+}
+
+/// What the monitor has to hear of, for what it does by itself.
+fn watch(record: &Record) -> Option<Watch> {
+    match record.effective_sync() {
+        SyncMode::Manual => None,
+        SyncMode::AutoCommit => Some(Watch { repository: Some(WORKSPACE.to_owned()), quiet_ms: None }),
+        SyncMode::AutoIdle => Some(Watch { repository: None, quiet_ms: Some(record.sync_idle_s * 1000) }),
     }
 }
 

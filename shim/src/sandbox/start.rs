@@ -197,8 +197,15 @@ fn spawn(
 /// The command line of a monitor: a name that can be recognised in `ps`, and nothing of the caller's environment but
 /// what finds programs.
 pub(super) fn monitor_command(data: &DataDir, sandbox: &Sandbox) -> io::Result<Command> {
+    let mut command = self::command(data)?;
+    command.args(["monitor", sandbox.name().as_str()]);
+    Ok(command)
+}
+
+/// A command of ours, with nothing of the caller's environment but what finds programs.
+pub(super) fn command(data: &DataDir) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["monitor", sandbox.name().as_str()]).env_clear().env(DATA_VARIABLE, data.path());
+    command.env_clear().env(DATA_VARIABLE, data.path());
     for name in ["PATH", super::init_binary::INIT_VARIABLE] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

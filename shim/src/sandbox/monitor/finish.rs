@@ -75,7 +75,9 @@ impl Watch<'_> {
             .map(|ended| Report::Ended { code: ended.code, reason: ended.reason.clone() });
         // Whoever stops the sandbox waits for this lock while it holds the other one.
         drop(lock);
+        let is_home = self.bring_the_rest();
         if self.record.remove
+            && is_home
             && let Ok(_change) = ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE)
             && !channel::is_alive(self.sandbox.folder())
         {
