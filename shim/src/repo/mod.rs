@@ -22,6 +22,8 @@ pub mod pull;
 mod quarantine;
 mod refs;
 mod session;
+/// Work in progress that was kept.
+pub mod snapshot;
 mod source;
 
 pub use check::{CheckError, DiffStat, Found};

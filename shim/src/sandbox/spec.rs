@@ -7,7 +7,7 @@ use agent_protocol::spec::{
 };
 
 use super::{
-    record::{Record, SyncMode},
+    record::{DEFAULT_SYNC_IDLE_S, Record, SyncMode, Workspace},
     start::Occasion,
 };
 use crate::isolation::plan::WORKSPACE;
@@ -36,6 +36,14 @@ pub(crate) fn spec_for(
         terminal.cols = size.columns.max(1);
         terminal.rows = size.rows.max(1);
     }
+    // Steps and services belong to the project, as the agent does.
+    let folder = record.cloned.as_ref().and_then(|cloned| cloned.folder.as_ref());
+    let folder = folder.map(|folder| format!("{WORKSPACE}/{folder}"));
+    let (mut steps, mut services) = (record.steps.clone(), record.services.clone());
+    let dirs = steps.iter_mut().map(|step| &mut step.workdir);
+    for workdir in dirs.chain(services.iter_mut().map(|service| &mut service.workdir)) {
+        *workdir = workdir.take().or_else(|| folder.clone());
+    }
     InitSpec {
         name: record.name.to_string(),
         control: Some(Control { listen: Listen::Fd(CONTROL_FD), token: None }),
@@ -45,14 +53,15 @@ pub(crate) fn spec_for(
         agent: (!record.command.is_empty()).then(|| Agent {
             argv: record.command.clone(),
             env: agent_env(record, occasion),
+            workdir: folder,
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
         }),
         hardening: Hardening { nested_user_namespaces: record.nested, ..Hardening::default() },
         on_agent_exit: record.on_agent_exit,
-        steps: record.steps.clone(),
-        services: record.services.clone(),
+        steps,
+        services,
         // Events are in the journal; what init prints goes into a file that nothing bounds but this.
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
@@ -64,11 +73,15 @@ pub(crate) fn spec_for(
 
 /// What the monitor has to hear of, for what it does by itself.
 fn watch(record: &Record) -> Option<Watch> {
-    match record.effective_sync() {
-        SyncMode::Manual => None,
-        SyncMode::AutoCommit => Some(Watch { repository: Some(WORKSPACE.to_owned()), quiet_ms: None }),
-        SyncMode::AutoIdle => Some(Watch { repository: None, quiet_ms: Some(record.sync_idle_s * 1000) }),
-    }
+    let sync = record.effective_sync();
+    let repository = (sync == SyncMode::AutoCommit).then(|| WORKSPACE.to_owned());
+    let takes_snapshots = record.workspace == Workspace::Clone && record.snapshots.is_on();
+    let quiet_s = match sync {
+        SyncMode::AutoIdle => Some(record.sync_idle_s),
+        SyncMode::Manual | SyncMode::AutoCommit => takes_snapshots.then_some(DEFAULT_SYNC_IDLE_S),
+    };
+    (repository.is_some() || quiet_s.is_some())
+        .then(|| Watch { repository, quiet_ms: quiet_s.map(|seconds| seconds * 1000) })
 }
 
 /// What only the agent gets: neither steps, services nor other commands see it.

@@ -91,6 +91,7 @@ fn stripped(record: &Record) -> Record {
     (record.network, record.nested) = (false, false);
     record.on_agent_exit = OnAgentExit::Stay;
     record.sync = SyncMode::Manual;
+    record.snapshots.every_s = 0;
     record.command.clear();
     record.agent = None;
     record.env.clear();

@@ -23,7 +23,7 @@ use crate::{
         Sandbox,
         lock::MonitorLock,
         paths::DataDir,
-        record::{Record, SyncMode},
+        record::{Record, SyncMode, Workspace},
         run::{Run, Stage},
         start,
         sync::{Memory, Trouble},
@@ -81,7 +81,11 @@ impl Work {
 
 /// What is wanted. A sandbox that works in the project itself has nothing to bring home.
 fn policy(record: &Record) -> Policy {
-    Policy { sync: record.effective_sync(), snapshot_every: None }
+    let snapshot_every = match record.workspace {
+        Workspace::Bind => None,
+        Workspace::Clone => record.snapshots.every(),
+    };
+    Policy { sync: record.effective_sync(), snapshot_every }
 }
 
 impl Watch<'_> {
@@ -212,10 +216,11 @@ fn outcome(done: &Done) -> Result<Value, String> {
     match done.status {
         _ if done.timed_out => Err("it took too long, and was ended".to_owned()),
         Some(status) if status.success() => Ok(report(&done.stdout)),
-        Some(status) => match reason(&done.stderr) {
-            reason if reason.is_empty() => Err(format!("it ended without a word, with {status}")),
-            reason => Err(reason),
-        },
+        Some(status) => {
+            let said = Some(reason(&done.stderr)).filter(|said| !said.is_empty());
+            let said = said.or_else(|| message(&done.stdout));
+            Err(said.unwrap_or_else(|| format!("it ended without a word, with {status}")))
+        }
         None => Err("nobody knows how it ended".to_owned()),
     }
 }
@@ -223,8 +228,16 @@ fn outcome(done: &Done) -> Result<Value, String> {
 /// The numbers in what a job prints; nothing where nothing came of it. A report too long to be kept is none.
 fn report(stdout: &[u8]) -> Value {
     let Ok(Value::Object(said)) = serde_json::from_slice::<Value>(stdout) else { return json!({}) };
-    let is_nothing = |list: &Value| list.as_array().is_some_and(Vec::is_empty);
-    if said.get("refs").is_some_and(is_nothing) || said.get("unchanged") == Some(&Value::Bool(true)) {
+    if let Some(snapshots) = said.get("snapshots").and_then(Value::as_array) {
+        let taken: Vec<&Value> = snapshots.iter().filter(|one| one["outcome"] == "taken").collect();
+        let changed: u64 = taken.iter().filter_map(|one| one["changed"].as_u64()).sum();
+        return if taken.is_empty() {
+            Value::Null
+        } else {
+            json!({ "worktrees": taken.len(), "files": changed })
+        };
+    }
+    if said.get("refs").and_then(Value::as_array).is_some_and(Vec::is_empty) {
         return Value::Null;
     }
     let numbers = ["commits", "files", "insertions", "deletions"];
@@ -236,6 +249,13 @@ fn report(stdout: &[u8]) -> Value {
         kept.insert("refs".to_owned(), refs.len().into());
     }
     kept.into()
+}
+
+/// Why one of the worktrees failed, where others did not.
+fn message(stdout: &[u8]) -> Option<String> {
+    let said: Value = serde_json::from_slice(stdout).ok()?;
+    let message = said["snapshots"].as_array()?.iter().find_map(|one| one["message"].as_str())?;
+    Some(sanitized(message).to_string())
 }
 
 /// What went wrong, as one sentence: the hint is for whoever types.
@@ -271,5 +291,11 @@ mod tests {
         assert_eq!(report(said), expected);
         assert_eq!(report(br#"{"commits": 0, "refs": []}"#), Value::Null);
         assert_eq!(report(b"{\"commits\": 2, \"re"), json!({}));
+        let said = br#"{"snapshots": [{"outcome": "taken", "changed": 3}, {"outcome": "clean"}]}"#;
+        assert_eq!(report(said), json!({ "worktrees": 1, "files": 3 }));
+        assert_eq!(report(br#"{"snapshots": [{"outcome": "unchanged", "at_ms": 5}]}"#), Value::Null);
+        let failed =
+            br#"{"snapshots": [{"outcome": "clean"}, {"outcome": "failed", "message": "no\u001b room"}]}"#;
+        assert!(message(failed).unwrap().starts_with("no") && !message(failed).unwrap().contains('\x1b'));
     }
 }
