@@ -15,6 +15,7 @@ mod screens;
 mod starts;
 mod stores;
 mod streams;
+mod syncs;
 
 /// What a row needs to know.
 pub(crate) struct Setting<'a> {
@@ -32,7 +33,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 16] = [
+pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -47,6 +48,7 @@ pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
     ("pull", pulls::one_commit),
+    ("sync", syncs::one_commit),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

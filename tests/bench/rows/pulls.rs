@@ -76,7 +76,7 @@ pub(super) fn one_commit(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
 }
 
 /// Makes the repository, the same each time.
-fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
+pub(super) fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
     timed(quiet(git).args(["init", "-q", "-b", "main"]).arg(folder))?;
     let mut import = Command::new(git);
     import.arg("-C").arg(folder).args(["fast-import", "--quiet"]).stdin(Stdio::piped());
