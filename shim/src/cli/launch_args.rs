@@ -131,10 +131,13 @@ pub(crate) struct LaunchArgs {
     /// Pass over the project's agent-shim.toml
     #[arg(long)]
     pub(crate) no_project_config: bool,
-    /// Discard home, tmp and work of an earlier start
+    /// Discard home, tmp and work of an earlier start; refused while a clone has work that is nowhere else
     #[arg(long)]
     pub(crate) fresh: bool,
-    /// Remove the sandbox when it has ended
+    /// With --fresh: discard that as well
+    #[arg(long, requires = "fresh")]
+    pub(crate) discard: bool,
+    /// Remove the sandbox when it has ended; the work of a clone is pulled first
     #[arg(long)]
     pub(crate) rm: bool,
     /// The agent and its arguments; with --agent, further arguments for it

@@ -20,6 +20,7 @@ use crate::{
     agents::{Definition, Provider},
     env::spec::{EnvId, EnvSpec},
     isolation::Limits,
+    worktree::Branch,
 };
 
 /// The newest version of the file that this code understands.
@@ -80,6 +81,9 @@ pub struct Record {
     /// Programs beside the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// Worktrees, each with a session of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worktrees: Vec<WorktreeRecord>,
     /// When the agent is started again.
     pub restart: RestartPolicy,
     /// What happens when it will not be.
@@ -301,6 +305,17 @@ pub enum AgentConfig {
     ReadOnly,
 }
 
+/// A worktree, whose folder is called as its branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorktreeRecord {
+    /// The branch that it was made for. The agent may have checked out another since.
+    pub branch: Branch,
+    /// What runs there; the sandbox's agent where nothing else was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
 /// `--mount SRC:DST[:ro]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -346,6 +361,7 @@ impl Record {
             command: Vec::new(),
             steps: Vec::new(),
             services: Vec::new(),
+            worktrees: Vec::new(),
             restart: RestartPolicy::default(),
             on_agent_exit: OnAgentExit::default(),
             remove: false,
@@ -452,9 +468,19 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in
-            ["store", "nested", "agent", "steps", "services", "cloned", "snapshots", "sync", "sync_idle_s"]
-        {
+        let added = [
+            "store",
+            "nested",
+            "agent",
+            "steps",
+            "services",
+            "cloned",
+            "snapshots",
+            "sync",
+            "sync_idle_s",
+            "worktrees",
+        ];
+        for added in added {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
@@ -482,6 +508,10 @@ mod tests {
             made: Some(Cloned { commit: Some("1".repeat(40)), ..Cloned::default() }),
             ..CloneRecord::default()
         });
+        record.worktrees = vec![
+            WorktreeRecord { branch: "a/b".parse().unwrap(), command: None },
+            WorktreeRecord { branch: "x".parse().unwrap(), command: Some(vec!["sh".to_owned()]) },
+        ];
         let json = serde_json::to_vec(&record).unwrap();
         assert_eq!(Record::parse(&json, Path::new("/x")).unwrap(), record);
     }

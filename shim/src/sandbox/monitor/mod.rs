@@ -8,6 +8,7 @@ mod child;
 mod finish;
 mod jobs;
 mod launching;
+mod removal;
 mod watch;
 mod work;
 

@@ -122,23 +122,21 @@ impl Watch<'_> {
         }
     }
 
-    /// The sandbox has ended: what was not brought home yet is, where that is done by itself. Returns whether there is
-    /// anything that should have come and did not.
-    pub(super) fn bring_the_rest(&mut self) -> bool {
+    /// The sandbox has ended: what was not brought home yet is, where that is done by itself.
+    pub(super) fn bring_the_rest(&mut self) {
         self.work.jobs.handle(Instant::now(), JobEvent::Over);
         for (_, job) in std::mem::take(&mut self.work.under_way) {
             // What it brought counts; that it lost its sandbox means nothing.
             drop(job.finish(LEFT_WITHIN));
         }
         if self.record.effective_sync() == SyncMode::Manual || self.run.stage != Stage::Ended {
-            return true;
+            return;
         }
         let outcome = self
             .command(Kind::Pull)
             .and_then(|command| Job::start(command, LAST_PULL_WITHIN))
             .map_err(|error| format!("it cannot be started: {error}"))
             .and_then(|job| outcome(&job.finish(LAST_PULL_WITHIN)));
-        let is_home = outcome.is_ok();
         // It may have been started again meanwhile, and be somebody else's to watch and to write about.
         let folder = self.sandbox.folder();
         if let Ok(Some(_lock)) = MonitorLock::take(folder)
@@ -146,7 +144,6 @@ impl Watch<'_> {
         {
             self.write_down(Kind::Pull, outcome, 1, None);
         }
-        is_home
     }
 
     fn start_job(&self, kind: Kind) -> io::Result<Job> {
@@ -158,7 +155,7 @@ impl Watch<'_> {
     }
 
     fn command(&self, kind: Kind) -> io::Result<Command> {
-        let mut command = start::command(&DataDir::of(self.sandbox).ok_or(io::ErrorKind::NotFound)?)?;
+        let mut command = start::own_command(&DataDir::of(self.sandbox).ok_or(io::ErrorKind::NotFound)?)?;
         let words: &[&str] = match kind {
             Kind::Pull => &["pull"],
             Kind::Snapshot => &["snapshot", "take"],
