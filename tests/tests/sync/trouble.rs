@@ -1,5 +1,7 @@
 //! What goes wrong on the way: it is shown, tried again, and nothing is lost.
 
+use std::fs;
+
 use agent_tests::until;
 use anyhow::{Context, ensure};
 use nix::{
@@ -30,17 +32,21 @@ fn a_pull_that_fails_is_shown_tried_again_and_goes_well_later() -> anyhow::Resul
 
 #[test]
 fn a_monitor_that_was_killed_loses_nothing() -> anyhow::Result<()> {
-    let case = Case::start(&["--sync", "auto-commit"])?;
+    // It commits by itself: a command of ours would bring another monitor.
+    let agent = "while ! [ -e /tmp/go ]; do sleep 0.05; done; \
+                 git -c user.name=A -c user.email=a@b commit -q --allow-empty -m a; touch /tmp/done; exec cat";
+    let case = Case::start_with(&["--sync", "auto-commit"], agent, &["--snapshot-every", "off"])?;
     case.sandbox.wait_for_event("pulled")?;
+    let before = case.at_home("heads/main")?;
     let pid = case.sandbox.status()?["monitor"]["pid"].as_i64().context("the monitor's pid")?;
     kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
-    // Not by a command of ours, which would bring another monitor.
-    let script = "cd /workspace; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m a";
-    case.sandbox.tell("exec", &["--", "sh", "-c", script])?.success()?;
-    let commit = case.inside("git rev-parse HEAD")?.text();
-    // The next command of any kind adopts the sandbox.
+    let tmp = case.sandbox.folder().join("tmp");
+    fs::write(tmp.join("go"), "")?;
+    until("the commit", || Ok(tmp.join("done").exists().then_some(())))?;
+    ensure!(case.at_home("heads/main")? == before, "nobody was there");
+    // The next command of any kind brings a monitor, and that one what was missed.
     case.sandbox.run(["list"])?.success()?;
-    case.arrives("heads/main", &commit)?;
+    until("the commit to be at home", || Ok((case.at_home("heads/main")? != before).then_some(())))?;
     case.sandbox.wait_for_event("monitor-adopted")?;
     let next = case.inside("git commit -q --allow-empty -m b; git rev-parse HEAD")?.text();
     case.arrives("heads/main", &next)
