@@ -112,6 +112,7 @@ impl LaunchArgs {
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        settings.check_sync(&record)?;
         if self.fresh && record.workspace == Workspace::Clone {
             // They go with the repository.
             record.worktrees.clear();
@@ -166,6 +167,7 @@ impl LaunchArgs {
         self.describe(&settings, &mut record, stay)?;
         let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
         let origin = workspace::decide(asked, &settings, &mut record)?;
+        settings.check_sync(&record)?;
         if record.workspace == Workspace::Bind
             && let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project)
         {

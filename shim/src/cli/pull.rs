@@ -28,6 +28,7 @@ use crate::{
         name::Name,
         record::{Record, Workspace},
         view,
+        sync::{self, Came, Pulls},
     },
 };
 
@@ -94,7 +95,16 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
+    let began = SystemTime::now();
     let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    if let Some(sandbox) = &sandbox
+        && args.into.is_none()
+        && args.upload_pack.is_none()
+        && !ctx.global.dry_run
+    {
+        // For `status` alone: what came is at home already.
+        drop(Pulls::note(sandbox.folder(), began, came(&pulled)));
+    }
     let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
         let mut json = as_json(&name, &pulled, ctx.global.dry_run);
@@ -248,6 +258,17 @@ pub(super) fn described(one: &Described) -> String {
         parts.push(format!("{} +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions));
     }
     parts.join(", ")
+}
+
+fn came(pulled: &Pulled) -> Option<Came> {
+    (!pulled.refs.is_empty()).then(|| Came {
+        at: sync::time(SystemTime::now()),
+        commits: pulled.found.commits,
+        files: pulled.diff.files,
+        insertions: pulled.diff.insertions,
+        deletions: pulled.diff.deletions,
+        refs: pulled.refs.len() as u64,
+    })
 }
 
 pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {

@@ -17,6 +17,7 @@ mod snapshots;
 mod starts;
 mod stores;
 mod streams;
+mod syncs;
 
 /// What a row needs to know.
 pub(crate) struct Setting<'a> {
@@ -51,6 +52,7 @@ pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("clone", clones::clones),
     ("pull", pulls::one_commit),
     ("snapshot", snapshots::everything),
+    ("sync", syncs::one_commit),
     ("store", stores::start),
     ("store-use", stores::using),
 ];
