@@ -19,7 +19,7 @@ const EMPTY: &[u8] =
 /// What a client hears that pushes this.
 fn push(small: &Small, commands: &[String], abilities: &str) -> String {
     let mut lines: Vec<String> = commands.to_vec();
-    lines[0].push_str(&format!("\0 report-status {abilities}"));
+    lines[0] += &["\0 report-status ", abilities].concat();
     let has_pack = commands.iter().any(|command| !command[41..].starts_with(ZERO));
     let lines: Vec<&str> = lines.iter().map(String::as_str).chain(["0000"]).collect();
     let said = [&packets(&lines)[..], if has_pack { EMPTY } else { b"" }].concat();
