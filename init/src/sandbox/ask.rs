@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use agent_protocol::{
     exit::ExitRecord,
     failure::Failure,
-    message::{ExecId, ExecRequest, Status},
+    message::{AddAgent, ExecId, ExecRequest, Status},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -29,6 +29,12 @@ pub(crate) enum Ask {
     ExecSignal { exec: ExecId, signal: i32, reply: Reply<Result<(), Failure>> },
     /// Start the agent anew.
     RestartAgent(Reply<Result<(), Failure>>),
+    /// Start a unit anew.
+    RestartUnit { name: String, reply: Reply<Result<(), Failure>> },
+    /// Start one more agent.
+    AddAgent { request: AddAgent, reply: Reply<Result<(), Failure>> },
+    /// End an agent for good; the answer says when it has come to that.
+    RemoveAgent { name: String, force: bool, reply: Reply<Result<oneshot::Receiver<()>, Failure>> },
     /// Signal the agent's process group.
     SignalAgent { signal: i32, reply: Reply<Result<(), Failure>> },
     /// End the sandbox.

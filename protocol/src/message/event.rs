@@ -153,4 +153,9 @@ pub enum What {
         /// The exit code that init ends with.
         code: u8,
     },
+    /// A unit was taken away; one of that name that comes later is another.
+    UnitRemoved {
+        /// Its name.
+        unit: String,
+    },
 }

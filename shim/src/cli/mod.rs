@@ -25,10 +25,12 @@ mod pull;
 mod resolve;
 mod restart;
 mod run;
+mod snapshot;
 mod start;
 mod status;
 mod stop;
 mod tools;
+mod workspace;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -70,6 +72,7 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
+    Snapshot(snapshot::SnapshotArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -136,6 +139,7 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "status" => Status(status::StatusArgs),
         "pull" => Pull(pull::PullArgs),
         "sync" => Pull(pull::PullArgs),
+        "snapshot" => Snapshot(snapshot::SnapshotArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
@@ -175,6 +179,7 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
+        Command::Snapshot(args) => snapshot::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),

@@ -9,19 +9,20 @@ use serde_json::json;
 
 use super::{
     context::Context,
-    error::{CliError, Kind},
+    error::{self, CliError, Kind},
     output::{print_json, print_line},
     resolve,
 };
 use crate::{
-    client::ConnectionError,
     config::values,
     repo::{
-        Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError,
+        Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
+        SourceError,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
         Sandbox, StateError,
+        endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
     },
@@ -65,9 +66,10 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
     };
     let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
     let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
-    let source = match (&args.upload_pack, &sandbox) {
+    let reach = sandbox.as_ref().map(|sandbox| Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE));
+    let source = match (&args.upload_pack, &reach) {
         (Some(command), _) => Source::Command(command),
-        (None, Some(sandbox)) => Source::Sandbox(sandbox),
+        (None, Some(reach)) => Source::Sandbox(reach),
         (None, None) => return Err(StateError::NotFound(name).into()),
     };
     let pull = Pull {
@@ -145,9 +147,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Source(SourceError::NoGit) => {
             (Kind::Requirement, "add git to the sandbox's environment".to_owned())
         }
-        PullError::Source(SourceError::Connection(ConnectionError::NotRunning)) => {
-            (Kind::WrongState, format!("`agent-shim start {name}` starts it"))
-        }
+        PullError::Source(SourceError::Endpoint(error)) => error::of_endpoint(error),
         PullError::AgentsOwn(_) => (
             Kind::WrongState,
             "this sandbox works in the folder itself; `--into DIR` names another repository".to_owned(),

@@ -22,6 +22,8 @@ pub mod pull;
 mod quarantine;
 mod refs;
 mod session;
+/// Work in progress that was kept.
+pub mod snapshot;
 mod source;
 
 pub use check::{CheckError, DiffStat, Found};
@@ -32,4 +34,5 @@ pub use plan::{Change, Choice};
 pub use publish::PublishError;
 pub use refs::RefName;
 pub use session::{Limits, SessionError};
+pub(crate) use source::ENDPOINT_PATIENCE;
 pub use source::{Source, SourceError};

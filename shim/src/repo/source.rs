@@ -22,11 +22,14 @@ use crate::{
         ConnectionError,
         git::{self, GitStream},
     },
-    sandbox::Sandbox,
+    sandbox::endpoint::{EndpointError, Reach},
 };
 
 /// For init to accept a connection.
 pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For another command that uses or changes a sandbox that does not run.
+pub(crate) const ENDPOINT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// For the first byte of git inside: it may have many refs to read.
 pub(crate) const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
@@ -37,8 +40,8 @@ const WORKSPACE: &str = "/workspace";
 /// Whom to ask.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// The repository in the workspace of a sandbox that runs.
-    Sandbox(&'a Sandbox),
+    /// The repository in the workspace of a sandbox.
+    Sandbox(&'a Reach<'a>),
     /// This shell command, on the host, with the protocol on its standard input and output.
     Command(&'a OsStr),
 }
@@ -46,6 +49,9 @@ pub enum Source<'a> {
 /// Why nobody speaks.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The sandbox cannot be reached.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Init cannot be reached.
     #[error(transparent)]
     Connection(ConnectionError),
@@ -74,8 +80,9 @@ impl Source<'_> {
     /// Has it begin.
     pub fn open(self) -> Result<Opening, SourceError> {
         match self {
-            Self::Sandbox(sandbox) => {
-                let connection = sandbox.connect(Instant::now() + ANSWER_PATIENCE)?;
+            Self::Sandbox(reach) => {
+                let endpoint = reach.endpoint()?;
+                let connection = endpoint.connect(Instant::now() + ANSWER_PATIENCE)?;
                 let request = GitRequest { service: GitService::UploadPack, directory: None, version: 2 };
                 Ok(Opening::Sandbox(git::ask(connection, request)?))
             }

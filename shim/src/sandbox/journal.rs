@@ -203,6 +203,7 @@ fn describe(what: &What) -> (&'static str, Value) {
         What::Stopping { force } => ("stopping", json!({ "force": force })),
         What::Warning { message } => ("warning", json!({ "message": message })),
         What::Ended { code } => ("ended", json!({ "code": code })),
+        What::UnitRemoved { unit } => ("unit-removed", json!({ "unit": unit })),
     }
 }
 

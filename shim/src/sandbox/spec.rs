@@ -33,22 +33,32 @@ pub(crate) fn spec_for(
         terminal.cols = size.columns.max(1);
         terminal.rows = size.rows.max(1);
     }
+    // Steps and services belong to the project, as the agent does.
+    let folder = record.cloned.as_ref().and_then(|cloned| cloned.folder.as_ref());
+    let folder = folder.map(|folder| format!("{WORKSPACE}/{folder}"));
+    let (mut steps, mut services) = (record.steps.clone(), record.services.clone());
+    let dirs = steps.iter_mut().map(|step| &mut step.workdir);
+    for workdir in dirs.chain(services.iter_mut().map(|service| &mut service.workdir)) {
+        *workdir = workdir.take().or_else(|| folder.clone());
+    }
     InitSpec {
         name: record.name.to_string(),
         control: Some(Control { listen: Listen::Fd(CONTROL_FD), token: None }),
         env,
         workdir: Some(WORKSPACE.to_owned()),
-        agent: Some(Agent {
+        // An endpoint has none.
+        agent: (!record.command.is_empty()).then(|| Agent {
             argv: record.command.clone(),
             env: agent_env(record, occasion),
+            workdir: folder,
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
         }),
         hardening: Hardening { nested_user_namespaces: record.nested, ..Hardening::default() },
         on_agent_exit: record.on_agent_exit,
-        steps: record.steps.clone(),
-        services: record.services.clone(),
+        steps,
+        services,
         // Events are in the journal; what init prints goes into a file that nothing bounds but this.
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.

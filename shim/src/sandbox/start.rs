@@ -155,7 +155,7 @@ pub fn begin(
         }
         StateError::Io { doing: "starting the monitor".to_owned(), source }
     })?;
-    Ok(Starting { reports: Reports { stream: ours, bytes: Vec::new() }, monitor, is_new })
+    Ok(Starting { reports: Reports::over(ours), monitor, is_new })
 }
 
 /// Waits until nobody is busy with the start before, and has its end written down.
@@ -289,19 +289,25 @@ impl Started {
 }
 
 #[derive(Debug)]
-struct Reports {
+pub(super) struct Reports {
     stream: UnixStream,
     bytes: Vec<u8>,
 }
 
-enum Next {
+/// What a monitor or a keeper has said.
+pub(super) enum Next {
     Report(Report),
     Nothing,
     End,
 }
 
 impl Reports {
-    fn next(&mut self) -> Next {
+    /// What comes over a stream that does not wait.
+    pub(super) fn over(stream: UnixStream) -> Self {
+        Self { stream, bytes: Vec::new() }
+    }
+
+    pub(super) fn next(&mut self) -> Next {
         loop {
             if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.bytes.drain(..=end).collect();

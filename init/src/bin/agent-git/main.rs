@@ -4,6 +4,7 @@
 //! agent could have done itself. It has no rights of its own, and what it says is believed by nobody.
 
 mod serve;
+mod snapshot;
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         }
         Some("upload-pack") => serve_one(Service::Upload, words),
         Some("receive-pack") => serve_one(Service::Receive, words),
+        Some("snapshot") => snapshot::main(words),
         _ => {
             eprintln!("agent-git: error: there is no command {}", command.display());
             ExitCode::from(USAGE)

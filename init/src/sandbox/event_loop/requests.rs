@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
-    message::{ExecId, ExecRequest, What},
-    spec,
+    message::{AddAgent, ExecId, ExecRequest, What},
+    spec::{self, Agent},
 };
 use tokio::sync::oneshot;
 
@@ -42,6 +42,13 @@ impl Loop {
                 let asked = self.request(supervise::Event::Restart { unit: UnitId::Agent });
                 give(reply, asked);
             }
+            Ask::RestartUnit { name, reply } => {
+                let asked =
+                    self.find(&name).and_then(|unit| self.request(supervise::Event::Restart { unit }));
+                give(reply, asked);
+            }
+            Ask::AddAgent { request, reply } => give(reply, self.add_agent(&request)),
+            Ask::RemoveAgent { name, force, reply } => give(reply, self.remove_agent(&name, force)),
             Ask::SignalAgent { signal, reply } => {
                 let asked = match spec::Signal::from_number(signal) {
                     Some(signal) => self.request(supervise::Event::Forward { signal, group: true }),
@@ -55,6 +62,45 @@ impl Loop {
             }
             Ask::ViewerSawExit => self.supervise(supervise::Event::ViewerSawExit),
         }
+    }
+
+    fn find(&self, name: &str) -> Result<UnitId, Failure> {
+        let unknown = || Failure::new(FailureKind::Unknown, format!("there is no unit `{name}`"));
+        self.supervisor.find(name).ok_or_else(unknown)
+    }
+
+    fn add_agent(&mut self, request: &AddAgent) -> Result<(), Failure> {
+        let bad = |why: String| Failure::new(FailureKind::BadRequest, why);
+        let main = match (&self.spec.agent, request.like_main) {
+            (None, true) => return Err(bad("there is no main agent".to_owned())),
+            (main, like_main) => main.as_ref().filter(|_| like_main),
+        };
+        let name = &request.name;
+        let agent = Agent::further(name, &request.agent, main).map_err(|error| bad(error.to_string()))?;
+        if self.supervisor.find(name).is_some() {
+            let there = format!("there is a unit `{name}` already");
+            return Err(Failure::new(FailureKind::WrongState, there));
+        }
+        // It has to be known before it is started, which may be at once.
+        let number = self.units.add(&self.shared, name, agent.clone());
+        let agent = Box::new(agent);
+        let added = self.request(supervise::Event::Add { number, name: name.clone(), agent });
+        if added.is_err() {
+            self.units.forget(&self.children, &self.shared, UnitId::Further(number));
+        }
+        added
+    }
+
+    fn remove_agent(&mut self, name: &str, force: bool) -> Result<oneshot::Receiver<()>, Failure> {
+        let unit = self.find(name)?;
+        let (tell, removed) = oneshot::channel();
+        // Waits before it is asked for: what has no process is gone at once.
+        self.removals.push((unit, tell));
+        let asked = self.request(supervise::Event::Remove { unit, force });
+        if asked.is_err() {
+            self.removals.pop();
+        }
+        asked.map(|()| removed)
     }
 
     /// Something a person asked for, which the supervisor may refuse.
