@@ -5,5 +5,7 @@ mod clone_kinds;
 mod hostile;
 mod pull;
 mod remote;
+mod served;
 mod stopped;
 mod support;
+mod toolless;

@@ -181,8 +181,12 @@ fn judge(
         } else if refs.all.get(&command.name).is_some_and(|found| found.target.is_some()) {
             Err("a symbolic ref".to_owned())
         } else if command.is_delete() {
-            let deletes_current = is_checked_out && !command.old.is_zero();
-            if deletes_current { Err("deletion of the current branch prohibited".to_owned()) } else { Ok(()) }
+            let is_current = is_checked_out || refs.head_target.as_ref() == Some(&command.name);
+            if is_current && !command.old.is_zero() {
+                Err("deletion of the current branch prohibited".to_owned())
+            } else {
+                Ok(())
+            }
         } else {
             match whole(history, command, &had) {
                 Err(Trouble::Said(_)) => Err("missing necessary objects".to_owned()),

@@ -93,14 +93,18 @@ fn selected(
         let name = String::from_utf8_lossy(&name[..name.len().min(200)]).into_owned();
         without.push(peeled.ok_or_else(|| Trouble::said(format!("deepen-not is no ref: {name}")))?.id);
     }
-    let since = wish.since.unwrap_or(i64::MIN);
-    let commits = history.between(heads, &without, &HashSet::new(), tick)?;
-    let mut kept = HashSet::new();
-    for id in commits.new {
-        if history.known(id)?.date >= since {
-            kept.insert(id);
+    let none = HashSet::new();
+    let mut commits = history.between(heads, &without, &none, tick)?;
+    if let Some(since) = wish.since {
+        // What a commit that is too old comes from is too old as well, whatever its clock said.
+        for id in &commits.new {
+            if history.known(*id)?.date < since {
+                without.push(*id);
+            }
         }
+        commits = history.between(heads, &without, &none, tick)?;
     }
+    let kept: HashSet<Id> = commits.new.into_iter().collect();
     if kept.is_empty() {
         return Err(Trouble::said("no commits selected for shallow requests"));
     }
