@@ -28,8 +28,10 @@ impl Case {
         self.sandbox.folder().join("endpoint")
     }
 
-    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there.
-    const STUCK: &str = "printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
+    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there. A repository of this form is
+    /// left to git: what is served without it has no hook.
+    const STUCK: &str = "git config core.repositoryformatversion 1; git config extensions.noop-v1 true
+        printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
         printf '#!/bin/sh\\ntouch ~/reached\\nwhile ! [ -e ~/go ]; do sleep 0.02; done\\nexec \"$@\"\\n' > ~/hook
         chmod +x ~/hook; echo two >> file; git commit -qam two";
 
@@ -130,7 +132,7 @@ fn nothing_of_the_persons_gets_in() -> anyhow::Result<()> {
         until("the agent", || Ok(ran.exists().then_some(())))?;
         let hook = "#!/bin/sh\nenv > ~/seen\nls /run/secrets /mnt/data >> ~/seen 2>&1\n\
             cat /proc/net/dev >> ~/seen\necho whole >> ~/seen\n";
-        let plant = "cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
+        let plant = "mkdir -p /workspace/.git/hooks; cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
         sandbox.run_with_input(["exec", "-i", "box", "--", "sh", "-c", plant], hook.as_bytes())?.success()?;
         sandbox.tell("stop", &["--force"])?.success()?;
         git(&sandbox, sandbox.project(), &["push", "-q", "agent::box", "HEAD:refs/heads/new"])?.success()?;
