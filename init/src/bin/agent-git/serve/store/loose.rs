@@ -53,6 +53,16 @@ impl Loose {
         Ok(Some(Self { kind, size, content }))
     }
 
+    /// Whether an object is there, as far as one sees without reading it.
+    pub(crate) fn is_there(folder: &Path, id: Id) -> io::Result<bool> {
+        match std::fs::metadata(path(folder, id)) {
+            Ok(found) if found.is_file() => Ok(true),
+            Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file")),
+            Err(error) if file::is_absent(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Its content, piece by piece and not more than it says.
     pub(crate) fn pieces(mut self, take: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut buffer = vec![0; 64 * 1024];

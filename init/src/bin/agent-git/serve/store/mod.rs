@@ -39,6 +39,9 @@ const MAX_BORROWING: usize = 5;
 /// Paths of the folders that one borrows from.
 const MAX_ALTERNATES_BYTES: u64 = 64 * 1024;
 
+/// Objects that are remembered to be there.
+const MAX_SEEN: usize = 65_536;
+
 /// What is made in memory, of a tree, a commit or a tag. Files are passed on in pieces where that is possible.
 pub(crate) const MAX_CONTENT_BYTES: u64 = 128 << 20;
 
@@ -69,6 +72,8 @@ pub(crate) struct Store {
     /// The pack in which something was found last: what one asks for next is likely to be there.
     last: Cell<usize>,
     cache: RefCell<Cache>,
+    /// Some of what is there: many refs lead to the same object.
+    seen: RefCell<HashSet<Id>>,
 }
 
 /// An object in memory.
@@ -92,6 +97,7 @@ impl Store {
             known: RefCell::default(),
             last: Cell::new(0),
             cache: RefCell::default(),
+            seen: RefCell::default(),
         };
         store.look_for_packs()?;
         Ok(store)
@@ -108,7 +114,15 @@ impl Store {
 
     /// Whether there is such an object, as far as one can say without looking twice.
     pub(crate) fn has(&self, id: Id) -> Outcome<bool> {
-        Ok(self.find_now(id)?.is_some())
+        if self.seen.borrow().contains(&id) {
+            return Ok(true);
+        }
+        let has = self.find_now(id)?.is_some();
+        let mut seen = self.seen.borrow_mut();
+        if has && seen.len() < MAX_SEEN {
+            seen.insert(id);
+        }
+        Ok(has)
     }
 
     fn find_now(&self, id: Id) -> Outcome<Option<Found>> {
@@ -116,9 +130,9 @@ impl Store {
             return Ok(Some(found));
         }
         for (folder, path) in self.folders.iter().enumerate() {
-            match Loose::open(path, id) {
-                Ok(Some(_)) => return Ok(Some(Found::Loose { folder })),
-                Ok(None) => {}
+            match Loose::is_there(path, id) {
+                Ok(true) => return Ok(Some(Found::Loose { folder })),
+                Ok(false) => {}
                 Err(error) => return Err(reading(id, &error)),
             }
         }
