@@ -2,9 +2,13 @@
 
 mod clone;
 mod clone_kinds;
+mod destroy;
 mod hostile;
+mod merge;
 mod pull;
+mod push;
 mod remote;
+mod repositories;
 mod served;
 mod stopped;
 mod support;
