@@ -12,6 +12,7 @@ mod orphans;
 mod pulls;
 mod rest;
 mod screens;
+mod serving;
 mod starts;
 mod stores;
 mod streams;
@@ -32,7 +33,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 16] = [
+pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -47,6 +48,7 @@ pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
     ("pull", pulls::one_commit),
+    ("serve", serving::upload_pack),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

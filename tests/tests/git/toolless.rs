@@ -163,3 +163,10 @@ fn a_repository_that_is_a_trap_ends_a_pull_in_words() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn init_looks_where_the_shim_mounts_it() {
+    let init = include_str!("../../../init/src/server/git.rs");
+    let said = format!("const BUILT_IN: &str = {:?};", agent_shim::isolation::plan::GIT);
+    assert!(init.contains(&said), "not in init: {said}");
+}
