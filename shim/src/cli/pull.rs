@@ -27,8 +27,8 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
-        view,
         sync::{self, Came, Pulls},
+        view,
     },
 };
 

@@ -13,6 +13,7 @@ mod orphans;
 mod pulls;
 mod rest;
 mod screens;
+mod serving;
 mod snapshots;
 mod starts;
 mod stores;
@@ -35,7 +36,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 17] = [
+pub(crate) const ROWS: [(&str, Measure); 18] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -53,6 +54,7 @@ pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("pull", pulls::one_commit),
     ("snapshot", snapshots::everything),
     ("sync", syncs::one_commit),
+    ("serve", serving::upload_pack),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

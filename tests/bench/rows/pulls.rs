@@ -109,7 +109,7 @@ pub(super) fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
     timed(quiet(git).arg("-C").arg(folder).args(["reset", "-q", "--hard"])).map(drop)
 }
 
-fn commit(git: &Path, folder: &Path, number: usize) -> anyhow::Result<()> {
+pub(super) fn commit(git: &Path, folder: &Path, number: usize) -> anyhow::Result<()> {
     std::fs::write(folder.join("d0/s0/f0"), format!("{number}\n"))?;
     let mut command = quiet(git);
     command.arg("-C").arg(folder).args([

@@ -10,5 +10,7 @@ mod pull;
 mod push;
 mod remote;
 mod repositories;
+mod served;
 mod stopped;
 mod support;
+mod toolless;
