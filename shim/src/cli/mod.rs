@@ -23,6 +23,7 @@ mod monitor;
 mod output;
 mod prepare;
 mod pull;
+mod pull_progress;
 mod resolve;
 mod restart;
 mod run;

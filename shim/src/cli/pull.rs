@@ -12,13 +12,14 @@ use super::{
     error::{CliError, Kind},
     merge_report,
     output::{print_json, print_line},
+    pull_progress::Shown,
     resolve,
 };
 use crate::{
-    client::ConnectionError,
+    client::{ConnectionError, interrupt::Interrupt},
     config::values,
     repo::{
-        Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError,
+        Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError, Watch,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -86,7 +87,12 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
-    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let interrupt = Interrupt::take().map_err(StateError::io("taking signals"))?;
+    let shown = Shown::new(ctx.global.verbose > 0);
+    let watch = Watch { interrupt: Some(&interrupt), progress: Some(&|progress| shown.take(progress)) };
+    let pulled = pull.run_watched(watch);
+    shown.done();
+    let pulled = pulled.map_err(|error| told(&name, &error))?;
     let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
         let mut json = as_json(&name, &pulled, ctx.global.dry_run);
@@ -173,6 +179,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Home(HomeError::None { .. }) => {
             (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
         }
+        PullError::Cancelled => (Kind::Cancelled, String::new()),
         PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
         _ => (Kind::Failed, String::new()),
     };

@@ -29,6 +29,7 @@ mod quarantine;
 mod refs;
 mod session;
 mod source;
+mod watch;
 mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
@@ -40,3 +41,4 @@ pub use publish::PublishError;
 pub use refs::RefName;
 pub use session::{Limits, SessionError};
 pub use source::{Source, SourceError};
+pub use watch::{Progress, Watch};

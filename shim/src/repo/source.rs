@@ -21,6 +21,7 @@ use crate::{
     client::{
         ConnectionError,
         git::{self, GitStream},
+        interrupt::Interrupt,
     },
     sandbox::Sandbox,
 };
@@ -89,10 +90,14 @@ impl Source<'_> {
 
 impl Opening {
     /// The stream, and what has to live as long as it.
-    pub fn stream(self) -> Result<(GitStream, Option<Speaker>), SourceError> {
+    pub fn stream(self, interrupt: Option<&Interrupt>) -> Result<(GitStream, Option<Speaker>), SourceError> {
         match self {
-            Self::Sandbox(asked) => Ok((asked.stream(Instant::now() + FIRST_BYTE_WITHIN)?, None)),
-            Self::Command(socket, speaker) => Ok((GitStream::over(socket), Some(speaker))),
+            Self::Sandbox(asked) => {
+                Ok((asked.stream_unless(Instant::now() + FIRST_BYTE_WITHIN, interrupt)?, None))
+            }
+            Self::Command(socket, speaker) => {
+                Ok((GitStream::over(socket).interrupted_by(interrupt), Some(speaker)))
+            }
         }
     }
 }

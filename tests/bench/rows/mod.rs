@@ -32,7 +32,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 16] = [
+pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -47,6 +47,7 @@ pub(crate) const ROWS: [(&str, Measure); 16] = [
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
     ("pull", pulls::one_commit),
+    ("pull-everything", pulls::everything),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

@@ -5,3 +5,4 @@ mod merge;
 mod pull;
 mod remote;
 mod support;
+mod ways;

@@ -1,0 +1,56 @@
+//! A person who calls it off, as something that can be waited for beside everything else.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+    time::Instant,
+};
+
+use nix::sys::{
+    signal::{SigSet, Signal},
+    signalfd::{SfdFlags, SignalFd},
+};
+use rustix::{
+    event::{PollFd, PollFlags},
+    io::Errno,
+};
+
+use super::wait::wait_any;
+
+/// Signals by which a person calls something off.
+const SIGNALS: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+
+/// `SIGINT`, `SIGTERM` and `SIGHUP`, taken from this thread and the threads that it starts.
+#[derive(Clone, Debug)]
+pub struct Interrupt(Arc<SignalFd>);
+
+impl Interrupt {
+    /// From now on these signals end waits and nothing else. The programs that are started get them as usual.
+    pub fn take() -> io::Result<Self> {
+        let set: SigSet = SIGNALS.into_iter().collect();
+        set.thread_block()?;
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        Ok(Self(Arc::new(SignalFd::with_flags(&set, flags)?)))
+    }
+
+    /// Whether somebody has called it off.
+    pub fn is_set(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::IN)];
+        wait_any(&mut fds, Some(Instant::now())).unwrap_or(false)
+    }
+}
+
+/// As [`super::wait::wait_for`]; fails with `ECANCELED` where it was called off first.
+pub(crate) fn wait_for(
+    fd: BorrowedFd<'_>,
+    flags: PollFlags,
+    deadline: Option<Instant>,
+    interrupt: Option<&Interrupt>,
+) -> Result<bool, Errno> {
+    let Some(interrupt) = interrupt else { return super::wait::wait_for(fd, flags, deadline) };
+    let signals = PollFd::from_borrowed_fd(interrupt.0.as_fd(), PollFlags::IN);
+    let mut fds = [PollFd::from_borrowed_fd(fd, flags), signals];
+    let in_time = wait_any(&mut fds, deadline)?;
+    if fds[1].revents().is_empty() { Ok(in_time) } else { Err(Errno::CANCELED) }
+}
