@@ -1,11 +1,11 @@
 //! What the tasks of connections ask of the loop.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use agent_protocol::{
     exit::ExitRecord,
     failure::Failure,
-    message::{ExecId, ExecRequest, Status},
+    message::{AddAgent, ExecId, ExecRequest, Status},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -21,6 +21,8 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Ask {
     /// Tell everything.
     Status(Reply<Status>),
+    /// How much processor time has what runs as the agent used? `None` where none runs.
+    AgentCpu(Reply<Option<Duration>>),
     /// Start a command. Git gets the connection itself, both ways.
     Exec { request: Box<ExecRequest>, git: Option<OwnedFd>, reply: Reply<Result<StartedExec, Failure>> },
     /// Let me know when a command ends.
@@ -29,6 +31,12 @@ pub(crate) enum Ask {
     ExecSignal { exec: ExecId, signal: i32, reply: Reply<Result<(), Failure>> },
     /// Start the agent anew.
     RestartAgent(Reply<Result<(), Failure>>),
+    /// Start a unit anew.
+    RestartUnit { name: String, reply: Reply<Result<(), Failure>> },
+    /// Start one more agent.
+    AddAgent { request: AddAgent, reply: Reply<Result<(), Failure>> },
+    /// End an agent for good; the answer says when it has come to that.
+    RemoveAgent { name: String, force: bool, reply: Reply<Result<oneshot::Receiver<()>, Failure>> },
     /// Signal the agent's process group.
     SignalAgent { signal: i32, reply: Reply<Result<(), Failure>> },
     /// End the sandbox.

@@ -12,7 +12,10 @@ use agent_protocol::{
     message::{ExecId, What},
     spec::{self, InitSpec},
 };
-use tokio::{sync::mpsc, time::sleep_until};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep_until,
+};
 
 use super::{
     ask::Ask,
@@ -78,6 +81,8 @@ pub(super) struct Loop {
     /// Units whose last run lost output that nobody had read.
     truncated: HashSet<UnitId>,
     units: Units,
+    /// Who waits for an agent to be gone. At most one for each connection.
+    removals: Vec<(UnitId, oneshot::Sender<()>)>,
     execs: Execs,
     supervisor: Supervisor,
     wake_at: Option<Instant>,
@@ -103,6 +108,11 @@ impl Loop {
         descriptors: Option<Limit>,
         warnings: Vec<String>,
     ) -> Self {
+        let mut units = Units::default();
+        for (name, agent) in &spec.agents {
+            // Numbered in this order by the supervisor, too.
+            units.add(&shared, name, agent.clone());
+        }
         Self {
             defaults: Defaults::of(&spec, descriptors),
             clock: Clock::start(),
@@ -112,7 +122,8 @@ impl Loop {
             roles: HashMap::new(),
             probes: HashMap::new(),
             truncated: HashSet::new(),
-            units: Units::default(),
+            units,
+            removals: Vec::new(),
             execs: Execs::default(),
             wake_at: None,
             stopping: false,
@@ -282,9 +293,11 @@ impl Loop {
             Ok(Run { child, session }) => {
                 let known = self.register(child, Role::Unit(unit));
                 let pid = pid(child);
-                if let Some(session) = session {
-                    self.shared.terminal.borrow_mut().started(session, pid);
-                    self.tell(What::SessionStarted { session });
+                if let Some((session, on)) = session {
+                    on.terminal.borrow_mut().started(session, pid);
+                    if unit == UnitId::Agent {
+                        self.tell(What::SessionStarted { session });
+                    }
                 }
                 let what = What::UnitStarted {
                     unit: self.units.name(&self.spec, unit),

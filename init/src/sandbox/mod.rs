@@ -13,7 +13,6 @@ use std::{path::Path, rc::Rc, time::Duration};
 
 use agent_protocol::{
     handshake::Token,
-    message::TerminalSize,
     spec::{InitSpec, Listen},
 };
 use tokio::{
@@ -25,15 +24,16 @@ use tokio::{
 pub(crate) use self::{
     ask::{Ask, Ends, StartedExec},
     commands::{GIT_PROTOCOL, MAX_GIT_ERRORS_BYTES},
-    shared::Shared,
+    shared::{AGENT, Log, Shared},
 };
 use crate::{
     notify::NotifySocket,
     output::Outputs,
     server::{Admission, Listener, Server, accept_all},
-    session::terminal::Terminal,
+    session::Session,
     signals::Signals,
     spawn::Limit,
+    watch,
 };
 
 /// Questions that wait for the loop at once; whoever asks waits for a place.
@@ -61,11 +61,12 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let Prepared { spec, signals, listener, token, descriptors, mut warnings } = prepared;
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.clone()).unwrap_or_default();
-    let terminal = Terminal::new(TerminalSize { columns: wanted.cols, rows: wanted.rows });
+    let main = Session::new(units::size(&wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
     let outputs = Outputs::new(units.chain(spec.services.iter().map(|service| service.name.as_str())));
-    let shared = Rc::new(Shared::new(terminal, outputs));
+    let shared = Rc::new(Shared::new(main, outputs));
     let (asks, asked) = mpsc::channel(ASKS);
+    watch::start(spec.watch.as_ref(), &shared, &asks);
     let acceptor = match listener {
         Some(listener) => {
             let admission = admission(&spec);

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     rc::Rc,
 };
 
@@ -12,15 +13,19 @@ use tokio::sync::{Notify, watch};
 use crate::{
     journal::Journal,
     output::Outputs,
-    session::{pty::Master, terminal::Terminal},
+    session::{Session, ring::Ring},
+    watch::Activity,
 };
 
-/// The unit whose log is the terminal itself.
+/// The main agent's unit.
 pub(crate) const AGENT: &str = "agent";
 
 /// What is shared.
 pub(crate) struct Shared {
-    pub(crate) terminal: RefCell<Terminal>,
+    /// The main agent's terminal.
+    pub(crate) main: Rc<Session>,
+    /// Those of further agents, by their units' names; at most [`agent_protocol::spec::MAX_AGENTS`].
+    pub(crate) further: RefCell<BTreeMap<String, Rc<Session>>>,
     pub(crate) journal: RefCell<Journal>,
     pub(crate) outputs: RefCell<Outputs>,
     /// Becomes true when init ends: streams finish what they have and close.
@@ -37,15 +42,15 @@ pub(crate) struct Shared {
     pub(crate) loop_wanted: Notify,
     /// Runs of git for the host that go on.
     pub(crate) git_runs: Cell<u32>,
-    /// Notified when the agent has another pseudoterminal, or none.
-    pub(crate) master_changed: Notify,
-    master: RefCell<Option<Rc<Master>>>,
+    /// What is done inside, for those who ask whether it is quiet.
+    pub(crate) activity: Rc<Activity>,
 }
 
 impl Shared {
-    pub(crate) fn new(terminal: Terminal, outputs: Outputs) -> Self {
+    pub(crate) fn new(main: Session, outputs: Outputs) -> Self {
         Self {
-            terminal: RefCell::new(terminal),
+            main: Rc::new(main),
+            further: RefCell::new(BTreeMap::new()),
             journal: RefCell::new(Journal::new()),
             outputs: RefCell::new(outputs),
             ending: watch::Sender::new(false),
@@ -55,71 +60,98 @@ impl Shared {
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
             git_runs: Cell::new(0),
-            master_changed: Notify::new(),
-            master: RefCell::new(None),
+            activity: Rc::new(Activity::new()),
         }
     }
 
-    /// The pseudoterminal that the agent runs on now.
-    pub(crate) fn master(&self) -> Option<Rc<Master>> {
-        self.master.borrow().clone()
-    }
-
-    /// A new run has a new one; none after it.
-    pub(crate) fn set_master(&self, master: Option<Rc<Master>>) {
-        *self.master.borrow_mut() = master;
-        self.master_changed.notify_waiters();
-    }
-
-    /// Gives the pseudoterminal the size that the terminal has come to have.
-    pub(crate) fn apply_size(&self) {
-        let size = self.terminal.borrow().size();
-        if let Some(master) = self.master()
-            && let Err(error) = master.resize(size)
-        {
-            tracing::warn!(%error, "resizing the agent's terminal");
-        }
-    }
-
-    /// Where a unit's kept output starts and ends, and who to wait on for more; `None` for an unknown unit.
-    pub(crate) fn log_span(&self, unit: &str) -> Option<(u64, u64, Rc<Notify>)> {
+    /// The terminal of an agent, by its unit's name.
+    pub(crate) fn session(&self, unit: &str) -> Option<Rc<Session>> {
         if unit == AGENT {
-            let terminal = self.terminal.borrow();
-            return Some((terminal.ring().start(), terminal.ring().end(), terminal.changed()));
+            return Some(Rc::clone(&self.main));
         }
-        let outputs = self.outputs.borrow();
-        let (ring, changed) = outputs.get(unit)?;
-        Some((ring.start(), ring.end(), changed))
+        self.further.borrow().get(unit).cloned()
     }
 
-    /// A reader of a unit's log has everything before `offset`.
-    pub(crate) fn log_was_read(&self, unit: &str, offset: u64) {
-        if unit == AGENT {
-            self.terminal.borrow_mut().unread().read_to(offset);
-        } else if let Some(unread) = self.outputs.borrow_mut().unread(unit) {
-            unread.read_to(offset);
+    /// Viewers of all terminals.
+    pub(crate) fn viewers(&self) -> usize {
+        let of = |session: &Rc<Session>| session.terminal.borrow().viewers();
+        of(&self.main) + self.further.borrow().values().map(of).sum::<usize>()
+    }
+
+    /// The log of a unit; `None` for an unknown one.
+    pub(crate) fn log(&self, unit: &str) -> Option<Log> {
+        match self.session(unit) {
+            Some(session) => Some(Log::Session(session)),
+            None => self.outputs.borrow().get(unit).is_some().then(|| Log::Output(unit.to_owned())),
         }
     }
 
     /// Whether output of a unit's present run was forgotten before a reader of its log had it.
     pub(crate) fn is_output_lost(&self, unit: &str) -> bool {
-        if unit == AGENT {
-            return self.terminal.borrow_mut().unread().is_lost();
+        match self.session(unit) {
+            Some(session) => session.terminal.borrow_mut().unread().is_lost(),
+            None => self.outputs.borrow_mut().unread(unit).is_some_and(|unread| unread.is_lost()),
         }
-        self.outputs.borrow_mut().unread(unit).is_some_and(|unread| unread.is_lost())
+    }
+}
+
+/// A unit's log, held by one who reads it.
+pub(crate) enum Log {
+    /// The terminal of an agent; it stays readable when the agent is removed.
+    Session(Rc<Session>),
+    /// What a step or a service writes, by its name.
+    Output(String),
+}
+
+impl Log {
+    /// Where the kept output starts and ends.
+    pub(crate) fn span(&self, shared: &Shared) -> (u64, u64) {
+        let span = |ring: &Ring| (ring.start(), ring.end());
+        match self {
+            Self::Session(session) => span(session.terminal.borrow().ring()),
+            Self::Output(unit) => {
+                shared.outputs.borrow().get(unit).map(|(ring, _)| span(ring)).unwrap_or_default()
+            }
+        }
     }
 
-    /// Appends a unit's output from `offset` on to `out`, at most `most` bytes. Returns where they begin: behind
-    /// `offset` where that is no longer kept.
-    pub(crate) fn read_log(&self, unit: &str, offset: u64, most: usize, out: &mut Vec<u8>) -> u64 {
-        let terminal = self.terminal.borrow();
-        let outputs = self.outputs.borrow();
-        let ring =
-            if unit == AGENT { Some(terminal.ring()) } else { outputs.get(unit).map(|(ring, _)| ring) };
-        let Some(ring) = ring else { return offset };
-        let from = offset.max(ring.start());
-        // Cannot be lost: `from` is where the ring starts, or behind it.
-        let _ = ring.read_at(from, out, most);
-        from
+    /// Who to wait on for more.
+    pub(crate) fn changed(&self, shared: &Shared) -> Option<Rc<Notify>> {
+        match self {
+            Self::Session(session) => Some(session.terminal.borrow().changed()),
+            Self::Output(unit) => shared.outputs.borrow().get(unit).map(|(_, changed)| changed),
+        }
+    }
+
+    /// Whether nothing will ever be added.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self, Self::Session(session) if session.is_closed())
+    }
+
+    /// Its reader has everything before `offset`.
+    pub(crate) fn was_read(&self, shared: &Shared, offset: u64) {
+        match self {
+            Self::Session(session) => session.terminal.borrow_mut().unread().read_to(offset),
+            Self::Output(unit) => {
+                if let Some(unread) = shared.outputs.borrow_mut().unread(unit) {
+                    unread.read_to(offset);
+                }
+            }
+        }
+    }
+
+    /// Appends the output from `offset` on to `out`, at most `most` bytes. Returns where they begin: behind `offset` where
+    /// that is no longer kept.
+    pub(crate) fn read(&self, shared: &Shared, offset: u64, most: usize, out: &mut Vec<u8>) -> u64 {
+        let mut read = |ring: &Ring| {
+            let from = offset.max(ring.start());
+            // Cannot be lost: `from` is where the ring starts, or behind it.
+            let _ = ring.read_at(from, out, most);
+            from
+        };
+        match self {
+            Self::Session(session) => read(session.terminal.borrow().ring()),
+            Self::Output(unit) => shared.outputs.borrow().get(unit).map_or(offset, |(ring, _)| read(ring)),
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ffi::OsString, io, os::fd::AsFd, path::PathBuf,
 use agent_protocol::{
     exit::ExitRecord,
     failure::{Failure, FailureKind},
-    message::SessionId,
-    spec::{InitSpec, Readiness},
+    message::{SessionId, TerminalSize},
+    spec::{Agent, InitSpec, Readiness, Terminal},
 };
 use tokio::{
     sync::mpsc,
@@ -20,10 +20,14 @@ use super::{
 use crate::{
     children::{ChildId, Children, Exit, Reaped},
     server::ReadEnd,
-    session::pty::{self, Master},
+    session::{
+        Session,
+        pty::{self, Master},
+    },
     signals::Signal,
     spawn::Stdio,
     supervise::{self, ProbeKind, UnitId},
+    watch::Activity,
 };
 
 /// Bytes read from a unit at a time.
@@ -36,8 +40,14 @@ const LAST_BYTES: usize = 1024 * 1024;
 /// What the loop keeps about the units' processes.
 #[derive(Default)]
 pub(super) struct Units {
-    agent_reader: Option<AbortHandle>,
-    session_end: Option<ExitRecord>,
+    /// Agents beside the main one, by their numbers.
+    further: BTreeMap<u32, Further>,
+    /// The number of the next one.
+    next_number: u32,
+    /// Who reads the terminals of agents that run.
+    readers: BTreeMap<UnitId, AbortHandle>,
+    /// Exits that viewers were not told of yet.
+    session_ends: BTreeMap<UnitId, ExitRecord>,
     /// The process of each unit's last run: by it the run's leftovers are found.
     last_runs: BTreeMap<UnitId, ChildId>,
     first_output: Option<mpsc::Sender<supervise::ChildId>>,
@@ -45,11 +55,18 @@ pub(super) struct Units {
     pub(super) notify_path: Option<PathBuf>,
 }
 
+/// An agent beside the main one.
+struct Further {
+    name: String,
+    agent: Agent,
+    session: Rc<Session>,
+}
+
 /// A unit that was executed.
 pub(super) struct Run {
     pub(super) child: ChildId,
-    /// On the agent's terminal.
-    pub(super) session: Option<SessionId>,
+    /// On an agent's terminal.
+    pub(super) session: Option<(SessionId, Rc<Session>)>,
 }
 
 /// What a unit starts with, wherever in the spec it stands.
@@ -66,11 +83,42 @@ impl Units {
         self.first_output = Some(sender);
     }
 
+    /// One more agent from now on; its number.
+    pub(super) fn add(&mut self, shared: &Shared, name: &str, agent: Agent) -> u32 {
+        let number = self.next_number;
+        self.next_number += 1;
+        let session = Rc::new(Session::new(size(&agent.terminal.clone().unwrap_or_default())));
+        shared.further.borrow_mut().insert(name.to_owned(), Rc::clone(&session));
+        self.further.insert(number, Further { name: name.to_owned(), agent, session });
+        number
+    }
+
+    /// An agent is no more. What its last run left behind is killed, and whoever watches is let go.
+    pub(super) fn forget(&mut self, children: &Children, shared: &Shared, unit: UnitId) {
+        self.kill_left_over(children, unit);
+        let UnitId::Further(number) = unit else { return };
+        if let Some(further) = self.further.remove(&number) {
+            shared.further.borrow_mut().remove(&further.name);
+            further.session.close();
+        }
+    }
+
+    /// The terminal of an agent.
+    pub(super) fn session(&self, shared: &Shared, unit: UnitId) -> Option<Rc<Session>> {
+        match unit {
+            UnitId::Agent => Some(Rc::clone(&shared.main)),
+            UnitId::Further(number) => self.further.get(&number).map(|further| Rc::clone(&further.session)),
+            UnitId::Step(_) | UnitId::Service(_) => None,
+        }
+    }
+
     /// A unit's name.
-    #[allow(clippy::unused_self)] // Read as a question to the units.
     pub(super) fn name(&self, spec: &InitSpec, unit: UnitId) -> String {
         match unit {
             UnitId::Agent => AGENT.to_owned(),
+            UnitId::Further(number) => {
+                self.further.get(&number).map(|further| further.name.clone()).unwrap_or_default()
+            }
             UnitId::Step(place) => spec.steps.get(place).map(|step| step.name.clone()).unwrap_or_default(),
             UnitId::Service(place) => {
                 spec.services.get(place).map(|service| service.name.clone()).unwrap_or_default()
@@ -88,14 +136,18 @@ impl Units {
         shared: &Rc<Shared>,
         unit: UnitId,
     ) -> Result<Run, Failure> {
+        self.kill_left_over(children, unit);
+        let run = self.execute(children, defaults, spec, shared, unit)?;
+        self.last_runs.insert(unit, run.child);
+        Ok(run)
+    }
+
+    fn kill_left_over(&mut self, children: &Children, unit: UnitId) {
         if let Some(last) = self.last_runs.remove(&unit)
             && let Err(error) = children.kill_tree(last, Signal::KILL)
         {
             tracing::warn!(%error, "killing what a unit left behind");
         }
-        let run = self.execute(children, defaults, spec, shared, unit)?;
-        self.last_runs.insert(unit, run.child);
-        Ok(run)
     }
 
     fn execute(
@@ -106,13 +158,13 @@ impl Units {
         shared: &Rc<Shared>,
         unit: UnitId,
     ) -> Result<Run, Failure> {
-        let program = program(spec, unit)?;
-        let terminal = match unit {
-            UnitId::Agent => spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref()),
-            UnitId::Step(_) | UnitId::Service(_) => None,
-        };
-        if let Some(terminal) = terminal {
-            return self.start_on_terminal(children, defaults, shared, &program, &terminal.term);
+        let program = self.program(spec, unit)?;
+        let terminal = self.agent(spec, unit).and_then(|agent| agent.terminal.as_ref());
+        if let (Some(terminal), Some(session)) = (terminal, self.session(shared, unit)) {
+            let (run, reader) =
+                self.start_on_terminal(children, defaults, shared, session, &program, &terminal.term)?;
+            self.readers.insert(unit, reader);
+            return Ok(run);
         }
         if spec.control.is_none() || unit == UnitId::Agent {
             let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
@@ -136,14 +188,15 @@ impl Units {
     }
 
     fn start_on_terminal(
-        &mut self,
+        &self,
         children: &mut Children,
         defaults: &Defaults,
-        shared: &Rc<Shared>,
+        shared: &Shared,
+        session: Rc<Session>,
         program: &Program<'_>,
         term: &str,
-    ) -> Result<Run, Failure> {
-        let size = shared.terminal.borrow().size();
+    ) -> Result<(Run, AbortHandle), Failure> {
+        let size = session.terminal.borrow().size();
         let (master, slave) = pty::open(size)
             .map_err(|error| Failure::new(FailureKind::Pty, format!("opening a terminal: {error}")))?;
         let child = spawn(
@@ -155,11 +208,11 @@ impl Units {
             Stdio::Terminal(slave.as_fd()),
         )?;
         let master = Rc::new(master);
-        shared.set_master(Some(Rc::clone(&master)));
-        let reader = spawn_local(read_terminal(Rc::clone(shared), master, self.first(child)));
-        self.agent_reader = Some(reader.abort_handle());
-        let session = shared.terminal.borrow_mut().next_session();
-        Ok(Run { child, session: Some(session) })
+        session.set_master(Some(Rc::clone(&master)));
+        let activity = Rc::clone(&shared.activity);
+        let reader = spawn_local(read_terminal(Rc::clone(&session), master, activity, self.first(child)));
+        let number = session.terminal.borrow_mut().next_session();
+        Ok((Run { child, session: Some((number, session)) }, reader.abort_handle()))
     }
 
     /// Runs a unit's readiness or health command.
@@ -171,8 +224,9 @@ impl Units {
         unit: UnitId,
         kind: ProbeKind,
     ) -> Result<ChildId, Failure> {
-        let mut program = program(spec, unit)?;
-        program.argv = probe_argv(spec, unit, kind)
+        let mut program = self.program(spec, unit)?;
+        program.argv = self
+            .probe_argv(spec, unit, kind)
             .ok_or_else(|| Failure::new(FailureKind::Internal, "the unit has no such probe"))?;
         let null = commands::null()?;
         let fd = null.as_fd();
@@ -181,15 +235,15 @@ impl Units {
 
     /// A unit's process was reaped: takes the rest of its output, and ends what is left of it.
     pub(super) fn ended(&mut self, shared: &Shared, unit: UnitId, children: &mut Children, reaped: &Reaped) {
-        if unit == UnitId::Agent {
-            if let Some(reader) = self.agent_reader.take() {
+        if let Some(session) = self.session(shared, unit) {
+            if let Some(reader) = self.readers.remove(&unit) {
                 reader.abort();
             }
-            if let Some(master) = shared.master() {
-                drain(shared, &master);
+            if let Some(master) = session.master() {
+                drain(&session, &master);
             }
             // The last descriptor of the master: the kernel hangs up whoever still has the terminal.
-            shared.set_master(None);
+            session.set_master(None);
         }
         // What a step leaves behind that succeeded was set up to stay. What others leave would be in the way of
         // their next run.
@@ -201,19 +255,75 @@ impl Units {
         }
     }
 
-    /// Keeps the agent's exit until it is known what follows.
-    pub(super) fn session_ended(&mut self, exit: ExitRecord) {
-        self.session_end = Some(exit);
+    /// Keeps an agent's exit until it is known what follows.
+    pub(super) fn session_ended(&mut self, unit: UnitId, exit: ExitRecord) {
+        self.session_ends.insert(unit, exit);
     }
 
-    /// The exit that viewers were not told of yet.
-    pub(super) fn take_session_end(&mut self) -> Option<ExitRecord> {
-        self.session_end.take()
+    /// An exit that viewers were not told of yet.
+    pub(super) fn take_session_end(&mut self) -> Option<(UnitId, ExitRecord)> {
+        self.session_ends.pop_first()
+    }
+
+    fn agent<'a>(&'a self, spec: &'a InitSpec, unit: UnitId) -> Option<&'a Agent> {
+        match unit {
+            UnitId::Agent => spec.agent.as_ref(),
+            UnitId::Further(number) => self.further.get(&number).map(|further| &further.agent),
+            UnitId::Step(_) | UnitId::Service(_) => None,
+        }
+    }
+
+    fn program<'a>(&'a self, spec: &'a InitSpec, unit: UnitId) -> Result<Program<'a>, Failure> {
+        let found = match unit {
+            UnitId::Agent | UnitId::Further(_) => self.agent(spec, unit).map(|agent| Program {
+                argv: &agent.argv,
+                env: &agent.env,
+                workdir: agent.workdir.as_ref(),
+                watchdog_ms: agent.watchdog_ms,
+            }),
+            UnitId::Step(place) => spec.steps.get(place).map(|step| Program {
+                argv: &step.argv,
+                env: &step.env,
+                workdir: step.workdir.as_ref(),
+                watchdog_ms: 0,
+            }),
+            UnitId::Service(place) => spec.services.get(place).map(|service| Program {
+                argv: &service.argv,
+                env: &service.env,
+                workdir: service.workdir.as_ref(),
+                watchdog_ms: service.watchdog_ms,
+            }),
+        };
+        found.ok_or_else(|| Failure::new(FailureKind::Internal, "there is no such unit"))
+    }
+
+    fn probe_argv<'a>(&'a self, spec: &'a InitSpec, unit: UnitId, kind: ProbeKind) -> Option<&'a [String]> {
+        let (readiness, health) = match unit {
+            UnitId::Agent | UnitId::Further(_) => {
+                let agent = self.agent(spec, unit)?;
+                (&agent.readiness, &agent.health)
+            }
+            UnitId::Service(place) => {
+                let service = spec.services.get(place)?;
+                (&service.readiness, &service.health)
+            }
+            UnitId::Step(_) => return None,
+        };
+        match (kind, readiness) {
+            (ProbeKind::Health, _) => health.as_ref().map(|health| health.argv.as_slice()),
+            (ProbeKind::Readiness, Readiness::Command(command)) => Some(&command.argv),
+            (ProbeKind::Readiness, _) => None,
+        }
     }
 
     fn first(&self, child: ChildId) -> FirstOutput {
         FirstOutput { child: supervise::ChildId(child.generation()), tell: self.first_output.clone() }
     }
+}
+
+/// The size that a terminal begins with.
+pub(super) fn size(terminal: &Terminal) -> TerminalSize {
+    TerminalSize { columns: terminal.cols, rows: terminal.rows }
 }
 
 /// Says once that a unit wrote something.
@@ -231,16 +341,22 @@ impl FirstOutput {
     }
 }
 
-async fn read_terminal(shared: Rc<Shared>, master: Rc<Master>, mut first: FirstOutput) {
+async fn read_terminal(
+    session: Rc<Session>,
+    master: Rc<Master>,
+    activity: Rc<Activity>,
+    mut first: FirstOutput,
+) {
     let mut buf = vec![0; CHUNK_BYTES];
     while let Ok(read @ 1..) = master.read(&mut buf).await {
-        show(&shared, &master, &buf[..read]);
+        activity.output();
+        show(&session, &master, &buf[..read]);
         first.came().await;
     }
 }
 
-fn show(shared: &Shared, master: &Master, bytes: &[u8]) {
-    let mut terminal = shared.terminal.borrow_mut();
+fn show(session: &Session, master: &Master, bytes: &[u8]) {
+    let mut terminal = session.terminal.borrow_mut();
     terminal.output(bytes);
     let replies = terminal.take_replies();
     if !replies.is_empty() {
@@ -248,13 +364,13 @@ fn show(shared: &Shared, master: &Master, bytes: &[u8]) {
     }
 }
 
-fn drain(shared: &Shared, master: &Master) {
+fn drain(session: &Session, master: &Master) {
     let mut buf = vec![0; CHUNK_BYTES];
     let mut left = LAST_BYTES;
     while left > 0 {
         match master.read_now(&mut buf) {
             Ok(Some(read @ 1..)) => {
-                show(shared, master, &buf[..read]);
+                show(session, master, &buf[..read]);
                 left = left.saturating_sub(read);
             }
             Ok(Some(_) | None) | Err(_) => return,
@@ -293,47 +409,4 @@ fn spawn(
     env.extend(program.env.iter().map(|(name, value)| (name.into(), value.into())));
     let request = defaults.request(argv, env, program.workdir.map(PathBuf::from), stdio);
     children.spawn(request).map_err(|error| commands::refused(&error))
-}
-
-fn program(spec: &InitSpec, unit: UnitId) -> Result<Program<'_>, Failure> {
-    let found = match unit {
-        UnitId::Agent => spec.agent.as_ref().map(|agent| Program {
-            argv: &agent.argv,
-            env: &agent.env,
-            workdir: agent.workdir.as_ref(),
-            watchdog_ms: agent.watchdog_ms,
-        }),
-        UnitId::Step(place) => spec.steps.get(place).map(|step| Program {
-            argv: &step.argv,
-            env: &step.env,
-            workdir: step.workdir.as_ref(),
-            watchdog_ms: 0,
-        }),
-        UnitId::Service(place) => spec.services.get(place).map(|service| Program {
-            argv: &service.argv,
-            env: &service.env,
-            workdir: service.workdir.as_ref(),
-            watchdog_ms: service.watchdog_ms,
-        }),
-    };
-    found.ok_or_else(|| Failure::new(FailureKind::Internal, "the spec has no such unit"))
-}
-
-fn probe_argv(spec: &InitSpec, unit: UnitId, kind: ProbeKind) -> Option<&[String]> {
-    let (readiness, health) = match unit {
-        UnitId::Agent => {
-            let agent = spec.agent.as_ref()?;
-            (&agent.readiness, &agent.health)
-        }
-        UnitId::Service(place) => {
-            let service = spec.services.get(place)?;
-            (&service.readiness, &service.health)
-        }
-        UnitId::Step(_) => return None,
-    };
-    match (kind, readiness) {
-        (ProbeKind::Health, _) => health.as_ref().map(|health| health.argv.as_slice()),
-        (ProbeKind::Readiness, Readiness::Command(command)) => Some(&command.argv),
-        (ProbeKind::Readiness, _) => None,
-    }
 }

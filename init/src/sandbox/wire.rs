@@ -11,7 +11,7 @@ use crate::supervise::{self, Ended, UnitId};
 /// The kind of a unit.
 pub(super) fn kind(unit: UnitId) -> UnitKind {
     match unit {
-        UnitId::Agent => UnitKind::Agent,
+        UnitId::Agent | UnitId::Further(_) => UnitKind::Agent,
         UnitId::Step(_) => UnitKind::Step,
         UnitId::Service(_) => UnitKind::Service,
     }

@@ -12,7 +12,7 @@ use super::{
     Server,
     connection::{Incoming, Outgoing},
 };
-use crate::sandbox::Shared;
+use crate::sandbox::{Log, Shared};
 
 /// Bytes of a log sent at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -34,10 +34,10 @@ pub(super) async fn log(
     incoming: &mut Incoming,
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
-    if server.shared.log_span(&request.unit).is_none() {
+    let Some(log) = server.shared.log(&request.unit) else {
         return Err(Failure::new(FailureKind::Unknown, format!("there is no unit `{}`", request.unit)));
-    }
-    until_gone(incoming, send_log(&server.shared, &request, outgoing)).await
+    };
+    until_gone(incoming, send_log(&server.shared, &log, &request, outgoing)).await
 }
 
 /// Runs a stream until it ends or its reader goes; a reader says nothing.
@@ -84,8 +84,14 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
     }
 }
 
-async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) -> std::io::Result<()> {
-    let Some((start, end, changed)) = shared.log_span(&request.unit) else { return Ok(()) };
+async fn send_log(
+    shared: &Shared,
+    log: &Log,
+    request: &LogRequest,
+    outgoing: &Outgoing,
+) -> std::io::Result<()> {
+    let Some(changed) = log.changed(shared) else { return Ok(()) };
+    let (start, end) = log.span(shared);
     let mut ending = shared.ending.subscribe();
     let mut offset = match request.from {
         LogFrom::Offset(offset) => offset.min(end),
@@ -95,16 +101,16 @@ async fn send_log(shared: &Shared, request: &LogRequest, outgoing: &Outgoing) ->
     let mut bytes = Vec::new();
     loop {
         let woken = changed.notified();
-        let is_over = *ending.borrow_and_update();
+        let is_over = *ending.borrow_and_update() || log.is_closed();
         bytes.clear();
-        let from = shared.read_log(&request.unit, offset, CHUNK_BYTES, &mut bytes);
+        let from = log.read(shared, offset, CHUNK_BYTES, &mut bytes);
         if from != offset {
             outgoing.message(&ServerMessage::Skipped { offset: from }).await?;
         }
         if !bytes.is_empty() {
             outgoing.data(Kind::Log, from, &bytes).await?;
             offset = from + bytes.len() as u64;
-            shared.log_was_read(&request.unit, offset);
+            log.was_read(shared, offset);
             continue;
         }
         offset = from;

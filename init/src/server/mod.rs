@@ -17,6 +17,7 @@ use agent_protocol::{
     Request, ServerMessage,
     failure::{Failure, FailureKind},
     handshake::{Features, HELLO_BYTES, Hello, Token, Verdict, Welcome},
+    message::AttachTo,
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -32,7 +33,7 @@ pub(crate) use self::{
     pipe::{ReadEnd, WriteEnd},
     socket::{Listener, Socket},
 };
-use crate::sandbox::{Ask, Shared};
+use crate::sandbox::{AGENT, Ask, Shared};
 
 /// Connections open at once. Each costs a descriptor, a task and a buffer of at least 4 KiB.
 pub(crate) const MAX_CONNECTIONS: u32 = 512;
@@ -186,6 +187,7 @@ async fn dispatch(
         Request::Exec(_)
             | Request::ExecWait(_)
             | Request::Attach(_)
+            | Request::AttachTo(_)
             | Request::Events(_)
             | Request::Log(_)
             | Request::Git(_)
@@ -208,7 +210,10 @@ async fn dispatch(
         Request::ExecSignal { exec, signal } => {
             server.done(outgoing, |reply| Ask::ExecSignal { exec, signal, reply }).await
         }
-        Request::Attach(request) => attach::run(server, &request, incoming, outgoing).await,
+        Request::Attach(request) => attach::run(server, AGENT, &request, incoming, outgoing).await,
+        Request::AttachTo(AttachTo { unit, attach }) => {
+            attach::run(server, &unit, &attach, incoming, outgoing).await
+        }
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
         Request::Git(request) => {
@@ -217,6 +222,22 @@ async fn dispatch(
             exec::run(server, (git::command(request), Some(client)), features, incoming, outgoing).await
         }
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
+        Request::RestartUnit { name } => {
+            server.done(outgoing, |reply| Ask::RestartUnit { name, reply }).await
+        }
+        Request::AddAgent(request) => server.done(outgoing, |reply| Ask::AddAgent { request, reply }).await,
+        Request::RemoveAgent { name, force } => {
+            let removed = server.ask(|reply| Ask::RemoveAgent { name, force, reply }).await??;
+            // As long as the agent's own grace, and longer where the kernel holds on to it.
+            tokio::select! {
+                removed = removed => match removed {
+                    Ok(()) => reply(outgoing, &ServerMessage::Done).await,
+                    Err(_) => return Err(Failure::new(FailureKind::Stopping, "the sandbox has ended")),
+                },
+                gone = incoming.until_gone() => return gone,
+            }
+            Ok(())
+        }
         Request::SignalAgent { signal } => {
             server.done(outgoing, |reply| Ask::SignalAgent { signal, reply }).await
         }

@@ -23,13 +23,13 @@ use super::*;
 use crate::{
     output::Outputs,
     sandbox::{Ends, StartedExec},
-    session::{pty, terminal::Terminal},
+    session::{Session, pty},
 };
 
 /// A server, and the questions that its tasks ask of a loop that the test plays.
 fn server() -> (Server, mpsc::Receiver<Ask>) {
-    let terminal = Terminal::new(TerminalSize { columns: 80, rows: 24 });
-    let shared = Rc::new(Shared::new(terminal, Outputs::new(std::iter::empty())));
+    let main = Session::new(TerminalSize { columns: 80, rows: 24 });
+    let shared = Rc::new(Shared::new(main, Outputs::new(std::iter::empty())));
     let (asks, asked) = mpsc::channel(1);
     (Server { shared, asks, token: Token::default(), admission: Admission::SameUser }, asked)
 }
@@ -158,7 +158,7 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
         let (mut incoming, outgoing) = split(socket);
         let (master, _slave) = pty::open(TerminalSize { columns: 80, rows: 24 }).unwrap();
         let master = Rc::new(master);
-        server.shared.set_master(Some(Rc::clone(&master)));
+        server.shared.main.set_master(Some(Rc::clone(&master)));
         let request = AttachRequest { lease: LeaseWish::TakeOver, size: None, from: AttachFrom::Screen };
         let typing = async {
             let lines = b"\n".repeat(100_000);
@@ -167,12 +167,12 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
             (&client).write_all(&frame).unwrap();
             sleep(Duration::from_secs(1)).await;
             assert_eq!(Rc::strong_count(&master), 3, "typed at, by a viewer that waits");
-            server.shared.set_master(None);
+            server.shared.main.set_master(None);
             sleep(Duration::from_secs(1)).await;
             assert_eq!(Rc::strong_count(&master), 1);
         };
         tokio::select! {
-            _ = attach::run(&server, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
+            _ = attach::run(&server, AGENT, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
             () = typing => {}
         }
     });
@@ -186,7 +186,7 @@ fn whoever_gets_the_lease_and_how_events_tell_it() {
         let (mut incoming, outgoing) = split(socket);
         let request = AttachRequest { lease: LeaseWish::IfFree, size: None, from: AttachFrom::Screen };
         drop(client);
-        attach::run(&server, &request, &mut incoming, &outgoing).await.unwrap();
+        attach::run(&server, AGENT, &request, &mut incoming, &outgoing).await.unwrap();
         let journal = server.shared.journal.borrow();
         let told: Vec<_> =
             (0..).map_while(|seq| journal.first_after(seq)).map(|event| event.what.clone()).collect();

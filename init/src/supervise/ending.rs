@@ -36,14 +36,14 @@ impl Supervisor {
 
     fn halt_the_free(&mut self) {
         let (steps, rest) = self.units.split_at_mut(self.steps);
-        let (services, agent) = rest.split_at_mut(self.after.len());
-        for unit in steps.iter_mut().chain(agent.iter_mut()) {
+        let (services, agents) = rest.split_at_mut(self.after.len());
+        for unit in steps.iter_mut().chain(agents.iter_mut()) {
             unit.handle(self.now, Input::Halt, &mut self.out);
         }
-        let agent_is_down = agent.iter().all(Unit::is_down);
+        let agents_are_down = agents.iter().all(Unit::is_down);
         for i in 0..services.len() {
             let needs_it = |(j, after): (usize, &Vec<usize>)| after.contains(&i) && !services[j].is_down();
-            if agent_is_down && !self.after.iter().enumerate().any(needs_it) {
+            if agents_are_down && !self.after.iter().enumerate().any(needs_it) {
                 services[i].handle(self.now, Input::Halt, &mut self.out);
             }
         }

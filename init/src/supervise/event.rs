@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Add;
 use std::time::Duration;
 
-use agent_protocol::spec::Signal;
+use agent_protocol::spec::{Agent, Signal};
 
 use super::exit::{Ended, ExitRecord, SpawnError};
 use super::status::Announcement;
@@ -35,7 +35,7 @@ impl fmt::Display for Instant {
     }
 }
 
-/// One thing that is supervised, by its place in the spec.
+/// One thing that is supervised: by its place in the spec, or by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum UnitId {
     /// A setup step.
@@ -44,6 +44,8 @@ pub enum UnitId {
     Service(usize),
     /// The agent.
     Agent,
+    /// A further agent, by a number that is never given to another.
+    Further(u32),
 }
 
 /// A child process that the caller spawned. Never given out twice, unlike a pid.
@@ -120,6 +122,22 @@ pub enum Event {
     StopUnit {
         /// Which unit.
         unit: UnitId,
+    },
+    /// One more agent is to be there from now on.
+    Add {
+        /// Its number; the spec's own further agents have the first ones, from 0 on.
+        number: u32,
+        /// Its name.
+        name: String,
+        /// What it is.
+        agent: Box<Agent>,
+    },
+    /// A further agent is to end and to be no more.
+    Remove {
+        /// Which unit.
+        unit: UnitId,
+        /// Without its grace.
+        force: bool,
     },
     /// The sandbox is to end.
     Stop {

@@ -23,7 +23,7 @@ mod unit;
 
 use std::time::Duration;
 
-use agent_protocol::spec::{InitSpec, OnAgentExit};
+use agent_protocol::spec::{Agent, InitSpec, MAX_AGENTS, OnAgentExit};
 
 pub use event::{
     Action, Attempt, Cause, ChildId, Ending, Event, Instant, Notice, ProbeId, ProbeKind, UnitId,
@@ -39,7 +39,7 @@ use unit::{Input, Unit};
 /// The state of everything that is supervised.
 #[derive(Debug)]
 pub struct Supervisor {
-    /// In this order: steps, services, agent.
+    /// In this order: steps, services, agent, further agents.
     units: Vec<Unit>,
     steps: usize,
     /// For each service, the services it comes after.
@@ -80,7 +80,9 @@ impl Supervisor {
         );
         let services = spec.services.iter().enumerate();
         units.extend(services.map(|(i, service)| Unit::new(UnitId::Service(i), Plan::of_service(service))));
-        units.extend(spec.agent.iter().map(|agent| Unit::new(UnitId::Agent, Plan::of_agent(agent))));
+        units.extend(spec.agent.iter().map(|agent| Unit::new(UnitId::Agent, Plan::of_agent("agent", agent))));
+        let further = (0..).map(UnitId::Further).zip(&spec.agents);
+        units.extend(further.map(|(id, (name, agent))| Unit::new(id, Plan::of_agent(name, agent))));
         let place = |name: &String| spec.services.iter().position(|service| service.name == *name);
         let after = |names: &[String]| names.iter().filter_map(place).collect();
         Self {
@@ -169,9 +171,14 @@ impl Supervisor {
             }
             (State::Up | State::Lingering { .. }, Event::Restart { unit }) => self.restart(unit),
             (State::Up | State::Lingering { .. }, Event::StopUnit { unit }) => self.stop_unit(unit),
-            (State::Ending(_) | State::Off, Event::Restart { .. } | Event::StopUnit { .. }) => {
-                self.out.refuse("the sandbox is stopping");
+            (State::Up | State::Lingering { .. }, Event::Add { number, name, agent }) => {
+                self.add(number, &name, &agent);
             }
+            (State::Up | State::Lingering { .. }, Event::Remove { unit, force }) => self.remove(unit, force),
+            (
+                State::Ending(_) | State::Off,
+                Event::Restart { .. } | Event::StopUnit { .. } | Event::Add { .. } | Event::Remove { .. },
+            ) => self.out.refuse("the sandbox is stopping"),
             (State::Up | State::Lingering { .. }, Event::Stop { within, force }) => {
                 self.end(Cause::Requested, within, force);
             }
@@ -207,7 +214,7 @@ impl Supervisor {
         let name = unit.name().to_owned();
         match id {
             // The agent's turn never came because something failed: that is what is to be tried again.
-            UnitId::Agent if unit.is_waiting() && setup_failed => {
+            UnitId::Agent | UnitId::Further(_) if unit.is_waiting() && setup_failed => {
                 for unit in self.units.iter_mut().filter(|unit| unit.obstacle().is_some()) {
                     unit.handle(self.now, Input::Again, &mut self.out);
                 }
@@ -216,10 +223,17 @@ impl Supervisor {
                 self.out.refuse(format!("`{name}` has already succeeded"));
             }
             UnitId::Step(_) if !unit.is_down() => self.out.refuse(format!("`{name}` is running")),
-            UnitId::Agent | UnitId::Service(_) | UnitId::Step(_) if unit.is_waiting() => {
+            UnitId::Agent | UnitId::Further(_) | UnitId::Service(_) | UnitId::Step(_)
+                if unit.is_waiting() =>
+            {
                 self.out.refuse(format!("`{name}` waits for the setup"));
             }
-            UnitId::Agent | UnitId::Service(_) | UnitId::Step(_) => self.tell(id, Input::Again),
+            UnitId::Agent | UnitId::Further(_) if unit.is_going() => {
+                self.out.refuse(format!("`{name}` is being removed"));
+            }
+            UnitId::Agent | UnitId::Further(_) | UnitId::Service(_) | UnitId::Step(_) => {
+                self.tell(id, Input::Again);
+            }
         }
     }
 
@@ -230,6 +244,30 @@ impl Supervisor {
             self.out.refuse(format!("`{name}` is not running"));
         } else {
             self.tell(id, Input::Hold);
+        }
+    }
+
+    fn add(&mut self, number: u32, name: &str, agent: &Agent) {
+        let id = UnitId::Further(number);
+        let further = self.units.iter().filter(|unit| matches!(unit.id(), UnitId::Further(_))).count();
+        if self.find(name).is_some() || self.unit(id).is_some() {
+            self.out.refuse(format!("there is a unit `{name}` already"));
+        } else if further >= MAX_AGENTS {
+            self.out.refuse(format!("there are {MAX_AGENTS} further agents already"));
+        } else {
+            // Its turn comes as that of the others, at once where the setup is done.
+            self.units.push(Unit::new(id, Plan::of_agent(name, agent)));
+        }
+    }
+
+    fn remove(&mut self, id: UnitId, force: bool) {
+        match self.unit(id) {
+            Some(_) if matches!(id, UnitId::Further(_)) => self.tell(id, Input::Leave { force }),
+            Some(unit) => {
+                let name = unit.name().to_owned();
+                self.out.refuse(format!("`{name}` cannot be removed"));
+            }
+            None => self.out.refuse("there is no such unit"),
         }
     }
 
@@ -257,7 +295,10 @@ impl Supervisor {
         match id {
             UnitId::Step(i) => (i < self.steps).then_some(i),
             UnitId::Service(i) => (i < services).then_some(self.steps + i),
-            UnitId::Agent => Some(self.steps + services).filter(|&place| place < self.units.len()),
+            UnitId::Agent | UnitId::Further(_) => {
+                let first = self.steps + services;
+                self.units[first..].iter().position(|unit| unit.id() == id).map(|place| first + place)
+            }
         }
     }
 

@@ -66,9 +66,9 @@ impl Plan {
         }
     }
 
-    pub(super) fn of_agent(agent: &Agent) -> Self {
+    pub(super) fn of_agent(name: &str, agent: &Agent) -> Self {
         Self {
-            name: "agent".to_owned(),
+            name: name.to_owned(),
             once: false,
             restart: agent.restart.clone(),
             readiness: agent.readiness.clone(),

@@ -15,7 +15,7 @@ pub const MAX_STATUS_BYTES: usize = 256;
 pub struct Status {
     /// Where the whole stands.
     pub phase: Phase,
-    /// Steps, services, agent, in the order of the spec.
+    /// Steps, services, agent, in the order of the spec; then further agents.
     pub units: Vec<UnitStatus>,
 }
 
@@ -184,6 +184,8 @@ pub enum Change {
         /// Why.
         reason: String,
     },
+    /// It is no more. Nothing of it runs, and its name is free.
+    Removed,
 }
 
 /// One line of at most [`MAX_STATUS_BYTES`], whatever was sent.

@@ -1,14 +1,15 @@
-//! Whose turn it is: steps one by one, then services by `after`, then the agent.
+//! Whose turn it is: steps one by one, then services by `after`, then the agents.
 
 use super::event::Cause;
 use super::event::UnitId;
-use super::status::Announcement;
+use super::status::{Announcement, Change};
 use super::unit::{Input, Unit};
 use super::{SetupAnnounced, State, Supervisor};
 
 impl Supervisor {
     /// Gives everyone a turn whose turn it is.
     pub(super) fn advance(&mut self) {
+        self.let_go();
         if let State::Lingering { until } = self.state {
             if !self.agent_has_exited() {
                 self.state = State::Up;
@@ -41,16 +42,24 @@ impl Supervisor {
             }
             return;
         }
-        let (services, agent) = rest.split_at_mut(self.after.len());
+        let (services, agents) = rest.split_at_mut(self.after.len());
         for (i, after) in self.after.iter().enumerate() {
             if services[i].is_waiting() && after.iter().all(|&before| services[before].has_been_ready()) {
                 services[i].handle(now, Input::Begin, &mut self.out);
             }
         }
         if services.iter().all(Unit::has_been_ready) {
-            for agent in agent.iter_mut().filter(|agent| agent.is_waiting()) {
+            for agent in agents.iter_mut().filter(|agent| agent.is_waiting()) {
                 agent.handle(now, Input::Begin, &mut self.out);
             }
+        }
+    }
+
+    /// Forgets the agents that were to go and have gone.
+    fn let_go(&mut self) {
+        let gone = self.units.extract_if(.., |unit| unit.is_going() && unit.is_down());
+        for unit in gone {
+            self.out.changed(unit.id(), Change::Removed);
         }
     }
 

@@ -153,4 +153,18 @@ pub enum What {
         /// The exit code that init ends with.
         code: u8,
     },
+    /// A unit was taken away; one of that name that comes later is another.
+    UnitRemoved {
+        /// Its name.
+        unit: String,
+    },
+    /// Branches, tags or `HEAD` of the watched repository may have changed; several changes at once count as one event.
+    RefsChanged,
+    /// The agent has done nothing that shows, for as long as it was asked to be told of.
+    Quiet {
+        /// For how long by now.
+        idle_ms: u64,
+    },
+    /// Something is done again after it was quiet.
+    Active,
 }

@@ -12,6 +12,7 @@ mod exec;
 mod git;
 mod log;
 mod status;
+mod unit;
 
 pub use attach::{
     AttachFrom, AttachRequest, Attached, Lease, LeaseAction, LeaseWish, Next, SessionEnded, SessionId,
@@ -24,6 +25,7 @@ pub use log::{LogFrom, LogRequest};
 pub use status::{
     AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
 };
+pub use unit::{AddAgent, AttachTo};
 
 use crate::failure::Failure;
 
@@ -67,6 +69,23 @@ pub enum Request {
     /// Speak git's pack protocol. Answered by git itself: from here on the connection is the pack protocol's
     /// alone, both ways.
     Git(GitRequest),
+    /// Start one more agent. Answered with `Done` once it is under way.
+    AddAgent(AddAgent),
+    /// End an agent that was added, for good: its process, what that left behind, its terminal and its kept output.
+    /// Answered with `Done` once all of it is gone.
+    RemoveAgent {
+        /// Its unit.
+        name: String,
+        /// Skip the graceful part.
+        force: bool,
+    },
+    /// Start a unit anew, whatever state it is in. Answered with `Done` once it is under way.
+    RestartUnit {
+        /// Its name.
+        name: String,
+    },
+    /// See and drive the terminal of any agent. Answered as `Attach` is.
+    AttachTo(AttachTo),
 }
 
 /// What the shim says within an operation.

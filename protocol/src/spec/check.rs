@@ -10,6 +10,8 @@ use super::{
 
 /// How many steps, and how many services: more is a program, and belongs into one step.
 pub const MAX_UNITS: usize = 64;
+/// How many agents beside the main one. Each has a terminal, which takes init some 2 MiB.
+pub const MAX_AGENTS: usize = 16;
 /// Paths that can be read of one folder. The closure of a whole operating system has some ten thousand, which take init
 /// 20 milliseconds, and the document holds this many with paths of 250 bytes.
 pub const MAX_READABLE: usize = 16 * 1024;
@@ -31,6 +33,9 @@ const MAX_SOCKET_PATH_BYTES: usize = 107;
 const MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 /// A shorter interval would be a busy loop.
 const MIN_INTERVAL_MS: u64 = 10;
+
+/// A shorter time without output is no quiet: programs think for that long between two lines.
+const MIN_QUIET_MS: u64 = 1000;
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +59,12 @@ pub(super) fn join(problems: &[Problem]) -> String {
 pub(super) fn validate(spec: &InitSpec) -> Result<(), Vec<Problem>> {
     let mut check = Check::default();
     check.spec(spec);
+    if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
+}
+
+pub(super) fn further(name: &str, agent: &Agent) -> Result<(), Vec<Problem>> {
+    let mut check = Check::default();
+    check.further("agents", name, agent);
     if check.problems.is_empty() { Ok(()) } else { Err(check.problems) }
 }
 
@@ -100,10 +111,22 @@ impl Check {
             self.user(user);
         }
         if let Some(agent) = &spec.agent {
-            self.agent(agent);
+            self.agent("agent", agent);
+        }
+        self.count("agents", spec.agents.len(), MAX_AGENTS);
+        for (name, agent) in spec.agents.iter().take(MAX_AGENTS) {
+            self.further("agents", name, agent);
         }
         self.wait("linger_ms", spec.linger_ms, 0);
         self.wait("shutdown.total_ms", spec.shutdown.total_ms, 1);
+        if let Some(watch) = &spec.watch {
+            if let Some(repository) = &watch.repository {
+                self.path("watch.repository", repository);
+            }
+            if let Some(quiet_ms) = watch.quiet_ms {
+                self.wait("watch.quiet_ms", quiet_ms, MIN_QUIET_MS);
+            }
+        }
         self.count("steps", spec.steps.len(), MAX_UNITS);
         self.count("services", spec.services.len(), MAX_UNITS);
         for (i, step) in spec.steps.iter().take(MAX_UNITS).enumerate() {
@@ -181,19 +204,28 @@ impl Check {
         }
     }
 
-    fn agent(&mut self, agent: &Agent) {
-        self.command("agent", &agent.argv, &agent.env, agent.workdir.as_deref());
-        self.restart("agent.restart", &agent.restart);
-        self.readiness("agent", &agent.readiness, agent.ready_timeout_ms);
-        self.health("agent.health", agent.health.as_ref());
-        self.wait("agent.watchdog_ms", agent.watchdog_ms, 0);
-        self.stop("agent.stop", &agent.stop);
+    fn agent(&mut self, at: &str, agent: &Agent) {
+        self.command(at, &agent.argv, &agent.env, agent.workdir.as_deref());
+        self.restart(&format!("{at}.restart"), &agent.restart);
+        self.readiness(at, &agent.readiness, agent.ready_timeout_ms);
+        self.health(&format!("{at}.health"), agent.health.as_ref());
+        self.wait(&format!("{at}.watchdog_ms"), agent.watchdog_ms, 0);
+        self.stop(&format!("{at}.stop"), &agent.stop);
         if let Some(terminal) = &agent.terminal {
-            self.require(terminal.cols > 0 && terminal.rows > 0, "agent.terminal", "has no room");
+            let at = format!("{at}.terminal");
+            self.require(terminal.cols > 0 && terminal.rows > 0, &at, "has no room");
             let sound = !terminal.term.is_empty() && terminal.term.len() <= MAX_NAME_BYTES;
             let plain = terminal.term.bytes().all(|b| b.is_ascii_graphic());
-            self.require(sound && plain, "agent.terminal.term", "is not the name of a terminal type");
+            self.require(sound && plain, format!("{at}.term"), "is not the name of a terminal type");
         }
+    }
+
+    fn further(&mut self, at: &str, name: &str, agent: &Agent) {
+        self.unit_name(at, name);
+        let at = format!("{at}.{name}");
+        self.agent(&at, agent);
+        // Init's own standard streams are one agent's at most.
+        self.require(agent.terminal.is_some(), format!("{at}.terminal"), "is missing");
     }
 
     fn step(&mut self, at: &str, step: &Step) {
@@ -324,11 +356,11 @@ impl Check {
 
     fn unique_names(&mut self, spec: &InitSpec) {
         let mut seen = BTreeSet::new();
-        let names =
-            spec.steps.iter().map(|step| &step.name).chain(spec.services.iter().map(|service| &service.name));
+        let services = spec.services.iter().map(|service| &service.name);
+        let names = spec.steps.iter().map(|step| &step.name).chain(services).chain(spec.agents.keys());
         for name in names {
             if !seen.insert(name) {
-                self.problem("steps, services", format!("`{name}` is there twice"));
+                self.problem("steps, services, agents", format!("`{name}` is there twice"));
             }
         }
     }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use check::{MAX_READABLE, MAX_UNITS, Problem};
+pub use check::{MAX_AGENTS, MAX_READABLE, MAX_UNITS, Problem};
 pub use control::{Control, Listen, TokenSource};
 pub use signal::Signal;
 pub use unit::{
@@ -53,6 +53,9 @@ pub struct InitSpec {
     pub user: Option<User>,
     /// The program the sandbox exists for. Absent: only steps, services and one-off commands.
     pub agent: Option<Agent>,
+    /// Further agents by their units' names, each on a terminal of its own. They come and go while the sandbox lives.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub agents: BTreeMap<String, Agent>,
     /// What happens when the agent has exited and will not be restarted.
     pub on_agent_exit: OnAgentExit,
     /// With `on_agent_exit: end`, how long the exit waits for a viewer to read it.
@@ -65,6 +68,10 @@ pub struct InitSpec {
     pub limits: Limits,
     /// The ordered end.
     pub shutdown: Shutdown,
+    /// What of the agent's doings is told as events. Absent: nothing of it is looked at.
+    // Not written where it is absent: an init that does not know it yet would refuse the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
 }
 
 impl Default for InitSpec {
@@ -80,12 +87,14 @@ impl Default for InitSpec {
             workdir: None,
             user: None,
             agent: None,
+            agents: BTreeMap::new(),
             on_agent_exit: OnAgentExit::default(),
             linger_ms: 5_000,
             steps: Vec::new(),
             services: Vec::new(),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
+            watch: None,
         }
     }
 }
@@ -126,6 +135,26 @@ impl InitSpec {
     /// Everything that is wrong with it, not only the first.
     pub fn validate(&self) -> Result<(), Vec<Problem>> {
         check::validate(self)
+    }
+}
+
+impl Agent {
+    /// Reads and validates one further agent, as it comes while a sandbox runs.
+    ///
+    /// With `main` it is that one once more: its program where the text names none, its variables below those that the
+    /// text names.
+    pub fn further(name: &str, json: &str, main: Option<&Self>) -> Result<Self, SpecError> {
+        let mut agent: Self = serde_json::from_str(json)?;
+        if let Some(main) = main {
+            if agent.argv.is_empty() {
+                agent.argv.clone_from(&main.argv);
+            }
+            for (variable, value) in &main.env {
+                agent.env.entry(variable.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        check::further(name, &agent).map_err(|problems| SpecError::Invalid { problems })?;
+        Ok(agent)
     }
 }
 
@@ -269,6 +298,16 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// How much processor time, in thousandths of one processor.
     pub cpus_milli: Option<u64>,
+}
+
+/// What of the agent's doings is told as events, for those who bring its work home.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// The folder whose git repository's refs are watched. It need not be there yet.
+    pub repository: Option<String>,
+    /// No terminal output, no command and no notable processor time for this long is quiet.
+    pub quiet_ms: Option<u64>,
 }
 
 /// The ordered end.

@@ -34,7 +34,7 @@ fn every_field_is_documented() {
     fn keys(value: &serde_json::Value, into: &mut Vec<String>) {
         match value {
             serde_json::Value::Object(map) => {
-                for (key, value) in map.iter().filter(|(key, _)| *key != "env") {
+                for (key, value) in map.iter().filter(|(key, _)| *key != "env" && *key != "a") {
                     into.push(key.clone());
                     keys(value, into);
                 }
@@ -53,8 +53,10 @@ fn every_field_is_documented() {
             readiness: Readiness::Command(ReadyCommand::default()),
             ..Agent::default()
         }),
+        agents: [("a".to_owned(), Agent::default())].into(),
         steps: vec![Step::default()],
         services: vec![Service::default()],
+        watch: Some(Watch { repository: Some("/workspace".to_owned()), quiet_ms: Some(30_000) }),
         ..InitSpec::default()
     };
     let page = include_str!("../../../docs/init-spec.md");
@@ -154,6 +156,8 @@ fn problems_name_their_place() {
             "readable: cannot be combined with",
         ),
         (r#"{"shutdown": {"total_ms": 0}}"#, "shutdown.total_ms: is 0"),
+        (r#"{"watch": {"quiet_ms": 10}}"#, "watch.quiet_ms: is 10"),
+        (r#"{"watch": {"repository": "x"}}"#, "watch.repository: is not an absolute path"),
         (r#"{"linger_ms": 9999999999}"#, "linger_ms: is 9999999999"),
         (r#"{"agent": {"argv": ["a"], "terminal": {"cols": 0}}}"#, "agent.terminal: has no room"),
         (
@@ -184,7 +188,7 @@ fn problems_name_their_place() {
 fn names_are_unique_across_steps_and_services() {
     let found =
         problems(r#"{"steps": [{"name": "a", "argv": ["x"]}], "services": [{"name": "a", "argv": ["y"]}]}"#);
-    assert_eq!(found, ["steps, services: `a` is there twice"]);
+    assert_eq!(found, ["steps, services, agents: `a` is there twice"]);
 }
 
 #[test]
@@ -222,4 +226,52 @@ fn counts_are_bounded() {
     assert_eq!(spec.validate().unwrap_err()[0].to_string(), "steps: has 65 entries, more than 64");
     let spec = InitSpec { steps: (0..64).map(step).collect(), ..InitSpec::default() };
     assert!(spec.validate().is_ok());
+}
+
+#[test]
+fn further_agents_are_like_the_main_one_but_have_names_and_terminals() {
+    let two = |name: &str, terminal: &str| {
+        format!(r#"{{"agent": {{"argv": ["a"]}}, "agents": {{"{name}": {{"argv": ["b"]{terminal}}}}}}}"#)
+    };
+    let spec = InitSpec::from_json(two("fix", r#", "terminal": {}"#).as_bytes()).unwrap();
+    assert_eq!(spec.agents["fix"].argv, ["b"]);
+    assert_eq!(InitSpec::from_json(spec.to_json().as_bytes()).unwrap(), spec);
+    assert_eq!(problems(&two("fix", "")), ["agents.fix.terminal: is missing"]);
+    assert_eq!(problems(&two("agent", r#", "terminal": {}"#)), ["agents.name: is the agent's own"]);
+    assert_eq!(problems(&two("-x", r#", "terminal": {}"#)).len(), 1);
+    // An older init refuses fields that it does not know, so they are written only where there is something to say.
+    assert!(!InitSpec::default().to_json().contains("agents"));
+}
+
+#[test]
+fn further_agents_share_the_units_names_and_are_bounded() {
+    let agents = |count: usize| {
+        let agents: Vec<_> =
+            (0..count).map(|i| format!(r#""a{i}": {{"argv": ["a"], "terminal": {{}}}}"#)).collect();
+        format!(r#"{{"services": [{{"name": "b", "argv": ["b"]}}], "agents": {{{}}}}}"#, agents.join(","))
+    };
+    InitSpec::from_json(agents(MAX_AGENTS).as_bytes()).unwrap();
+    assert_eq!(problems(&agents(MAX_AGENTS + 1)), ["agents: has 17 entries, more than 16"]);
+    let taken = agents(1).replace("a0", "b");
+    assert_eq!(problems(&taken), ["steps, services, agents: `b` is there twice"]);
+}
+
+#[test]
+fn an_agent_that_comes_later_can_be_the_main_one_once_more() {
+    let main = Agent {
+        argv: vec!["main".to_owned()],
+        env: [("KEY", "secret"), ("A", "1")].map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        ..Agent::default()
+    };
+    let json = r#"{"env": {"A": "2"}, "workdir": "/x", "terminal": {}}"#;
+    let agent = Agent::further("fix", json, Some(&main)).unwrap();
+    assert_eq!(
+        (agent.argv[0].as_str(), agent.env["KEY"].as_str(), agent.env["A"].as_str()),
+        ("main", "secret", "2")
+    );
+    assert_eq!(agent.workdir.as_deref(), Some("/x"));
+    for (name, json) in [("fix", json), ("a/b", json), ("fix", "{}"), ("fix", "[]"), ("fix", r#"{"x": 1}"#)] {
+        let main = (name != "fix").then_some(&main);
+        assert!(Agent::further(name, json, main).is_err(), "{name} {json}");
+    }
 }

@@ -12,10 +12,10 @@ use agent_protocol::{
     failure::{Failure, FailureKind},
     handshake::Generation,
     message::{
-        AgentStatus, AttachFrom, AttachRequest, Attached, Counts, Event, EventsRequest, ExecExited, ExecId,
-        ExecRequest, ExecStarted, GitRequest, GitService, Lease, LeaseAction, LeaseWish, LogFrom, LogRequest,
-        Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio, TerminalSize, UnitKind,
-        UnitState, UnitStatus, Usage, ViewerId, What,
+        AddAgent, AgentStatus, AttachFrom, AttachRequest, AttachTo, Attached, Counts, Event, EventsRequest,
+        ExecExited, ExecId, ExecRequest, ExecStarted, GitRequest, GitService, Lease, LeaseAction, LeaseWish,
+        LogFrom, LogRequest, Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio,
+        TerminalSize, UnitKind, UnitState, UnitStatus, Usage, ViewerId, What,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -73,9 +73,11 @@ pub(crate) fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), cod
         };
     }
     dispatch!(
+        AddAgent,
         AgentStatus,
         AttachFrom,
         AttachRequest,
+        AttachTo,
         Attached,
         ClientMessage,
         Counts,

@@ -14,6 +14,7 @@ use crate::{
     requirement::Requirement,
     sandbox::{
         StateError, chain,
+        endpoint::EndpointError,
         name::NameError,
         start::{Cause, Failure, StartError},
         stop::StopError,
@@ -116,6 +117,14 @@ impl CliError {
     pub(crate) fn while_doing(mut self, message: impl Into<String>) -> Self {
         if self.kind != Kind::BrokenPipe {
             self.causes.insert(0, std::mem::replace(&mut self.message, message.into()));
+        }
+        self
+    }
+
+    /// The same as something that was tried and did not work.
+    pub(crate) fn into_failure(mut self) -> Self {
+        if self.kind != Kind::BrokenPipe {
+            self.kind = Kind::Failed;
         }
         self
     }
@@ -255,6 +264,23 @@ impl From<StartError> for CliError {
             StartError::State(error) => error.into(),
             StartError::Failed(failure) => failure.into(),
         }
+    }
+}
+
+/// What kind of failure it is that a sandbox cannot be reached, and what to do about it; nothing where there is no hint.
+pub(super) fn of_endpoint(error: &EndpointError) -> (Kind, String) {
+    match error {
+        EndpointError::State(StateError::Locked { .. }) => {
+            (Kind::WrongState, "try again when that command has ended".to_owned())
+        }
+        EndpointError::Failed(failure) => {
+            let kind = match failure.cause {
+                Cause::Requirement => Kind::Requirement,
+                _ => Kind::Failed,
+            };
+            (kind, failure.hint.clone().unwrap_or_default())
+        }
+        EndpointError::State(_) | EndpointError::Keeper(_) => (Kind::Failed, String::new()),
     }
 }
 

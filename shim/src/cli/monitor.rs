@@ -4,7 +4,7 @@ use agent_protocol::message::TerminalSize;
 
 use super::{context::Context, error::CliError};
 use crate::sandbox::{
-    Sandbox,
+    Sandbox, endpoint,
     monitor::{self, Order},
 };
 
@@ -14,11 +14,14 @@ pub(crate) struct MonitorArgs {
     /// The sandbox
     name: String,
     /// Start it
-    #[arg(long, required_unless_present = "adopt", conflicts_with = "adopt")]
+    #[arg(long, required_unless_present_any = ["adopt", "endpoint"], conflicts_with_all = ["adopt", "endpoint"])]
     start: bool,
     /// Go on for a monitor that was killed
     #[arg(long)]
     adopt: bool,
+    /// Keep a way into one that does not run
+    #[arg(long, conflicts_with = "adopt")]
+    endpoint: bool,
     /// Remove it if the start fails
     #[arg(long)]
     new: bool,
@@ -29,6 +32,9 @@ pub(crate) struct MonitorArgs {
 
 pub(crate) fn run(ctx: &Context, args: &MonitorArgs) -> Result<ExitCode, CliError> {
     let sandbox = Sandbox::find(&ctx.data, &args.name.parse()?)?;
+    if args.endpoint {
+        return Ok(endpoint::keep(&ctx.data, &sandbox));
+    }
     let order = if args.adopt { Order::Adopt } else { Order::Start { is_new: args.new, size: args.size } };
     Ok(monitor::run(&ctx.data, &sandbox, order))
 }

@@ -9,21 +9,23 @@ use serde_json::json;
 
 use super::{
     context::Context,
-    error::{CliError, Kind},
+    error::{self, CliError, Kind},
     merge_report,
     output::{print_json, print_line},
     pull_progress::Shown,
     resolve,
 };
 use crate::{
-    client::{ConnectionError, interrupt::Interrupt},
+    client::interrupt::Interrupt,
     config::values,
     repo::{
-        Change, Choice, GitError, HomeError, Limits, PublishError, RefName, Source, SourceError, Watch,
+        Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
+        SourceError, Watch,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
         Sandbox, StateError,
+        endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
     },
@@ -73,9 +75,10 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
     };
     let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
     let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
-    let source = match (&args.upload_pack, &sandbox) {
+    let reach = sandbox.as_ref().map(|sandbox| Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE));
+    let source = match (&args.upload_pack, &reach) {
         (Some(command), _) => Source::Command(command),
-        (None, Some(sandbox)) => Source::Sandbox(sandbox),
+        (None, Some(reach)) => Source::Sandbox(reach),
         (None, None) => return Err(StateError::NotFound(name).into()),
     };
     let pull = Pull {
@@ -127,7 +130,7 @@ fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliE
 }
 
 /// Folders of this host that the agent writes: a repository in there is no home for anything.
-fn agents_own(record: &Record) -> Vec<PathBuf> {
+pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     let project = match record.workspace {
         Workspace::Bind => Some(record.project.clone()),
         Workspace::Clone => None,
@@ -155,7 +158,7 @@ fn limits(args: &PullArgs) -> Limits {
     limits
 }
 
-fn told(name: &Name, error: &PullError) -> CliError {
+pub(super) fn told(name: &Name, error: &PullError) -> CliError {
     let (kind, hint) = match error {
         PullError::Git(error) | PullError::Home(HomeError::Git(error)) => match error {
             GitError::Missing => {
@@ -169,9 +172,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Source(SourceError::NoGit) => {
             (Kind::Requirement, "add git to the sandbox's environment".to_owned())
         }
-        PullError::Source(SourceError::Connection(ConnectionError::NotRunning)) => {
-            (Kind::WrongState, format!("`agent-shim start {name}` starts it"))
-        }
+        PullError::Source(SourceError::Endpoint(error)) => error::of_endpoint(error),
         PullError::AgentsOwn(_) => (
             Kind::WrongState,
             "this sandbox works in the folder itself; `--into DIR` names another repository".to_owned(),
@@ -187,7 +188,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
     if hint.is_empty() { made } else { made.hint(hint) }
 }
 
-fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
+pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     if pulled.refs.is_empty() {
         print_line(&format!("{name}: nothing new"))?;
     } else {
@@ -214,7 +215,7 @@ pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn described(one: &Described) -> String {
+pub(super) fn described(one: &Described) -> String {
     let Change { name, old, new, .. } = &one.change;
     let mut parts = vec![match (old, new) {
         (None, Some(new)) => format!("{name} {} (new)", new.short()),
@@ -234,7 +235,7 @@ fn described(one: &Described) -> String {
     parts.join(", ")
 }
 
-fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
+pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
     let text = |name: &RefName| String::from_utf8_lossy(name.as_bytes()).into_owned();
     let refs: Vec<_> = pulled
         .refs

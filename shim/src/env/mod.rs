@@ -3,6 +3,8 @@
 //! Either from the host ([`host`]), or from Nix: an [`spec::EnvSpec`] says which packages, its canonical form has a name
 //! ([`spec::EnvId`]) and an expression, which is built once and kept until nobody uses it.
 
+/// No tools at all.
+pub mod bare;
 mod build;
 mod cache;
 /// Presets and sets.

@@ -16,10 +16,15 @@ use agent_protocol::{
     message::{GitRequest, GitService},
 };
 
-use super::source::{ANSWER_PATIENCE, FIRST_BYTE_WITHIN};
+use super::source::{ANSWER_PATIENCE, ENDPOINT_PATIENCE, FIRST_BYTE_WITHIN};
 use crate::{
     client::{ConnectionError, git},
-    sandbox::{Sandbox, StateError, chain, name::NameError, paths::DataDir},
+    sandbox::{
+        Sandbox, StateError, chain,
+        endpoint::{Endpoint, EndpointError},
+        name::NameError,
+        paths::DataDir,
+    },
     terminal::sanitize::sanitized,
 };
 
@@ -45,6 +50,8 @@ enum HelperError {
     #[error(transparent)]
     State(#[from] StateError),
     #[error("cannot reach the sandbox `{0}`")]
+    Endpoint(String, #[source] EndpointError),
+    #[error("cannot reach the sandbox `{0}`")]
     Connection(String, #[source] ConnectionError),
     #[error("there is no git inside `{0}`: its environment needs one")]
     NoGit(String),
@@ -67,9 +74,6 @@ pub fn main(args: &[OsString]) -> ExitCode {
             let causes = chain(&error).join(": ");
             // Nobody is left to be told where even this fails.
             drop(writeln!(io::stderr(), "fatal: {}", sanitized(&causes)));
-            if matches!(error, HelperError::Connection(_, ConnectionError::NotRunning)) {
-                drop(writeln!(io::stderr(), "hint: `agent-shim start` starts it"));
-            }
             ExitCode::from(GIVEN_UP)
         }
     }
@@ -78,7 +82,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
 fn run(args: &[OsString]) -> Result<(), HelperError> {
     let [_, address] = args else { return Err(HelperError::Usage) };
     let (name, directory) = place(address.as_bytes()).ok_or(HelperError::Usage)?;
-    let sandbox = Sandbox::find(&DataDir::from_environment()?, &name.parse()?)?;
+    let data = DataDir::from_environment()?;
+    let sandbox = Sandbox::find(&data, &name.parse()?)?;
     let mut stdin = io::stdin().lock();
     let mut stdout = io::stdout().lock();
     loop {
@@ -89,8 +94,10 @@ fn run(args: &[OsString]) -> Result<(), HelperError> {
         match line.trim_end_matches('\n') {
             "" => return Ok(()),
             "capabilities" => stdout.write_all(b"connect\n\n")?,
-            "connect git-upload-pack" => return connect(&sandbox, GitService::UploadPack, directory),
-            "connect git-receive-pack" => return connect(&sandbox, GitService::ReceivePack, directory),
+            "connect git-upload-pack" => return connect(&data, &sandbox, GitService::UploadPack, directory),
+            "connect git-receive-pack" => {
+                return connect(&data, &sandbox, GitService::ReceivePack, directory);
+            }
             // What we cannot connect to, git says itself.
             line if line.starts_with("connect ") => stdout.write_all(b"fallback\n")?,
             _ => return Err(HelperError::Usage),
@@ -110,7 +117,12 @@ fn place(address: &[u8]) -> Option<(String, Option<Vec<u8>>)> {
     Some((name, folder.filter(|folder| !folder.is_empty()).map(<[u8]>::to_vec)))
 }
 
-fn connect(sandbox: &Sandbox, service: GitService, directory: Option<Vec<u8>>) -> Result<(), HelperError> {
+fn connect(
+    data: &DataDir,
+    sandbox: &Sandbox,
+    service: GitService,
+    directory: Option<Vec<u8>>,
+) -> Result<(), HelperError> {
     let name = || sandbox.name().to_string();
     let unreachable = |error| match error {
         ConnectionError::Refused(refusal) if refusal.kind == FailureKind::NotFound => {
@@ -120,7 +132,9 @@ fn connect(sandbox: &Sandbox, service: GitService, directory: Option<Vec<u8>>) -
     };
     // Only fetching has a second version; a client of the first one understands its answer all the same.
     let version = if service == GitService::UploadPack { 2 } else { 0 };
-    let connection = sandbox.connect(Instant::now() + ANSWER_PATIENCE).map_err(unreachable)?;
+    let endpoint = Endpoint::open(data, sandbox, ENDPOINT_PATIENCE)
+        .map_err(|error| HelperError::Endpoint(name(), error))?;
+    let connection = endpoint.connect(Instant::now() + ANSWER_PATIENCE).map_err(unreachable)?;
     let asked = git::ask(connection, GitRequest { service, directory, version }).map_err(unreachable)?;
     let stream = asked.stream(Instant::now() + FIRST_BYTE_WITHIN).map_err(unreachable)?;
     let mut stdout = io::stdout().lock();

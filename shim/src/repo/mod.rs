@@ -10,10 +10,14 @@ mod check;
 pub mod clone;
 mod describe;
 mod dialogue;
+#[doc(hidden)]
+pub mod fuzzing;
 /// Git's own client with a sandbox at the other end: `git-remote-agent`.
 pub mod helper;
 mod home;
 mod host_git;
+/// What would be lost with a sandbox.
+pub mod lacking;
 mod library;
 mod lines;
 /// What came, in the person's own branch.
@@ -25,9 +29,14 @@ mod plan;
 mod publish;
 /// One pull.
 pub mod pull;
+/// Newer commits go in.
+pub mod push;
 mod quarantine;
+mod receive;
 mod refs;
 mod session;
+/// Work in progress that was kept.
+pub mod snapshot;
 mod source;
 mod watch;
 mod whole;
@@ -40,5 +49,6 @@ pub use plan::{Change, Choice};
 pub use publish::PublishError;
 pub use refs::RefName;
 pub use session::{Limits, SessionError};
+pub(crate) use source::ENDPOINT_PATIENCE;
 pub use source::{Source, SourceError};
 pub use watch::{Progress, Watch};

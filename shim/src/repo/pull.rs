@@ -39,8 +39,9 @@ const MORE_HAVES: &str = "--max-count=8192";
 /// Objects that are looked at without a process; for more git is faster.
 const NEAR_OBJECTS: u32 = 10_000;
 
-/// Tries where another pull was faster.
-const TRIES: u32 = 3;
+/// Tries where another pull was faster. Each costs a round of questions; one that always loses is behind the others
+/// by no more than what came last.
+const TRIES: u32 = 20;
 
 /// What is to be pulled, and how.
 #[derive(Clone, Debug)]
@@ -195,7 +196,7 @@ impl Pull<'_> {
             error => error.into(),
         })?;
         let asked = home.ask_refs(git, until)?;
-        let (stream, _speaker) = opening.stream(watch.interrupt)?;
+        let (stream, _speaker) = opening.stream(until, watch.interrupt)?;
         let mut session = Session::open(stream, self.limits, until).map_err(explained)?;
         if session.format() != home.format {
             let (inside, home_format) = (session.format().name(), home.format.name());

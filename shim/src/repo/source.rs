@@ -23,11 +23,14 @@ use crate::{
         git::{self, GitStream},
         interrupt::Interrupt,
     },
-    sandbox::Sandbox,
+    sandbox::endpoint::{EndpointError, Reach},
 };
 
 /// For init to accept a connection.
 pub(crate) const ANSWER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// For another command that uses or changes a sandbox that does not run.
+pub(crate) const ENDPOINT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// For the first byte of git inside: it may have many refs to read.
 pub(crate) const FIRST_BYTE_WITHIN: Duration = Duration::from_mins(1);
@@ -38,8 +41,8 @@ const WORKSPACE: &str = "/workspace";
 /// Whom to ask.
 #[derive(Clone, Copy, Debug)]
 pub enum Source<'a> {
-    /// The repository in the workspace of a sandbox that runs.
-    Sandbox(&'a Sandbox),
+    /// The repository in the workspace of a sandbox.
+    Sandbox(&'a Reach<'a>),
     /// This shell command, on the host, with the protocol on its standard input and output.
     Command(&'a OsStr),
 }
@@ -47,6 +50,9 @@ pub enum Source<'a> {
 /// Why nobody speaks.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The sandbox cannot be reached.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Init cannot be reached.
     #[error(transparent)]
     Connection(ConnectionError),
@@ -75,8 +81,9 @@ impl Source<'_> {
     /// Has it begin.
     pub fn open(self) -> Result<Opening, SourceError> {
         match self {
-            Self::Sandbox(sandbox) => {
-                let connection = sandbox.connect(Instant::now() + ANSWER_PATIENCE)?;
+            Self::Sandbox(reach) => {
+                let endpoint = reach.endpoint()?;
+                let connection = endpoint.connect(Instant::now() + ANSWER_PATIENCE)?;
                 let request = GitRequest { service: GitService::UploadPack, directory: None, version: 2 };
                 Ok(Opening::Sandbox(git::ask(connection, request)?))
             }
@@ -90,10 +97,15 @@ impl Source<'_> {
 
 impl Opening {
     /// The stream, and what has to live as long as it.
-    pub fn stream(self, interrupt: Option<&Interrupt>) -> Result<(GitStream, Option<Speaker>), SourceError> {
+    pub fn stream(
+        self,
+        until: Instant,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<(GitStream, Option<Speaker>), SourceError> {
         match self {
             Self::Sandbox(asked) => {
-                Ok((asked.stream_unless(Instant::now() + FIRST_BYTE_WITHIN, interrupt)?, None))
+                let until = until.min(Instant::now() + FIRST_BYTE_WITHIN);
+                Ok((asked.stream_unless(until, interrupt)?, None))
             }
             Self::Command(socket, speaker) => {
                 Ok((GitStream::over(socket).interrupted_by(interrupt), Some(speaker)))

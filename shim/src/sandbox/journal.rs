@@ -203,6 +203,10 @@ fn describe(what: &What) -> (&'static str, Value) {
         What::Stopping { force } => ("stopping", json!({ "force": force })),
         What::Warning { message } => ("warning", json!({ "message": message })),
         What::Ended { code } => ("ended", json!({ "code": code })),
+        What::UnitRemoved { unit } => ("unit-removed", json!({ "unit": unit })),
+        What::RefsChanged => ("refs-changed", json!({})),
+        What::Quiet { idle_ms } => ("quiet", json!({ "idle_ms": idle_ms })),
+        What::Active => ("active", json!({})),
     }
 }
 

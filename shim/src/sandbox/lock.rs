@@ -5,7 +5,10 @@
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt},
+    },
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -19,7 +22,7 @@ const RETRY: Duration = Duration::from_millis(3);
 /// Held by the one command that starts, stops or destroys a sandbox now: flock(2) on its folder.
 #[derive(Debug)]
 pub struct ChangeLock {
-    _folder: File,
+    folder: File,
 }
 
 /// Why a sandbox cannot be locked.
@@ -60,10 +63,17 @@ impl ChangeLock {
         // Whoever held it may have removed the folder, and a new one may stand in its place.
         let (ours, there) = (file.metadata()?, folder.metadata().map_err(gone)?);
         if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-            Ok(Self { _folder: file })
+            Ok(Self { folder: file })
         } else {
             Err(LockError::Gone)
         }
+    }
+}
+
+impl ChangeLock {
+    /// The same lock for another process: it is held until both have let go.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        Ok(self.folder.try_clone()?.into())
     }
 }
 
@@ -145,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removed_folder_cannot_be_locked() {
+    fn a_removedfolder_cannot_be_locked() {
         let folder = TempDir::new();
         let inner = folder.path().join("x");
         assert!(matches!(ChangeLock::take(&inner, Duration::ZERO), Err(LockError::Gone)));

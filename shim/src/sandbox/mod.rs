@@ -5,6 +5,8 @@
 
 pub(crate) mod atomic;
 mod channel;
+/// A way into a sandbox, whether it runs or not.
+pub mod endpoint;
 pub(crate) mod init_binary;
 mod journal;
 mod launch;
@@ -23,11 +25,13 @@ mod probe;
 mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
-mod remove;
+pub(crate) mod remove;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
 pub mod show;
+/// When work in progress is kept.
+pub mod snapshots;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.
 pub mod start;
@@ -58,6 +62,7 @@ use rustix::{
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
 pub(crate) use launch::chain;
+pub(crate) use spec::session_of;
 pub(crate) use unit_log::paths as log_paths;
 
 use self::{

@@ -11,7 +11,7 @@ use super::{
     record::{Environment, Record, Store},
 };
 use crate::{
-    env::{self as environment, Built, host, nix},
+    env::{self as environment, Built, bare, host, nix},
     isolation::Network,
 };
 
@@ -23,6 +23,8 @@ pub enum Need {
     Built,
     /// A launch is only shown: one that was not built yet stands for itself, under a name that says so.
     Shown,
+    /// What comes with init is enough: one that is not there is done without.
+    IfBuilt,
 }
 
 /// Finds the tools of a sandbox.
@@ -41,6 +43,7 @@ pub(crate) fn find(
                 (Some(built), _) => (built, record.store),
                 // Of what it will consist, only Nix knows.
                 (None, Need::Shown) => (Built::unbuilt(id.clone(), &store_dir()), Store::Whole),
+                (None, Need::IfBuilt) => return Ok(bare::environment()),
                 (None, Need::Built) => return Err(PrepareError::NotBuilt(id.clone())),
             };
             Ok(nix::environment(&built, root, network, store)?)

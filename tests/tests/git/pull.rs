@@ -207,11 +207,3 @@ fn a_git_that_is_missing_or_too_old_is_said_with_the_fix() -> anyhow::Result<()>
     }
     Ok(())
 }
-
-#[test]
-fn nothing_is_pulled_from_one_that_is_stopped() -> anyhow::Result<()> {
-    let case = Case::start(Who::Ordinary)?;
-    case.sandbox.tell("stop", &["--force"])?.success()?;
-    case.pull(&[])?.exits(2)?.complains("not running")?.complains("hint: `agent-shim start box`")?;
-    Ok(())
-}

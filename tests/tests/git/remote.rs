@@ -55,10 +55,9 @@ fn what_cannot_be_reached_is_said_as_git_says_it() -> anyhow::Result<()> {
     repository(&home, "project")?;
     let sandbox = Sandbox::builder().home(home).start()?;
     sandbox.tell("stop", &["--force"])?.success()?;
-    fetch(&sandbox, "agent::box")?
-        .exits(128)?
-        .complains("not running")?
-        .complains("hint: `agent-shim start")?;
+    std::fs::remove_file(sandbox.folder().join("sandbox.json"))?;
+    let failed = fetch(&sandbox, "agent::box")?.exits(128)?;
+    failed.complains("cannot reach the sandbox `box`")?.complains("is not complete")?;
     Ok(())
 }
 

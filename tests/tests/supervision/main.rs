@@ -3,6 +3,7 @@
 //! Everything that is decided is tested in virtual time beside the code; this is what only processes can show.
 
 mod ending;
+mod further;
 mod health;
 mod readiness;
 mod restarts;

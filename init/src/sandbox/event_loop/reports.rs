@@ -38,13 +38,17 @@ impl Loop {
             Change::Unhealthy { failures } => What::UnitUnhealthy { unit, failures },
             Change::Exited(record) => {
                 let exit = wire::exit(&record, self.truncated.contains(&id), &self.clock);
-                if id == UnitId::Agent {
-                    self.units.session_ended(exit.clone());
+                if matches!(id, UnitId::Agent | UnitId::Further(_)) {
+                    self.units.session_ended(id, exit.clone());
                 }
                 What::UnitExited { unit, exit }
             }
             Change::BackingOff { delay, .. } => What::UnitBackoff { unit, delay_ms: wire::millis(delay) },
             Change::Parked { reason } => What::UnitParked { unit, reason },
+            Change::Removed => {
+                self.removed(id);
+                What::UnitRemoved { unit }
+            }
             Change::Stuck => {
                 What::Warning { message: format!("`{unit}` is still there seconds after SIGKILL") }
             }
@@ -59,13 +63,26 @@ impl Loop {
 
     /// Viewers are told of an exit together with what follows, which is known once the supervisor is done.
     pub(super) fn announce_session_ends(&mut self) {
-        if let Some(exit) = self.units.take_session_end() {
+        while let Some((unit, exit)) = self.units.take_session_end() {
             let status = self.supervisor.status();
-            let agent = status.units.iter().find(|unit| unit.unit == UnitId::Agent);
-            if let Some(agent) = agent {
-                let next = wire::next(&agent.state, &status.phase, &self.clock);
-                self.shared.terminal.borrow_mut().ended(exit, next);
+            let agent = status.units.iter().find(|status| status.unit == unit);
+            // One that was removed is not supervised any more.
+            let state = agent.map_or(&supervise::UnitState::Exited, |agent| &agent.state);
+            let next = wire::next(state, &status.phase, &self.clock);
+            if let Some(session) = self.units.session(&self.shared, unit) {
+                session.terminal.borrow_mut().ended(exit, next);
             }
+        }
+    }
+
+    /// An agent is no more.
+    fn removed(&mut self, unit: UnitId) {
+        self.announce_session_ends();
+        self.truncated.remove(&unit);
+        self.units.forget(&self.children, &self.shared, unit);
+        for (_, waiting) in self.removals.extract_if(.., |(of, _)| *of == unit) {
+            // Whoever asked may be gone by now.
+            let _ = waiting.send(());
         }
     }
 
@@ -80,7 +97,7 @@ impl Loop {
         };
         let mut units: Vec<_> = supervised.units.iter().map(told).collect();
         units.sort_by_key(|unit| unit.name != AGENT);
-        let terminal = self.shared.terminal.borrow();
+        let terminal = self.shared.main.terminal.borrow();
         let mut warnings = self.warnings.clone();
         if terminal.pictures_lost() > 0 {
             warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
@@ -100,7 +117,7 @@ impl Loop {
             },
             counts: Counts {
                 connections: self.shared.connections.get(),
-                viewers: u32::try_from(terminal.viewers()).unwrap_or(u32::MAX),
+                viewers: u32::try_from(self.shared.viewers()).unwrap_or(u32::MAX),
                 execs: u32::try_from(self.execs.len()).unwrap_or(u32::MAX),
                 processes: used.processes,
                 orphans_reaped: self.children.orphans_reaped(),

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
     failure::{Failure, FailureKind},
-    message::{ExecId, ExecRequest, What},
-    spec,
+    message::{AddAgent, ExecId, ExecRequest, What},
+    spec::{self, Agent},
 };
 use tokio::sync::oneshot;
 
@@ -24,12 +24,14 @@ use crate::{
     journal::unix_ms,
     signals::Signal,
     supervise::{self, Instant, UnitId},
+    watch::Activity,
 };
 
 impl Loop {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => give(reply, self.status()),
+            Ask::AgentCpu(reply) => give(reply, self.agent_cpu()),
             Ask::Exec { request, git, reply } => {
                 let started = self.exec(*request, git);
                 if let Err(Ok(unheard)) = reply.send(started) {
@@ -42,6 +44,13 @@ impl Loop {
                 let asked = self.request(supervise::Event::Restart { unit: UnitId::Agent });
                 give(reply, asked);
             }
+            Ask::RestartUnit { name, reply } => {
+                let asked =
+                    self.find(&name).and_then(|unit| self.request(supervise::Event::Restart { unit }));
+                give(reply, asked);
+            }
+            Ask::AddAgent { request, reply } => give(reply, self.add_agent(&request)),
+            Ask::RemoveAgent { name, force, reply } => give(reply, self.remove_agent(&name, force)),
             Ask::SignalAgent { signal, reply } => {
                 let asked = match spec::Signal::from_number(signal) {
                     Some(signal) => self.request(supervise::Event::Forward { signal, group: true }),
@@ -55,6 +64,45 @@ impl Loop {
             }
             Ask::ViewerSawExit => self.supervise(supervise::Event::ViewerSawExit),
         }
+    }
+
+    fn find(&self, name: &str) -> Result<UnitId, Failure> {
+        let unknown = || Failure::new(FailureKind::Unknown, format!("there is no unit `{name}`"));
+        self.supervisor.find(name).ok_or_else(unknown)
+    }
+
+    fn add_agent(&mut self, request: &AddAgent) -> Result<(), Failure> {
+        let bad = |why: String| Failure::new(FailureKind::BadRequest, why);
+        let main = match (&self.spec.agent, request.like_main) {
+            (None, true) => return Err(bad("there is no main agent".to_owned())),
+            (main, like_main) => main.as_ref().filter(|_| like_main),
+        };
+        let name = &request.name;
+        let agent = Agent::further(name, &request.agent, main).map_err(|error| bad(error.to_string()))?;
+        if self.supervisor.find(name).is_some() {
+            let there = format!("there is a unit `{name}` already");
+            return Err(Failure::new(FailureKind::WrongState, there));
+        }
+        // It has to be known before it is started, which may be at once.
+        let number = self.units.add(&self.shared, name, agent.clone());
+        let agent = Box::new(agent);
+        let added = self.request(supervise::Event::Add { number, name: name.clone(), agent });
+        if added.is_err() {
+            self.units.forget(&self.children, &self.shared, UnitId::Further(number));
+        }
+        added
+    }
+
+    fn remove_agent(&mut self, name: &str, force: bool) -> Result<oneshot::Receiver<()>, Failure> {
+        let unit = self.find(name)?;
+        let (tell, removed) = oneshot::channel();
+        // Waits before it is asked for: what has no process is gone at once.
+        self.removals.push((unit, tell));
+        let asked = self.request(supervise::Event::Remove { unit, force });
+        if asked.is_err() {
+            self.removals.pop();
+        }
+        asked.map(|()| removed)
     }
 
     /// Something a person asked for, which the supervisor may refuse.
@@ -73,6 +121,7 @@ impl Loop {
         }
         let id = self.execs.next_id()?;
         let command = commands::shown(&request.argv);
+        let shows = git.is_none() && Activity::shows(&request.argv);
         let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
         let (child, ends) = commands::start(&mut self.children, &self.defaults, request, git)?;
         let now = self.clock.now();
@@ -82,8 +131,17 @@ impl Loop {
             self.execs.has_terminal(id);
         }
         let pid = pid(child);
+        self.shared.activity.exec_started(id, shows);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
+    }
+
+    /// What the agent's whole tree has used, daemons of it included.
+    fn agent_cpu(&self) -> Option<std::time::Duration> {
+        let is_agent = |role: &Role| matches!(role, Role::Unit(UnitId::Agent | UnitId::Further(_)));
+        let agents: Vec<_> =
+            self.roles.values().filter(|(_, role)| is_agent(role)).map(|(child, _)| *child).collect();
+        self.children.cpu(&agents)
     }
 
     fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
@@ -115,6 +173,7 @@ impl Loop {
     }
 
     pub(super) fn exec_ended(&mut self, exec: ExecId, started: Instant, exit: children::Exit) {
+        self.shared.activity.exec_ended(exec);
         let now = self.clock.now();
         let (how, core_dumped) = match exit {
             children::Exit::Code(code) => (How::Code(code.into()), false),

@@ -12,14 +12,17 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::{
     output::Outputs,
-    session::terminal::{Notice, Step, Terminal},
+    session::{
+        Session,
+        terminal::{Notice, Step},
+    },
 };
 
 /// A loop as it is before its first turn.
 fn idle(spec: &serde_json::Value) -> Loop {
     let spec = InitSpec::from_json(spec.to_string().as_bytes()).unwrap();
-    let terminal = Terminal::new(TerminalSize { columns: 80, rows: 24 });
-    let shared = Rc::new(Shared::new(terminal, Outputs::new(std::iter::empty())));
+    let main = Session::new(TerminalSize { columns: 80, rows: 24 });
+    let shared = Rc::new(Shared::new(main, Outputs::new(std::iter::empty())));
     Loop::new(spec, shared, None, Vec::new())
 }
 
@@ -35,7 +38,7 @@ fn a_fault_in_one_answer_is_survived_and_told() {
         let shared = Rc::clone(&init.shared);
         let (reply, answer) = oneshot::channel();
         // Any fault would do; this one is a borrow that is in the way.
-        let in_the_way = shared.terminal.borrow_mut();
+        let in_the_way = shared.main.terminal.borrow_mut();
         init.survive(|this| this.handle(Event::Ask(Ask::Status(reply))));
         drop(in_the_way);
         assert!(answer.await.is_err(), "who asked is not left waiting");
@@ -53,24 +56,24 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a collector of the agent's terminal is told about its sessions.
-fn told(shared: &Shared) -> Vec<(&'static str, u64)> {
+/// What a collector of an agent's terminal is told about its sessions.
+fn told(session: &Session) -> Vec<(&'static str, u64)> {
     let request = AttachRequest {
         lease: LeaseWish::Watch,
         size: None,
-        from: AttachFrom::Offset(shared.terminal.borrow().end()),
+        from: AttachFrom::Offset(session.terminal.borrow().end()),
     };
-    let (mut cursor, attached) = shared.terminal.borrow_mut().attach(&request).unwrap();
+    let (mut cursor, attached) = session.terminal.borrow_mut().attach(&request).unwrap();
     let mut told = Vec::new();
     loop {
-        match shared.terminal.borrow_mut().step(&mut cursor, 1, &mut Vec::new()) {
+        match session.terminal.borrow_mut().step(&mut cursor, 1, &mut Vec::new()) {
             Step::Notice(Notice::Started(started)) => told.push(("started", started.session.0)),
             Step::Notice(Notice::Ended(ended)) => told.push(("ended", ended.session.0)),
             Step::Wait => break,
             _ => {}
         }
     }
-    shared.terminal.borrow_mut().detach(attached.viewer);
+    session.terminal.borrow_mut().detach(attached.viewer);
     told
 }
 
@@ -91,7 +94,7 @@ fn a_restart_on_request_ends_the_old_session_before_it_starts_the_new_one() {
         let exit = children::Exit::Signal { signal: Signal::TERM, core_dumped: false };
         let usage = children::Usage { user: Duration::ZERO, system: Duration::ZERO, max_rss_kib: 0 };
         init.ended(&Reaped { child: first, exit, usage });
-        assert_eq!(told(&init.shared), [("started", 1), ("ended", 1), ("started", 2)]);
+        assert_eq!(told(&init.shared.main), [("started", 1), ("ended", 1), ("started", 2)]);
         for (child, _) in init.roles.values() {
             init.children.kill_tree(*child, Signal::KILL).unwrap();
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agent_protocol::spec::InitSpec;
+use agent_protocol::spec::{Agent, InitSpec};
 
 use super::super::{
     Action, Announcement, Attempt, Change, ChildId, Ended, Event, Instant, Notice, Phase, ProbeId,
@@ -24,7 +24,8 @@ impl Scene {
     pub(super) fn new(json: &str) -> Self {
         let mut spec = InitSpec::from_json(json.as_bytes()).unwrap();
         let restarts = spec.services.iter_mut().map(|service| &mut service.restart);
-        for restart in restarts.chain(spec.agent.iter_mut().map(|agent| &mut agent.restart)) {
+        let agents = spec.agent.iter_mut().chain(spec.agents.values_mut());
+        for restart in restarts.chain(agents.map(|agent| &mut agent.restart)) {
             restart.backoff.jitter_percent = 0;
         }
         let supervisor = Supervisor::new(&spec, 0);
@@ -100,6 +101,22 @@ impl Scene {
 
     pub(super) fn restart(&mut self, unit: UnitId) -> Vec<String> {
         self.tell(Event::Restart { unit })
+    }
+
+    /// One more agent.
+    pub(super) fn add(&mut self, number: u32, name: &str) -> Vec<String> {
+        let agent: Agent =
+            serde_json::from_str(r#"{"argv": ["a"], "readiness": "none", "terminal": {}}"#).unwrap();
+        self.tell(Event::Add { number, name: name.to_owned(), agent: Box::new(agent) })
+    }
+
+    pub(super) fn remove(&mut self, unit: UnitId, force: bool) -> Vec<String> {
+        self.tell(Event::Remove { unit, force })
+    }
+
+    /// Whether there is such a unit.
+    pub(super) fn has(&self, unit: UnitId) -> bool {
+        self.supervisor.status().units.iter().any(|status| status.unit == unit)
     }
 
     pub(super) fn stop(&mut self) -> Vec<String> {

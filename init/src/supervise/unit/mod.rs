@@ -60,6 +60,10 @@ pub(super) enum Input {
     Again,
     /// A person wants it down.
     Hold,
+    /// It is to end and to be no more.
+    Leave {
+        force: bool,
+    },
     /// The end has begun: whatever runs goes on for now, but nothing is started any more.
     Last,
     /// The end has come to this unit.
@@ -85,6 +89,8 @@ pub(super) struct Unit {
     starts: u32,
     /// Nothing is started any more.
     last: bool,
+    /// It is forgotten once it is down.
+    going: bool,
     been_ready: bool,
     text: Option<String>,
     text_told_at: Option<Instant>,
@@ -163,6 +169,7 @@ impl Unit {
             probe: None,
             starts: 0,
             last: false,
+            going: false,
             been_ready: false,
             text: None,
             text_told_at: None,
@@ -247,6 +254,7 @@ impl Unit {
             (State::Starting { then, .. } | State::Stopping(_, Stopping { then, .. }), Input::Hold) => {
                 then.become_unless_halt(After::Hold);
             }
+            (_, Input::Leave { force }) => self.leave(now, force, out),
             (State::Starting { then, .. } | State::Stopping(_, Stopping { then, .. }), Input::Halt) => {
                 *then = After::Halt;
             }
@@ -343,6 +351,20 @@ impl Unit {
             stuck_at: None,
         };
         self.become_state(now, State::Stopping(run, stopping));
+    }
+
+    /// Begins the end of a unit that is to be no more. One that has no process has come to it already.
+    fn leave(&mut self, now: Instant, force: bool, out: &mut Outbox) {
+        self.last = true;
+        self.going = true;
+        self.handle(now, Input::Halt, out);
+        if let State::Stopping(_, stopping) = &mut self.state
+            && force
+            && let Some(kill_at) = &mut stopping.kill_at
+        {
+            *kill_at = now;
+            self.handle(now, Input::Timer, out);
+        }
     }
 
     fn become_state(&mut self, now: Instant, state: State) {

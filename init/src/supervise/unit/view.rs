@@ -39,6 +39,11 @@ impl Unit {
         matches!(self.state, State::Exited)
     }
 
+    /// It is to be no more.
+    pub(in super::super) fn is_going(&self) -> bool {
+        self.going
+    }
+
     pub(in super::super) fn was_started(&self) -> bool {
         self.starts > 0
     }

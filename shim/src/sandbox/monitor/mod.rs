@@ -6,11 +6,15 @@
 mod agent;
 mod finish;
 mod launching;
+mod removal;
 mod watch;
 
 use std::{
     fs, io,
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::UnixStream,
+    },
     process::ExitCode,
     thread,
     time::{Duration, Instant, SystemTime},
@@ -54,7 +58,7 @@ pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
         Order::Start { .. } => PrivateVariables::from_file(io::stdin()),
         Order::Adopt => Ok(PrivateVariables::default()),
     };
-    let (Ok(private), Ok(line)) = (private, detach()) else { return ExitCode::FAILURE };
+    let (Ok(private), Ok((_, line))) = (private, detach()) else { return ExitCode::FAILURE };
     match order {
         Order::Start { is_new, size } => {
             launching::start(data, sandbox, is_new, &Occasion { size, private, ..Occasion::default() }, line);
@@ -117,17 +121,18 @@ fn take_lock(sandbox: &Sandbox) -> Result<Option<MonitorLock>, StateError> {
     }
 }
 
-/// Leaves the terminal, the caller's session, its signal mask and all it left open. Returns the line to
-/// whoever started us, which came as standard output.
+/// Leaves the terminal, the caller's session, its signal mask and all it left open. Returns what came as standard input,
+/// and the line to whoever started us, which came as standard output.
 ///
 /// The umask stays the caller's: the agent inherits it, and works in the person's project.
-fn detach() -> io::Result<UnixStream> {
+pub(super) fn detach() -> io::Result<(OwnedFd, UnixStream)> {
     // Fails only for the leader of a process group, which a child is not unless it was made one.
     let _ = setsid();
     // A layer that dies in the middle of making init leaves a process that waits for it for ever: it becomes ours.
     nix::sys::prctl::set_child_subreaper(true)?;
     SigSet::empty().thread_set_mask()?;
     close_foreign()?;
+    let given = io::stdin().as_fd().try_clone_to_owned()?;
     let line = io::stdout().as_fd().try_clone_to_owned()?;
     let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
@@ -135,7 +140,7 @@ fn detach() -> io::Result<UnixStream> {
     let line = UnixStream::from(line);
     // Not a socket where the monitor adopts; nobody reads or writes it then.
     drop(line.set_nonblocking(true));
-    Ok(line)
+    Ok((given, line))
 }
 
 /// Nothing of ours is open yet, so everything behind the standard streams is the caller's.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use agent_protocol::spec::{InitSpec, OnAgentExit, Restart, RestartPolicy, Signal};
+use agent_protocol::spec::{Agent, InitSpec, OnAgentExit, Restart, RestartPolicy, Signal};
 
 use super::super::super::{
     Action, Announcement, Attempt, Cause, Change, ChildId, Event, Instant, KilledBy, Phase, Status, UnitId,
@@ -16,6 +16,8 @@ use super::{Broken, ensure};
 
 pub(super) struct Laws {
     units: BTreeMap<UnitId, Record>,
+    /// What every agent comes after.
+    setup: Vec<UnitId>,
     end_with_agent: bool,
     wake_at: Option<Instant>,
     /// When the end must be over at the latest, once it has begun.
@@ -51,8 +53,14 @@ impl Laws {
             let grace = Duration::from_millis(agent.stop.grace_ms);
             units.insert(UnitId::Agent, Record::new(&after, agent.restart.clone(), grace));
         }
+        let setup = (0..spec.services.len()).map(UnitId::Service);
+        let setup: Vec<_> = steps.into_iter().chain(setup).collect();
+        for (number, agent) in (0..).zip(spec.agents.values()) {
+            units.insert(UnitId::Further(number), further(&setup, agent));
+        }
         Self {
             units,
+            setup,
             end_with_agent: spec.on_agent_exit == OnAgentExit::End,
             wake_at: None,
             end_by: None,
@@ -130,10 +138,29 @@ impl Laws {
                 }
             }
             Event::Restart { .. } => self.count("restart refused"),
+            Event::Add { number, agent, .. } if !refused => {
+                let id = UnitId::Further(*number);
+                ensure!(!self.units.contains_key(&id), "{id:?} is there twice");
+                self.units.insert(id, further(&self.setup, agent));
+                self.count("added");
+            }
+            Event::Add { .. } => self.count("add refused"),
+            Event::Remove { unit, force } if !refused => {
+                ensure!(matches!(unit, UnitId::Further(_)), "{unit:?} is removed");
+                let record = self.units.get_mut(unit).ok_or("a unit that is not there")?;
+                record.going = true;
+                record.asked = false;
+                // One that is only coming has its grace.
+                if *force && record.run.is_some() {
+                    record.killed_by = Some(now);
+                }
+                self.count(if *force { "removed by force" } else { "removed" });
+            }
             Event::Stop { force: true, .. } => self.count("force"),
             // Its own record of an exit is closed when the supervisor says so, below.
             Event::Exited { .. }
             | Event::StopUnit { .. }
+            | Event::Remove { .. }
             | Event::Stop { .. }
             | Event::Notify { .. }
             | Event::FirstOutput { .. }
@@ -235,6 +262,7 @@ impl Laws {
         }
         let record = self.units.get_mut(&unit).ok_or("a unit that is not there")?;
         ensure!(!record.succeeded, "{unit:?} starts after it succeeded");
+        ensure!(!record.going, "{unit:?} starts although it is to be no more");
         if record.starts > 0 && !record.asked {
             let until = record.backoff_until.ok_or_else(|| format!("{unit:?} starts again for no reason"))?;
             ensure!(until <= now, "{unit:?} starts at {now}, before its backoff ends at {until}");
@@ -316,6 +344,11 @@ impl Laws {
                 record.been_ready = true;
             }
             Change::Done => record.succeeded = true,
+            Change::Removed => {
+                ensure!(record.going, "{id:?} is gone, and nobody asked for it");
+                ensure!(!record.is_up(), "{id:?} is gone, but not its process");
+                self.units.remove(&id);
+            }
             Change::Starting { .. }
             | Change::Started { .. }
             | Change::Status { .. }
@@ -342,6 +375,7 @@ impl Laws {
             Change::Done => "step done",
             Change::Ready => "ready",
             Change::Stopping { .. } => "stopping",
+            Change::Removed => "gone",
             Change::Starting { .. } => "starting",
             Change::Started { .. } => "started",
             Change::Status { .. } | Change::Leaving | Change::Unhealthy { .. } => "said",
@@ -387,9 +421,11 @@ impl Laws {
             ensure!(now <= end_by, "the end should be over by {end_by}");
         }
         let agent_is_up = self.units.get(&UnitId::Agent).is_some_and(Record::is_up);
+        ensure!(status.units.len() == self.units.len(), "{} units are shown", status.units.len());
         for shown in &status.units {
             let id = shown.unit;
             let record = &self.units[&id];
+            ensure!(record.is_up() || !record.going, "{id:?} should be gone");
             let child = record.run.as_ref().map(|run| run.child);
             ensure!(shown.child == child, "{id:?} is shown with {:?}, but has {child:?}", shown.child);
             match &shown.state {
@@ -438,6 +474,10 @@ impl Laws {
     fn count(&mut self, what: &'static str) {
         *self.seen.entry(what).or_default() += 1;
     }
+}
+
+fn further(setup: &[UnitId], agent: &Agent) -> Record {
+    Record::new(setup, agent.restart.clone(), Duration::from_millis(agent.stop.grace_ms))
 }
 
 fn is_refusal(action: &Action) -> bool {

@@ -69,9 +69,12 @@ fn ten_thousand_lives_break_no_law() {
     }
 }
 
-const EVERYTHING: [&str; 19] = [
+const EVERYTHING: [&str; 24] = [
+    "add refused",
+    "added",
     "backoff",
     "force",
+    "gone",
     "killed by health",
     "killed by itself",
     "killed by limit",
@@ -85,6 +88,8 @@ const EVERYTHING: [&str; 19] = [
     "parked",
     "parked by the ladder",
     "power off",
+    "removed",
+    "removed by force",
     "restart refused",
     "setup failed",
     "step done",

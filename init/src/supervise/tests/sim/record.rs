@@ -23,6 +23,10 @@ pub(super) struct Record {
     /// A person asked for the next start.
     pub(super) asked: bool,
     pub(super) parked: bool,
+    /// A person asked for it to be no more.
+    pub(super) going: bool,
+    /// And without its grace.
+    pub(super) killed_by: Option<Instant>,
     pub(super) backoff_until: Option<Instant>,
     pub(super) failures: u32,
     pub(super) exits: Vec<Instant>,
@@ -56,6 +60,8 @@ impl Record {
             starts: 0,
             asked: false,
             parked: false,
+            going: false,
+            killed_by: None,
             backoff_until: None,
             failures: 0,
             exits: Vec::new(),
@@ -159,6 +165,7 @@ impl Record {
         if let Some((told, _)) = run.told {
             let killed = run.signals & (1 << Signal::KILL.number()) != 0;
             let by = told + self.grace + LATENESS;
+            let by = self.killed_by.map_or(by, |at| by.min(at + LATENESS));
             ensure!(killed || now <= by, "should have been killed by {by}");
         } else if let Some(timeout) = self.timeout {
             let by = run.since + timeout + LATENESS;

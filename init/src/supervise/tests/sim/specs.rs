@@ -7,11 +7,18 @@ use agent_protocol::spec::{
 
 use super::dice::Dice;
 
+/// Names of further agents; few, so that they meet.
+pub(super) const FURTHER: [&str; 3] = ["fix", "try", "x"];
+
 pub(super) fn random_spec(dice: &mut Dice) -> InitSpec {
     let steps = dice.pick(&[0, 0, 1, 2]);
     let services = dice.pick(&[0, 0, 1, 2, 4]);
     let spec = InitSpec {
         agent: (!dice.one_in(15)).then(|| agent(dice)),
+        agents: FURTHER[..dice.pick(&[0, 0, 0, 1, 2])]
+            .iter()
+            .map(|name| (name.to_string(), further(dice)))
+            .collect(),
         steps: (0..steps).map(|i| step(dice, i)).collect(),
         services: (0..services).map(|i| service(dice, i)).collect(),
         on_agent_exit: dice.pick(&[OnAgentExit::Stay, OnAgentExit::End]),
@@ -21,6 +28,10 @@ pub(super) fn random_spec(dice: &mut Dice) -> InitSpec {
     };
     assert_eq!(spec.validate(), Ok(()));
     spec
+}
+
+pub(super) fn further(dice: &mut Dice) -> Agent {
+    Agent { terminal: Some(Terminal::default()), ..agent(dice) }
 }
 
 fn agent(dice: &mut Dice) -> Agent {

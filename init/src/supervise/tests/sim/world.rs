@@ -9,6 +9,7 @@ use super::super::super::{
     Action, Attempt, ChildId, Ended, Event, Instant, Notice, ProbeId, SpawnError, SpawnErrorKind, UnitId,
 };
 use super::dice::Dice;
+use super::specs::{FURTHER, further};
 
 /// How late a timer may come; the laws allow as much.
 pub(super) const LATENESS: Duration = Duration::from_millis(20);
@@ -16,6 +17,8 @@ pub(super) const LATENESS: Duration = Duration::from_millis(20);
 pub(super) struct World {
     pub(super) dice: Dice,
     units: Vec<UnitId>,
+    /// The number of the next agent to be added.
+    number: u32,
     /// What will happen, by time; the number keeps what happens at the same time in order.
     agenda: BTreeMap<(Instant, u64), Happening>,
     wake_at: Option<Instant>,
@@ -46,7 +49,9 @@ enum Happening {
 impl World {
     pub(super) fn new(dice: Dice, units: Vec<UnitId>) -> Self {
         let (agenda, children) = (BTreeMap::new(), BTreeMap::new());
-        Self { dice, units, agenda, wake_at: None, numbers: 0, children, swept: false }
+        let number = units.iter().filter(|unit| matches!(unit, UnitId::Further(_))).count();
+        let number = u32::try_from(number).unwrap();
+        Self { dice, units, number, agenda, wake_at: None, numbers: 0, children, swept: false }
     }
 
     /// When something happens next.
@@ -130,7 +135,7 @@ impl World {
         let unit = if self.units.is_empty() { UnitId::Agent } else { self.dice.pick(&self.units.clone()) };
         let newest = u64::try_from(self.children.len()).unwrap();
         let child = ChildId(self.dice.up_to(newest + 1));
-        match self.dice.up_to(31) {
+        match self.dice.up_to(37) {
             0..=7 => Event::Restart { unit },
             8..=10 => Event::StopUnit { unit },
             11 => Event::Stop { within: Some(self.dice.time(30_000)), force: self.dice.one_in(3) },
@@ -143,10 +148,20 @@ impl World {
             24 => Event::ProbeResult { unit, probe: ProbeId(self.dice.up_to(3)), ok: false },
             25..=27 => self.outsider_kills(child),
             28 => Event::Forward { signal: Signal::TERM, group: self.dice.one_in(2) },
+            32 | 33 => self.add(),
+            34..=36 => Event::Remove { unit, force: self.dice.one_in(3) },
             // True only of an end, and then the world says so itself.
             29 if !self.swept => Event::AllProcessesGone,
             _orphan => Event::Exited { child: ChildId(1_000_000), ended: Ended::Code(0), oom: false },
         }
+    }
+
+    fn add(&mut self) -> Event {
+        let number = self.number;
+        self.number += 1;
+        self.units.push(UnitId::Further(number));
+        let name = self.dice.pick(&FURTHER).to_owned();
+        Event::Add { number, name, agent: Box::new(further(&mut self.dice)) }
     }
 
     fn spawn(&mut self, now: Instant, unit: UnitId, attempt: Attempt) -> Event {

@@ -1,5 +1,6 @@
 //! Each transition, one promise at a time.
 
+mod further;
 mod readiness_and_health;
 mod restarts;
 mod setup;
