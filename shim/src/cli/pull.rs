@@ -13,13 +13,15 @@ use super::{
     error::{self, CliError, Kind},
     merge_report,
     output::{print_json, print_line},
+    pull_progress::Shown,
     resolve,
 };
 use crate::{
+    client::interrupt::Interrupt,
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError, is_snapshot, namespace,
+        SourceError, Watch, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -96,7 +98,12 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         dry_run: ctx.global.dry_run,
     };
     let began = SystemTime::now();
-    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let interrupt = Interrupt::take().map_err(StateError::io("taking signals"))?;
+    let shown = Shown::new(ctx.global.verbose > 0);
+    let watch = Watch { interrupt: Some(&interrupt), progress: Some(&|progress| shown.take(progress)) };
+    let pulled = pull.run_watched(watch);
+    shown.done();
+    let pulled = pulled.map_err(|error| told(&name, &error))?;
     if let Some(sandbox) = &sandbox
         && args.into.is_none()
         && args.upload_pack.is_none()
@@ -194,6 +201,7 @@ pub(super) fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Home(HomeError::None { .. }) => {
             (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
         }
+        PullError::Cancelled => (Kind::Cancelled, String::new()),
         PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
         _ => (Kind::Failed, String::new()),
     };

@@ -36,7 +36,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 18] = [
+pub(crate) const ROWS: [(&str, Measure); 19] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -55,6 +55,7 @@ pub(crate) const ROWS: [(&str, Measure); 18] = [
     ("snapshot", snapshots::everything),
     ("sync", syncs::one_commit),
     ("serve", serving::upload_pack),
+    ("pull-everything", pulls::everything),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

@@ -14,3 +14,4 @@ mod served;
 mod stopped;
 mod support;
 mod toolless;
+mod ways;
