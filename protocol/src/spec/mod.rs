@@ -139,7 +139,8 @@ impl Agent {
     /// With `main` it is that one once more: its program where the text names none, its variables below those that the
     /// text names.
     pub fn further(name: &str, json: &str, main: Option<&Self>) -> Result<Self, SpecError> {
-        let mut agent: Self = serde_json::from_str(json)?;
+        // From bytes, as the spec is: the same code reads both, and init has it once.
+        let mut agent: Self = serde_json::from_slice(json.as_bytes())?;
         if let Some(main) = main {
             if agent.argv.is_empty() {
                 agent.argv.clone_from(&main.argv);

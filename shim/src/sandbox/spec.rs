@@ -10,7 +10,7 @@ use super::{
     record::{Record, WorktreeRecord},
     start::Occasion,
 };
-use crate::{agents::start, isolation::plan::WORKSPACE};
+use crate::isolation::plan::WORKSPACE;
 
 /// The descriptor under which init finds its listening socket.
 pub(crate) const CONTROL_FD: i32 = 3;
@@ -36,7 +36,7 @@ pub(crate) fn spec_for(
         terminal.cols = size.columns.max(1);
         terminal.rows = size.rows.max(1);
     }
-    let standing = start::command_without_prompt(record);
+    let standing = record.command_without_prompt();
     let agents = record.worktrees.iter().map(|worktree| {
         let mut agent = session_of(record, worktree, &standing, terminal.clone());
         agent.env = agent_env(record, occasion);
