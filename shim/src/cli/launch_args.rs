@@ -8,12 +8,12 @@ use super::{env_args::EnvArgs, error::CliError};
 use crate::{
     config::{
         origin::{Origin, Sourced},
-        settings::{LimitSettings, MountSetting, Settings, Variable},
+        settings::{LimitSettings, MountSetting, Settings, SnapshotSettings, Variable},
         values::{self, MountValue},
     },
     sandbox::{
         name::Name,
-        record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+        record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace},
     },
 };
 
@@ -56,9 +56,36 @@ pub(crate) struct LaunchArgs {
     /// What it sees of the Nix store
     #[arg(long, value_enum, value_name = "WHAT")]
     pub(crate) store: Option<Store>,
-    /// How the project gets in
+    /// How the project gets in; a clone, if it is a git repository
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) workspace: Option<Workspace>,
+    /// Clone this branch instead of what is checked out
+    #[arg(long, value_name = "BRANCH")]
+    pub(crate) branch: Option<String>,
+    /// Clone every branch and tag
+    #[arg(long, overrides_with = "no_all_branches")]
+    pub(crate) all_branches: bool,
+    /// Clone one branch alone (the default)
+    #[arg(long, overrides_with = "all_branches")]
+    pub(crate) no_all_branches: bool,
+    /// Clone no more than so many of the last commits
+    #[arg(long, value_name = "NUMBER", value_parser = values::depth)]
+    pub(crate) depth: Option<u32>,
+    /// Take changes that are not committed along into the clone, as a commit on top
+    #[arg(long, overrides_with = "no_include_dirty")]
+    pub(crate) include_dirty: bool,
+    /// Leave them outside (the default)
+    #[arg(long, overrides_with = "include_dirty")]
+    pub(crate) no_include_dirty: bool,
+    /// How a clone gets its objects
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) clone_objects: Option<CloneObjects>,
+    /// When its work is brought home, for a clone
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) sync: Option<SyncMode>,
+    /// How long the agent has to be quiet for `--sync auto-idle`, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+    pub(crate) sync_idle: Option<u64>,
     /// Share the host's network (the default)
     #[arg(long, overrides_with = "no_network")]
     pub(crate) network: bool,
@@ -95,13 +122,22 @@ pub(crate) struct LaunchArgs {
     /// Most processes and threads
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) pids: Option<u64>,
+    /// Keep the work in progress this long after the last time, such as 5m; or `off`
+    #[arg(long, value_name = "TIME|off", value_parser = values::every)]
+    pub(crate) snapshot_every: Option<u32>,
+    /// Keep what git ignores as well
+    #[arg(long)]
+    pub(crate) snapshot_ignored: bool,
     /// Pass over the project's agent-shim.toml
     #[arg(long)]
     pub(crate) no_project_config: bool,
-    /// Discard home, tmp and work of an earlier start
+    /// Discard home, tmp and work of an earlier start; refused while a clone has work that is nowhere else
     #[arg(long)]
     pub(crate) fresh: bool,
-    /// Remove the sandbox when it has ended
+    /// With --fresh: discard that as well
+    #[arg(long, requires = "fresh")]
+    pub(crate) discard: bool,
+    /// Remove the sandbox when it has ended; the work of a clone is pulled first
     #[arg(long)]
     pub(crate) rm: bool,
     /// The agent and its arguments; with --agent, further arguments for it
@@ -156,6 +192,21 @@ impl LaunchArgs {
             isolation: given("--isolation", self.isolation),
             env: given("--env", self.env),
             workspace: given("--workspace", self.workspace),
+            branch: given("--branch", self.branch.clone()),
+            all_branches: switch(
+                ["--all-branches", "--no-all-branches"],
+                self.all_branches,
+                self.no_all_branches,
+            ),
+            depth: given("--depth", self.depth),
+            include_dirty: switch(
+                ["--include-dirty", "--no-include-dirty"],
+                self.include_dirty,
+                self.no_include_dirty,
+            ),
+            clone_objects: given("--clone-objects", self.clone_objects),
+            sync: given("--sync", self.sync),
+            sync_idle: given("--sync-idle", self.sync_idle),
             network: switch(["--network", "--no-network"], self.network, self.no_network),
             nested: switch(["--nested", "--no-nested"], self.nested, self.no_nested),
             store: given("--store", self.store),
@@ -174,6 +225,11 @@ impl LaunchArgs {
                 memory: given("--memory", self.memory),
                 cpus: given("--cpus", self.cpus),
                 pids: given("--pids", self.pids),
+            },
+            snapshots: SnapshotSettings {
+                every: given("--snapshot-every", self.snapshot_every),
+                ignored: given("--snapshot-ignored", self.snapshot_ignored.then_some(true)),
+                ..SnapshotSettings::default()
             },
             ..Settings::default()
         })

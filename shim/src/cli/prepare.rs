@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
@@ -12,15 +12,16 @@ use super::{
     agree,
     context::Context,
     error::{CliError, Kind},
+    keep,
     launch_args::LaunchArgs,
     output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
-    tools,
+    tools, workspace,
 };
 use crate::{
     agents::start::{Start, Surroundings},
     config::{load::Sources, settings::Settings},
-    repo::clone::clone,
+    repo::clone::origin::Origin,
     sandbox::{
         LOCK_PATIENCE, Sandbox, StateError,
         lock::ChangeLock,
@@ -32,9 +33,6 @@ use crate::{
         tools::{Need, find as find_tools},
     },
 };
-
-/// For the clone of a project.
-const CLONE_WITHIN: Duration = Duration::from_hours(1);
 
 /// What happens to a sandbox when its agent has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +50,8 @@ pub(crate) struct Ready {
     pub(crate) is_new: bool,
     /// Of an agent that is known by name.
     agent: Option<AgentStart>,
+    /// What is still to be cloned into it.
+    origin: Option<Origin>,
     lock: ChangeLock,
 }
 
@@ -98,10 +98,20 @@ impl LaunchArgs {
             )
             .hint(format!("`agent-shim attach {}` shows it", sandbox.name())));
         }
+        if self.fresh && !self.discard {
+            keep::ensure_at_home(
+                ctx,
+                &sandbox,
+                &lock,
+                &format!("agent-shim start --fresh --discard {}", sandbox.name()),
+            )
+            .map_err(|error| error.while_doing(format!("cannot discard the work of `{}`", sandbox.name())))?;
+        }
         let mut record = before.clone();
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
+        let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
         if self.fresh && record.workspace == Workspace::Clone {
             // They go with the repository.
             record.worktrees.clear();
@@ -119,15 +129,16 @@ impl LaunchArgs {
         let _held = tools::ensure(ctx, &record.environment, &record.project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
         if ctx.global.dry_run {
-            return Ok(Ready { sandbox, record, is_new: false, agent, lock });
+            return Ok(Ready { sandbox, record, is_new: false, agent, origin, lock });
+        }
+        // Before anything goes: a workspace that was discarded is not taken for one that was made.
+        if record != before {
+            record.write(sandbox.folder())?;
         }
         if self.fresh {
             sandbox.discard_work().map_err(StateError::io("discarding what the agent wrote"))?;
         }
-        if record != before {
-            record.write(sandbox.folder())?;
-        }
-        Ok(Ready { sandbox, record, is_new: false, agent, lock })
+        Ok(Ready { sandbox, record, is_new: false, agent, origin, lock })
     }
 
     fn prepare_new(
@@ -138,10 +149,6 @@ impl LaunchArgs {
         stay: Stay,
     ) -> Result<Ready, CliError> {
         let settings = self.all_settings(ctx, project)?;
-        if let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project) {
-            let file = clean(&file.display().to_string());
-            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
-        }
         let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);
         if settings.agent.is_none() && settings.command.is_none() {
@@ -157,6 +164,14 @@ impl LaunchArgs {
         // Everything that can be wrong with what was said is found before anything is made.
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
         self.describe(&settings, &mut record, stay)?;
+        let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
+        let origin = workspace::decide(asked, &settings, &mut record)?;
+        if record.workspace == Workspace::Bind
+            && let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project)
+        {
+            let file = clean(&file.display().to_string());
+            tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
+        }
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
         let start = AgentStart::find_out(&settings, &record, None)?;
         let _held = tools::ensure(ctx, &record.environment, project)?;
@@ -170,7 +185,7 @@ impl LaunchArgs {
                 made => break made?,
             }
         };
-        Ok(Ready { sandbox, record, is_new: true, agent, lock })
+        Ok(Ready { sandbox, record, is_new: true, agent, origin, lock })
     }
 
     /// Every layer for a new sandbox of this project.
@@ -264,18 +279,13 @@ impl Ready {
     }
 
     /// Clones the project where the sandbox has none yet.
-    fn fill_work(&self) -> Result<(), CliError> {
-        let work = self.sandbox.folder().join("work");
-        if self.record.workspace != Workspace::Clone || work.join(".git").exists() {
-            return Ok(());
-        }
-        let cloned = clone(&self.record.project, &work, Instant::now() + CLONE_WITHIN);
-        cloned.or_else(|error| {
+    fn fill_work(&mut self) -> Result<(), CliError> {
+        let Some(origin) = self.origin.take() else { return Ok(()) };
+        workspace::make(&self.sandbox, &mut self.record, &origin).or_else(|error| {
             if self.is_new {
                 self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
             }
-            let failed = CliError::new(Kind::Failed, "cannot clone the project").because(&error);
-            Err(self.in_context(failed))
+            Err(self.in_context(error))
         })
     }
 
@@ -307,11 +317,18 @@ impl Ready {
             self.sandbox.remove().map_err(StateError::io("removing what was made to look at"))?;
         }
         let text = shown.map_err(|failure| self.in_context(failure.into()))?;
+        if let Some(origin) = &self.origin {
+            workspace::show(origin);
+        }
         print_line(&if ctx.global.json { harmless_json(&text) } else { text })
     }
 
     /// Starts it, and waits until the agent runs.
-    pub(crate) fn start(self, ctx: &Context, occasion: &Occasion) -> Result<(Sandbox, Started), CliError> {
+    pub(crate) fn start(
+        mut self,
+        ctx: &Context,
+        occasion: &Occasion,
+    ) -> Result<(Sandbox, Started), CliError> {
         let occasion = &self.with_keys(occasion);
         self.fill_work()?;
         self.fill_home()?;

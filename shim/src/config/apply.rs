@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     env::catalog::DEFAULT_PRESET,
-    sandbox::record::{AgentRecord, EnvKind, MountRecord, Record, SecretRecord},
+    sandbox::record::{
+        AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace,
+    },
 };
 
 impl Settings {
@@ -26,6 +28,9 @@ impl Settings {
         units::check(&self.steps, &self.services)?;
         set(&mut record.isolation, self.isolation.as_ref());
         set(&mut record.workspace, self.workspace.as_ref());
+        set(&mut record.sync, self.sync.as_ref());
+        set(&mut record.sync_idle_s, self.sync_idle.as_ref());
+        self.has_something_to_sync(record)?;
         set(&mut record.network, self.network.as_ref());
         set(&mut record.nested, self.nested.as_ref());
         set(&mut record.store, self.store.as_ref());
@@ -55,11 +60,56 @@ impl Settings {
         set_some(&mut limits.memory_bytes, self.limits.memory.as_ref());
         set_some(&mut limits.milli_cpus, self.limits.cpus.as_ref());
         set_some(&mut limits.pids, self.limits.pids.as_ref());
+        let snapshots = &mut record.snapshots;
+        set(&mut snapshots.every_s, self.snapshots.every.as_ref());
+        set(&mut snapshots.ignored, self.snapshots.ignored.as_ref());
+        set(&mut snapshots.keep, self.snapshots.keep.as_ref());
+        set(&mut snapshots.days, self.snapshots.days.as_ref());
         if !self.steps.is_empty() {
             record.steps = self.steps.iter().map(|step| step.value.clone()).collect();
         }
         if !self.services.is_empty() {
             record.services = self.services.iter().map(|service| service.value.clone()).collect();
+        }
+        Ok(())
+    }
+
+    /// Changes how a repository is cloned to what was asked for; what was not mentioned stays.
+    pub fn apply_clone(&self, clone: &mut CloneRecord) {
+        let flag = |value: &Option<Sourced<bool>>, before| value.as_ref().map_or(before, |value| value.value);
+        set_some(&mut clone.branch, self.branch.as_ref());
+        set_some(&mut clone.depth, self.depth.as_ref());
+        set_some(&mut clone.objects, self.clone_objects.as_ref());
+        clone.all_branches = flag(&self.all_branches, clone.all_branches);
+        clone.include_dirty = flag(&self.include_dirty, clone.include_dirty);
+    }
+
+    /// The flag of this command line that only a clone has a use for.
+    pub fn flag_for_clones(&self) -> Option<&'static str> {
+        let origins = [
+            self.branch.as_ref().map(|value| &value.origin),
+            self.all_branches.as_ref().map(|value| &value.origin),
+            self.depth.as_ref().map(|value| &value.origin),
+            self.include_dirty.as_ref().map(|value| &value.origin),
+            self.clone_objects.as_ref().map(|value| &value.origin),
+        ];
+        origins.into_iter().flatten().find_map(|origin| match origin {
+            Origin::Flag(name) => Some(*name),
+            _ => None,
+        })
+    }
+
+    /// A configuration may say it for those sandboxes that have work to bring home; who says it on the command line expects
+    /// it to work.
+    fn has_something_to_sync(&self, record: &Record) -> Result<(), ConfigError> {
+        let is_asked_for = self
+            .sync
+            .as_ref()
+            .is_some_and(|sync| sync.value != SyncMode::Manual && matches!(sync.origin, Origin::Flag(_)));
+        if is_asked_for && record.workspace == Workspace::Bind {
+            let message = "there is nothing to bring home: the sandbox works in the project's folder itself";
+            return Err(ConfigError::written(message)
+                .hint("`--workspace clone` gives it a clone of its own, for a git repository"));
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     env::pin::Nixpkgs,
-    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+    sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace},
 };
 
 /// What a person is asked to agree to.
@@ -110,6 +110,14 @@ impl Asking<'_> {
             isolation,
             env,
             workspace,
+            branch,
+            all_branches,
+            depth,
+            include_dirty,
+            clone_objects,
+            // What comes home is checked, lies in refs of its own and changes nothing of the person's.
+            sync: _,
+            sync_idle: _,
             network,
             nested,
             store,
@@ -125,6 +133,8 @@ impl Asking<'_> {
             variables,
             nix,
             limits,
+            // Kept inside, and bounded there.
+            snapshots: _,
             steps: _,
             services: _,
             agents,
@@ -151,6 +161,33 @@ impl Asking<'_> {
             workspace.as_ref(),
             |workspace| workspace_openness(*workspace) > openness,
             |_| "change the project's folder itself".to_owned(),
+        );
+        let chosen = value(below.branch.as_ref());
+        self.unless_narrower(
+            "branch",
+            branch.as_ref(),
+            |branch| Some(branch) != chosen,
+            |branch| format!("see the branch `{branch}`, whatever is checked out"),
+        );
+        let has = is_on(&below.all_branches);
+        let words = |_: &bool| "see every branch and tag of the repository".to_owned();
+        self.unless_narrower("all-branches", all_branches.as_ref(), |on| *on && !has, words);
+        let deepest = value(below.depth.as_ref()).copied();
+        self.unless_narrower(
+            "depth",
+            depth.as_ref(),
+            |depth| deepest.is_some_and(|deepest| *depth > deepest),
+            |depth| format!("see {depth} commits, more than you allow"),
+        );
+        let has = is_on(&below.include_dirty);
+        let words = |_: &bool| "see changes and files that you have not committed".to_owned();
+        self.unless_narrower("include-dirty", include_dirty.as_ref(), |on| *on && !has, words);
+        let openness = value(below.clone_objects.as_ref()).copied().map_or(0, objects_openness);
+        self.unless_narrower(
+            "clone-objects",
+            clone_objects.as_ref(),
+            |objects| objects_openness(*objects) > openness,
+            |_| "see every object of the repository, also those of other branches".to_owned(),
         );
         let has = is_on(&below.network);
         let words = |_: &bool| "share this machine's network".to_owned();
@@ -282,6 +319,14 @@ fn workspace_openness(workspace: Workspace) -> u8 {
     }
 }
 
+/// Higher is more open.
+fn objects_openness(objects: CloneObjects) -> u8 {
+    match objects {
+        CloneObjects::Copy => 0,
+        CloneObjects::Reflink | CloneObjects::Share => 1,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -306,7 +351,14 @@ mod tests {
     }
 
     /// For each key: a value in a project's file, and what the person's file says.
-    const WIDER: [(&str, &str, &str); 20] = [
+    const WIDER: [(&str, &str, &str); 27] = [
+        ("workspace", "workspace = \"bind\"", ""),
+        ("branch", "branch = \"b\"", ""),
+        ("branch", "branch = \"b\"", "branch = \"a\""),
+        ("all-branches", "all-branches = true", ""),
+        ("depth", "depth = 2", "depth = 1"),
+        ("include-dirty", "include-dirty = true", ""),
+        ("clone-objects", "clone-objects = \"share\"", "clone-objects = \"copy\""),
         ("env", "env = \"host\"", ""),
         ("network", "network = true", "network = false"),
         ("nested", "nested = true", ""),
@@ -330,9 +382,17 @@ mod tests {
     ];
 
     /// The same keys where they ask for no more than there is.
-    const NARROWER: [(&str, &str); 16] = [
+    const NARROWER: [(&str, &str); 24] = [
         ("isolation = \"bwrap\"", ""),
-        ("workspace = \"bind\"", ""),
+        ("workspace = \"clone\"", ""),
+        ("workspace = \"bind\"", "workspace = \"bind\""),
+        ("branch = \"b\"", "branch = \"b\""),
+        ("all-branches = false", "all-branches = true"),
+        ("depth = 1", ""),
+        ("depth = 1", "depth = 2"),
+        ("include-dirty = false", ""),
+        ("clone-objects = \"copy\"", "clone-objects = \"share\""),
+        ("clone-objects = \"share\"", "clone-objects = \"reflink\""),
         ("env = \"nix\"", "env = \"host\""),
         ("env = \"host\"", "env = \"host\""),
         ("network = false", ""),
@@ -355,7 +415,7 @@ mod tests {
             assert_eq!(asked(text, below), [key], "{text}");
         }
         // One value is all there is of these.
-        let alone = ["isolation", "workspace"];
+        let alone = ["isolation"];
         for key in KEYS.iter().filter(|key| key.project != Project::Free && !alone.contains(&key.name)) {
             assert!(WIDER.iter().any(|(known, ..)| *known == key.name), "{} is tried", key.name);
         }
@@ -374,11 +434,18 @@ mod tests {
             prompt = "fix it"
             restart = "always"
             command = ["build", "--fast"]
+            sync = "auto-idle"
+            sync-idle = "10s"
             [nix]
             preset = "codex"
             sets = ["go"]
             packages = ["jq"]
             exact = true
+            [snapshots]
+            every = "off"
+            ignored = true
+            keep = 10
+            days = 1
             [[steps]]
             name = "install"
             command = "make"

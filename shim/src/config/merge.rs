@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::{
     origin::Sourced,
-    settings::{LimitSettings, NixSettings, Settings},
+    settings::{LimitSettings, NixSettings, Settings, SnapshotSettings},
 };
 use crate::agents::{Definition, Provider};
 
@@ -24,6 +24,13 @@ impl Settings {
             isolation: self.isolation.or(lower.isolation),
             env: self.env.or(lower.env),
             workspace: self.workspace.or(lower.workspace),
+            branch: self.branch.or(lower.branch),
+            all_branches: self.all_branches.or(lower.all_branches),
+            depth: self.depth.or(lower.depth),
+            include_dirty: self.include_dirty.or(lower.include_dirty),
+            clone_objects: self.clone_objects.or(lower.clone_objects),
+            sync: self.sync.or(lower.sync),
+            sync_idle: self.sync_idle.or(lower.sync_idle),
             network: self.network.or(lower.network),
             nested: self.nested.or(lower.nested),
             store: self.store.or(lower.store),
@@ -39,6 +46,7 @@ impl Settings {
             variables: joined(lower.variables, self.variables),
             nix: self.nix.over(lower.nix),
             limits: self.limits.over(lower.limits),
+            snapshots: self.snapshots.over(lower.snapshots),
             steps: by_name(lower.steps, self.steps, |step| &step.name),
             services: by_name(lower.services, self.services, |service| &service.name),
             agents: definitions_over(self.agents, lower.agents, Definition::or),
@@ -73,6 +81,17 @@ impl LimitSettings {
             memory: self.memory.or(lower.memory),
             cpus: self.cpus.or(lower.cpus),
             pids: self.pids.or(lower.pids),
+        }
+    }
+}
+
+impl SnapshotSettings {
+    fn over(self, lower: Self) -> Self {
+        Self {
+            every: self.every.or(lower.every),
+            ignored: self.ignored.or(lower.ignored),
+            keep: self.keep.or(lower.keep),
+            days: self.days.or(lower.days),
         }
     }
 }

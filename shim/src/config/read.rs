@@ -22,7 +22,7 @@ pub(super) type Value<'a> = Spanned<DeValue<'a>>;
 pub(super) type Name<'a> = Spanned<Cow<'a, str>>;
 
 /// Tables that only hold keys of ours.
-const TABLES: [&str; 2] = ["nix", "limits"];
+const TABLES: [&str; 3] = ["nix", "limits", "snapshots"];
 
 /// Why a text for a shell is refused there.
 pub(super) const SHELL_BESIDE_AGENT: &str = "beside `agent` it is a list of further arguments";
@@ -64,7 +64,7 @@ pub(super) fn variable(
         Kind::Switch => ["true", "false"].contains(&text.trim()),
         Kind::Words | Kind::List | Kind::Command => text.trim_start().starts_with('['),
         Kind::Table | Kind::Tables => true,
-        Kind::Choice(_) | Kind::Text | Kind::Size | Kind::Number => false,
+        Kind::Choice(_) | Kind::Text | Kind::Size | Kind::Number | Kind::Time => false,
     };
     let value = if is_toml {
         DeValue::parse(text.trim())
@@ -118,10 +118,18 @@ impl Document<'_> {
     /// Sets one key. The names are those of [`KEYS`]; a test holds that each is here.
     fn value(&self, settings: &mut Settings, key: &str, value: &Value<'_>) -> Result<(), ConfigError> {
         let (nix, limits) = (&mut settings.nix, &mut settings.limits);
+        let snapshots = &mut settings.snapshots;
         match key {
             "isolation" => settings.isolation = Some(self.choice(value)?),
             "env" => settings.env = Some(self.choice(value)?),
             "workspace" => settings.workspace = Some(self.choice(value)?),
+            "branch" => settings.branch = Some(self.filled(value)?),
+            "all-branches" => settings.all_branches = Some(self.switch(value)?),
+            "depth" => settings.depth = Some(self.parsed(value, values::depth)?),
+            "include-dirty" => settings.include_dirty = Some(self.switch(value)?),
+            "clone-objects" => settings.clone_objects = Some(self.choice(value)?),
+            "sync" => settings.sync = Some(self.choice(value)?),
+            "sync-idle" => settings.sync_idle = Some(self.parsed(value, values::seconds)?),
             "network" => settings.network = Some(self.switch(value)?),
             "nested" => settings.nested = Some(self.switch(value)?),
             "store" => settings.store = Some(self.choice(value)?),
@@ -175,6 +183,10 @@ impl Document<'_> {
             "limits.memory" => limits.memory = Some(self.parsed(value, values::bytes)?),
             "limits.cpus" => limits.cpus = Some(self.parsed(value, values::cpus)?),
             "limits.pids" => limits.pids = Some(self.parsed(value, pids)?),
+            "snapshots.every" => snapshots.every = Some(self.parsed(value, values::every)?),
+            "snapshots.ignored" => snapshots.ignored = Some(self.switch(value)?),
+            "snapshots.keep" => snapshots.keep = Some(self.parsed(value, |text| up_to(text, 1000))?),
+            "snapshots.days" => snapshots.days = Some(self.parsed(value, |text| up_to(text, 365))?),
             "steps" => settings.steps = self.steps(value)?,
             "services" => settings.services = self.services(value)?,
             "agents" => settings.agents = self.definitions(value)?,
@@ -194,6 +206,11 @@ impl Document<'_> {
 fn pids(text: &str) -> Result<u64, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| "write a number above 0".to_owned())
+}
+
+fn up_to(text: &str, most: u32) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| (1..=most).contains(number));
+    number.ok_or_else(|| format!("write a number from 1 to {most}"))
 }
 
 /// What was probably meant, or what there is.

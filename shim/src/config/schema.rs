@@ -40,6 +40,8 @@ pub enum Kind {
     Size,
     /// A number.
     Number,
+    /// A time such as `"90s"`, or a number of seconds.
+    Time,
     /// A table of texts.
     Table,
     /// Tables of their own, with keys of their own.
@@ -74,7 +76,7 @@ pub const PREFIX: &str = "AGENT_SHIM_";
 /// Variables of ours that are no setting.
 pub const OTHER_VARIABLES: [&str; 2] = ["AGENT_SHIM_DATA", "AGENT_SHIM_INIT"];
 
-use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Words};
+use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Time, Words};
 use Merge::{Adds, ByName, Replaces};
 use Project::{Consent, Free, Narrowing};
 
@@ -97,8 +99,22 @@ pub const KEYS: &[Key] = &[
         "What keeps the sandbox apart from the host."),
     key("env", Choice(&["host", "nix"]), "nix if Nix is installed", "--env", (Narrowing, Replaces),
         "Where its tools come from."),
-    key("workspace", Choice(&["bind", "clone"]), "bind", "--workspace", (Narrowing, Replaces),
-        "How the project gets in."),
+    key("workspace", Choice(&["bind", "clone"]), "clone of a git repository, otherwise bind", "--workspace", (Narrowing, Replaces),
+        "How the project gets in: the folder itself, or a clone of the sandbox's own."),
+    key("branch", Text, "what is checked out", "--branch", (Consent, Replaces),
+        "The branch that is cloned."),
+    key("all-branches", Switch, "false", "--all-branches", (Narrowing, Replaces),
+        "Clone every branch and tag."),
+    key("depth", Number, "all of them", "--depth", (Narrowing, Replaces),
+        "Clone no more than so many of the last commits."),
+    key("include-dirty", Switch, "false", "--include-dirty", (Narrowing, Replaces),
+        "Take changes that are not committed along, as a commit on top."),
+    key("clone-objects", Choice(&["copy", "reflink", "share"]), "copy", "--clone-objects", (Narrowing, Replaces),
+        "How the clone gets its objects; all but `copy` show every object of the repository."),
+    key("sync", Choice(&["manual", "auto-commit", "auto-idle"]), "manual", "--sync", (Free, Replaces),
+        "When the agent's work is brought home: when you say so, at each commit, or when it has been quiet. For clones."),
+    key("sync-idle", Time, "30s", "--sync-idle", (Free, Replaces),
+        "How long it has to be quiet."),
     key("network", Switch, "true", "--network", (Narrowing, Replaces),
         "Share the host's network. `false`: none but a loopback device of its own."),
     key("nested", Switch, "false", "--nested", (Narrowing, Replaces),
@@ -145,6 +161,14 @@ pub const KEYS: &[Key] = &[
         "Most processors, such as 1.5."),
     key("limits.pids", Number, "none", "--pids", (Narrowing, Replaces),
         "Most processes and threads."),
+    key("snapshots.every", Time, "1m", "--snapshot-every", (Free, Replaces),
+        "Keep the work in progress this long after the last time, while something changes. `off` or 0: not by itself."),
+    key("snapshots.ignored", Switch, "false", "--snapshot-ignored", (Free, Replaces),
+        "Keep what git ignores as well."),
+    key("snapshots.keep", Number, "50", "", (Free, Replaces),
+        "Most snapshots of a worktree, 1 to 1000. Older ones are kept further and further apart."),
+    key("snapshots.days", Number, "7", "", (Free, Replaces),
+        "How long snapshots are kept, 1 to 365 days. The newest always is."),
     key("steps", Tables, "none", "", (Free, ByName),
         "Setup steps, in their order: see below."),
     key("services", Tables, "none", "", (Free, ByName),
@@ -247,6 +271,7 @@ impl fmt::Display for Kind {
             Command => f.write_str("command"),
             Size => f.write_str("size"),
             Number => f.write_str("number"),
+            Time => f.write_str("time"),
             Table => f.write_str("table of texts"),
             Tables => f.write_str("tables"),
         }

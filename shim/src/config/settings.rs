@@ -9,7 +9,9 @@ use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
-    sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace},
+    sandbox::record::{
+        AgentConfig, CloneObjects, DEFAULT_SYNC_IDLE_S, EnvKind, Isolation, Store, SyncMode, Workspace,
+    },
 };
 
 /// What one layer says, or all of them together. What is absent was not said.
@@ -19,8 +21,22 @@ pub struct Settings {
     pub isolation: Option<Sourced<Isolation>>,
     /// Where its tools come from.
     pub env: Option<Sourced<EnvKind>>,
-    /// How the project gets in.
+    /// How the project gets in. Where nobody said it, that follows from what the project is.
     pub workspace: Option<Sourced<Workspace>>,
+    /// The branch that is cloned, instead of what is checked out.
+    pub branch: Option<Sourced<String>>,
+    /// Whether every branch and tag is cloned.
+    pub all_branches: Option<Sourced<bool>>,
+    /// How many commits deep.
+    pub depth: Option<Sourced<u32>>,
+    /// Whether changes that are not committed go along.
+    pub include_dirty: Option<Sourced<bool>>,
+    /// How the clone gets its objects.
+    pub clone_objects: Option<Sourced<CloneObjects>>,
+    /// When the agent's work is brought home.
+    pub sync: Option<Sourced<SyncMode>>,
+    /// After how many seconds without any doing, where that is when.
+    pub sync_idle: Option<Sourced<u64>>,
     /// Whether it shares the host's network.
     pub network: Option<Sourced<bool>>,
     /// Whether processes inside may make user namespaces.
@@ -51,6 +67,8 @@ pub struct Settings {
     pub nix: NixSettings,
     /// What the sandbox may use.
     pub limits: LimitSettings,
+    /// When its work in progress is kept.
+    pub snapshots: SnapshotSettings,
     /// Setup steps, in their order.
     pub steps: Vec<Sourced<Step>>,
     /// Programs beside the agent.
@@ -89,6 +107,19 @@ pub struct LimitSettings {
     pub pids: Option<Sourced<u64>>,
 }
 
+/// `[snapshots]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// Seconds after the last one; 0 for none.
+    pub every: Option<Sourced<u32>>,
+    /// Whether what git ignores is taken too.
+    pub ignored: Option<Sourced<bool>>,
+    /// How many are kept.
+    pub keep: Option<Sourced<u32>>,
+    /// For how many days.
+    pub days: Option<Sourced<u32>>,
+}
+
 /// A file or folder of the host that is to be mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountSetting {
@@ -117,7 +148,10 @@ impl Settings {
         }
         Self {
             isolation: Some(default(Isolation::default())),
-            workspace: Some(default(Workspace::default())),
+            all_branches: Some(default(false)),
+            include_dirty: Some(default(false)),
+            sync: Some(default(SyncMode::default())),
+            sync_idle: Some(default(DEFAULT_SYNC_IDLE_S)),
             network: Some(default(true)),
             nested: Some(default(false)),
             store: Some(default(Store::default())),

@@ -1,5 +1,7 @@
 //! What holds, key by key, and who said it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -7,6 +9,7 @@ use super::{
     origin::{Origin, Sourced},
     schema::KEYS,
     settings::{Settings, Variable},
+    values,
 };
 
 /// One value.
@@ -56,11 +59,22 @@ pub fn rows(settings: &Settings) -> Vec<Shown> {
 type Row = (Option<String>, Option<Value>, Origin);
 
 fn of_key(settings: &Settings, key: &str) -> Vec<Row> {
-    let (nix, limits) = (&settings.nix, &settings.limits);
+    let (nix, limits, snapshots) = (&settings.nix, &settings.limits, &settings.snapshots);
     match key {
         "isolation" => one(settings.isolation.as_ref()),
         "env" => one(settings.env.as_ref()),
         "workspace" => one(settings.workspace.as_ref()),
+        "branch" => one(settings.branch.as_ref()),
+        "all-branches" => one(settings.all_branches.as_ref()),
+        "depth" => one(settings.depth.as_ref()),
+        "include-dirty" => one(settings.include_dirty.as_ref()),
+        "clone-objects" => one(settings.clone_objects.as_ref()),
+        "sync" => one(settings.sync.as_ref()),
+        "sync-idle" => {
+            let idle = settings.sync_idle.as_ref();
+            let text = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+            one(idle.map(|idle| Sourced::new(text(idle.value), idle.origin.clone())).as_ref())
+        }
         "network" => one(settings.network.as_ref()),
         "nested" => one(settings.nested.as_ref()),
         "store" => one(settings.store.as_ref()),
@@ -99,6 +113,13 @@ fn of_key(settings: &Settings, key: &str) -> Vec<Row> {
             one(cpus.map(|cpus| Sourced::new(f64::from(cpus.value) / 1000.0, cpus.origin.clone())).as_ref())
         }
         "limits.pids" => one(limits.pids.as_ref()),
+        "snapshots.every" => {
+            let words = |every: &Sourced<u32>| Sourced::new(values::pause(every.value), every.origin.clone());
+            one(snapshots.every.as_ref().map(words).as_ref())
+        }
+        "snapshots.ignored" => one(snapshots.ignored.as_ref()),
+        "snapshots.keep" => one(snapshots.keep.as_ref()),
+        "snapshots.days" => one(snapshots.days.as_ref()),
         "steps" => all(&settings.steps, |step| (Some(step.name.clone()), json!(step.argv))),
         "services" => all(&settings.services, |service| (Some(service.name.clone()), json!(service.argv))),
         "agents" => definitions(settings.agents.iter()),

@@ -15,13 +15,20 @@ use super::{
     testing::{project, user},
     variables,
 };
-use crate::sandbox::record::{AgentConfig, EnvKind, Isolation, Store, Workspace};
+use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
-const VALUES: [(&str, &str, &str); 30] = [
+const VALUES: [(&str, &str, &str); 41] = [
     ("isolation", "'bwrap'", "'bwrap'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
+    ("branch", "'a'", "'b'"),
+    ("all-branches", "true", "false"),
+    ("depth", "1", "2"),
+    ("include-dirty", "true", "false"),
+    ("clone-objects", "'copy'", "'share'"),
+    ("sync", "'auto-commit'", "'auto-idle'"),
+    ("sync-idle", "'10s'", "20"),
     ("network", "true", "false"),
     ("nested", "true", "false"),
     ("store", "'whole'", "'closure'"),
@@ -45,6 +52,10 @@ const VALUES: [(&str, &str, &str); 30] = [
     ("limits.memory", "'1G'", "'2G'"),
     ("limits.cpus", "1", "1.5"),
     ("limits.pids", "1", "2"),
+    ("snapshots.every", "'2m'", "'off'"),
+    ("snapshots.ignored", "true", "false"),
+    ("snapshots.keep", "10", "20"),
+    ("snapshots.days", "1", "2"),
     ("steps", "[{ name = 's', command = 'a' }]", "[{ name = 's', command = 'b' }]"),
     ("services", "[{ name = 't', command = 'a' }]", "[{ name = 't', command = 'b' }]"),
     ("agents", "{ mine = { package = 'a' } }", "{ mine = { package = 'b' } }"),
@@ -189,6 +200,8 @@ fn choices_in_the_table_are_those_there_are() {
         ("isolation", names::<Isolation>()),
         ("env", names::<EnvKind>()),
         ("workspace", names::<Workspace>()),
+        ("clone-objects", names::<CloneObjects>()),
+        ("sync", names::<SyncMode>()),
         ("store", names::<Store>()),
         ("agent-config", names::<AgentConfig>()),
     ]);

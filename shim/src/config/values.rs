@@ -66,6 +66,12 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
     if milli == 0 { Err(wrong()) } else { Ok(milli) }
 }
 
+/// `--depth 1`.
+pub(crate) fn depth(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of commits above 0".to_owned())
+}
+
 /// `--timeout 90s`; a number alone is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     any_duration(text).and_then(|time| {
@@ -79,6 +85,36 @@ pub(crate) fn any_duration(text: &str) -> Result<Duration, String> {
         Ok(seconds) => Ok(Duration::from_secs(seconds)),
         Err(_) => humantime::parse_duration(text).map_err(|error| error.to_string()),
     }
+}
+
+/// `--snapshot-every 90s`, in seconds; `off` is 0.
+pub(crate) fn every(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let wrong = || "write a time from 1s to 7days, or `off`".to_owned();
+    let time = any_duration(text).map_err(|_| wrong())?;
+    let seconds = u32::try_from(time.as_secs()).map_err(|_| wrong())?;
+    let is_whole = time.subsec_nanos() == 0 && seconds <= MAX_EVERY_SECONDS;
+    is_whole.then_some(seconds).ok_or_else(wrong)
+}
+
+/// Longest time between two of what is done again and again.
+const MAX_EVERY_SECONDS: u32 = 7 * 24 * 60 * 60;
+
+/// The same as text.
+pub(crate) fn pause(seconds: u32) -> String {
+    match seconds {
+        0 => "off".to_owned(),
+        _ => humantime::format_duration(Duration::from_secs(seconds.into())).to_string(),
+    }
+}
+
+/// A time in whole seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    const MOST_S: u64 = 24 * 3600;
+    let seconds = any_duration(text)?.as_secs();
+    if (1..=MOST_S).contains(&seconds) { Ok(seconds) } else { Err("write a time from 1s to 24h".to_owned()) }
 }
 
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
@@ -159,7 +195,20 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!((seconds("90"), seconds("2m")), (Ok(90), Ok(120)));
+        assert!(seconds("10ms").is_err() && seconds("25h").is_err());
         assert!(duration("0").is_err() && duration("soon").is_err());
+    }
+
+    #[test]
+    fn pauses() {
+        for (text, seconds) in [("off", 0), ("0", 0), ("90", 90), ("2m", 120), ("7days", 604_800)] {
+            assert_eq!(every(text), Ok(seconds), "{text}");
+            assert_eq!(every(&pause(seconds)), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "on", "-1", "500ms", "8days", "99999999999"] {
+            assert!(every(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

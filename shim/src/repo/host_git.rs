@@ -8,11 +8,11 @@ use std::{
     io::{self, Read, Seek},
     os::{
         fd::AsFd,
-        unix::{ffi::OsStrExt, process::ExitStatusExt},
+        unix::{ffi::OsStrExt, fs::FileExt, process::ExitStatusExt},
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -23,11 +23,14 @@ use rustix::{
 
 use crate::client::wait::wait_for;
 
-/// The oldest git that does all we ask: `GIT_CONFIG_COUNT` and `rev-parse --path-format` came with it.
+/// The oldest git that does all we ask: `GIT_CONFIG_COUNT`, `--config-env` and `rev-parse --path-format` came with it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
 /// What is read of a command's complaint, bytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 * 1024;
+
+/// A person's name and address, bytes.
+const MAX_IDENTITY_BYTES: usize = 16 * 1024;
 
 /// What every run is configured with; it stands above what a repository says.
 const CONFIGURATION: [(&str, &str); 15] = [
@@ -47,6 +50,9 @@ const CONFIGURATION: [(&str, &str); 15] = [
     ("safe.directory", "*"),
     ("log.showSignature", "false"),
 ];
+
+/// The variable that holds what `core.hooksPath` is.
+const NO_HOOKS: &str = "AGENT_SHIM_NO_HOOKS";
 
 /// Why git did not do what it was to.
 #[derive(Debug, thiserror::Error)]
@@ -126,6 +132,31 @@ impl HostGit {
         args: &[&str],
         until: Instant,
     ) -> Result<Vec<u8>, GitError> {
+        let command = self.persons(folder, args);
+        self.start(command, "rev-parse", until)?.output(usize::MAX)
+    }
+
+    /// Who the person is: `GIT_AUTHOR_IDENT` or `GIT_COMMITTER_IDENT` (git-var(1)).
+    pub(crate) fn identity(&self, folder: &Path, which: &str, until: Instant) -> Result<Vec<u8>, GitError> {
+        let mut command = self.persons(folder, &["var", which]);
+        for name in ["GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_COMMITTER_DATE"].into_iter().chain([
+            "GIT_AUTHOR_NAME",
+            "GIT_AUTHOR_EMAIL",
+            "GIT_AUTHOR_DATE",
+            "EMAIL",
+            "USER",
+            "LOGNAME",
+        ]) {
+            match env::var_os(name) {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
+    }
+
+    /// A command in a folder with a person's configuration. It may only ask.
+    pub(crate) fn persons(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = self.bare();
         for name in ["HOME", "XDG_CONFIG_HOME"] {
             if let Some(value) = env::var_os(name) {
@@ -134,15 +165,22 @@ impl HostGit {
         }
         command.env_remove("GIT_CONFIG_NOSYSTEM").env_remove("GIT_CONFIG_GLOBAL");
         command.arg("-C").arg(folder).args(args).stdin(Stdio::null());
-        self.start(command, "rev-parse", until)?.output(usize::MAX)
+        command
     }
 
     /// A command on the repository at `git_dir`.
     pub(crate) fn on(&self, git_dir: &Path) -> Command {
+        self.on_with(git_dir, &[])
+    }
+
+    /// The same, configured further.
+    pub(crate) fn on_with(&self, git_dir: &Path, more: &[(&str, &str)]) -> Command {
         let mut command = self.bare();
         command.env("GIT_DIR", git_dir).env("HOME", "/nonexistent").current_dir("/");
-        command.env("GIT_CONFIG_COUNT", CONFIGURATION.len().to_string());
-        for (number, (name, value)) in CONFIGURATION.iter().enumerate() {
+        // A git that does not know this flag would not know the variables below either, and must not go on.
+        command.env(NO_HOOKS, "/dev/null").arg(format!("--config-env=core.hooksPath={NO_HOOKS}"));
+        command.env("GIT_CONFIG_COUNT", (CONFIGURATION.len() + more.len()).to_string());
+        for (number, (name, value)) in CONFIGURATION.iter().chain(more).enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name);
             command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }
@@ -291,7 +329,13 @@ impl Running {
     }
 
     /// All that it says, once it has ended well. More than `most` bytes are an error.
-    pub(crate) fn output(mut self, most: usize) -> Result<Vec<u8>, GitError> {
+    pub(crate) fn output(self, most: usize) -> Result<Vec<u8>, GitError> {
+        let (output, ended) = self.output_and_end(most)?;
+        ended.map(|()| output)
+    }
+
+    /// All that it says, and how it ended.
+    pub(crate) fn output_and_end(mut self, most: usize) -> Result<(Vec<u8>, Result<(), GitError>), GitError> {
         let mut output = Vec::new();
         let mut piece = vec![0; 64 * 1024];
         loop {
@@ -303,8 +347,50 @@ impl Running {
                 return Err(GitError::Refused { what: self.what, said: "it says too much".to_owned() });
             }
         }
-        self.wait()?;
-        Ok(output)
+        let ended = self.wait();
+        Ok((output, ended))
+    }
+
+    /// Waits until it has ended well, and calls `each` with what it said last about how far it is, every now and then.
+    /// Where that fails, git is ended.
+    pub(crate) fn wait_watched<E: From<GitError>>(
+        &mut self,
+        every: Duration,
+        mut each: impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let what = self.what;
+        self.stdin = None;
+        let failed = |source| GitError::Run { what, source };
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
+            loop {
+                let now = Instant::now();
+                let next = (now + every).min(self.until);
+                if wait_for(pidfd.as_fd(), PollFlags::IN, Some(next)).map_err(|error| failed(error.into()))? {
+                    break;
+                }
+                if now >= self.until {
+                    return Err(GitError::Deadline { what }.into());
+                }
+                each(&self.progress())?;
+            }
+        }
+        let ended = self.wait();
+        // Whoever called us off called git off too.
+        each("")?;
+        Ok(ended?)
+    }
+
+    /// The last line of how far it is, where it was asked to tell.
+    fn progress(&self) -> String {
+        let mut bytes = [0; 512];
+        let length = self.complaint.metadata().map_or(0, |found| found.len());
+        let from = length.saturating_sub(bytes.len() as u64);
+        // Read at a place of its own: git writes where the descriptor that it shares with us stands.
+        let count = self.complaint.read_at(&mut bytes, from).unwrap_or(0);
+        let text = String::from_utf8_lossy(&bytes[..count]);
+        let mut lines = text.trim_end().rsplit(['\r', '\n']);
+        lines.next().unwrap_or_default().trim().to_owned()
     }
 
     /// Waits until it has ended well.
@@ -346,8 +432,9 @@ impl Running {
 
 /// What git says when it gives up, on one line and without its own marks.
 fn words(said: &str) -> String {
-    let lines =
-        said.lines().map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
+    // How far it got stands in front, each line over the one before.
+    let lines = said.lines().map(|line| line.rsplit('\r').next().unwrap_or_default());
+    let lines = lines.map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 

@@ -96,9 +96,9 @@ impl Source<'_> {
 
 impl Opening {
     /// The stream, and what has to live as long as it.
-    pub fn stream(self) -> Result<(GitStream, Option<Speaker>), SourceError> {
+    pub fn stream(self, until: Instant) -> Result<(GitStream, Option<Speaker>), SourceError> {
         match self {
-            Self::Sandbox(asked) => Ok((asked.stream(Instant::now() + FIRST_BYTE_WITHIN)?, None)),
+            Self::Sandbox(asked) => Ok((asked.stream(until.min(Instant::now() + FIRST_BYTE_WITHIN))?, None)),
             Self::Command(socket, speaker) => Ok((GitStream::over(socket), Some(speaker))),
         }
     }

@@ -25,11 +25,13 @@ mod probe;
 mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
-mod remove;
+pub(crate) mod remove;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
 pub mod show;
+/// When work in progress is kept.
+pub mod snapshots;
 mod spec;
 /// Starting a sandbox, from the side of the command that asks for it.
 pub mod start;

@@ -14,6 +14,7 @@ use super::{
     StateError,
     atomic::{self, Survives},
     name::Name,
+    snapshots::SnapshotPolicy,
 };
 use crate::{
     agents::{Definition, Provider},
@@ -46,6 +47,15 @@ pub struct Record {
     pub environment: Environment,
     /// How the project gets in.
     pub workspace: Workspace,
+    /// How it is cloned, where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloned: Option<CloneRecord>,
+    /// When the agent's work is brought home by itself.
+    #[serde(default)]
+    pub sync: SyncMode,
+    /// After how many seconds without any doing, where that is when.
+    #[serde(default = "default_sync_idle")]
+    pub sync_idle_s: u64,
     /// Whether the host's network is reachable.
     pub network: bool,
     /// Further files and folders.
@@ -82,6 +92,9 @@ pub struct Record {
     pub remove: bool,
     /// What it may use.
     pub limits: Limits,
+    /// When its work in progress is kept.
+    #[serde(default)]
+    pub snapshots: SnapshotPolicy,
     /// When it was made, RFC 3339.
     pub created_at: String,
 }
@@ -148,6 +161,86 @@ pub enum Workspace {
     Bind,
     /// A clone of its own, for a git repository
     Clone,
+}
+
+/// How a repository is cloned into a sandbox: what was asked for, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloneRecord {
+    /// The branch that was asked for; what is checked out, without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// Whether every branch and tag was asked for.
+    #[serde(default)]
+    pub all_branches: bool,
+    /// How many commits deep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub depth: Option<u32>,
+    /// Whether changes that are not committed were asked for.
+    #[serde(default)]
+    pub include_dirty: bool,
+    /// How it gets its objects; the best way for the rest, where nobody said it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<CloneObjects>,
+    /// The project in the repository, where it is not the whole of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// Folders of objects that are mounted into the sandbox, read-only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<PathBuf>,
+    /// What came of it. Nothing is there before: a clone is made once, and whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made: Option<Cloned>,
+}
+
+/// A clone that was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cloned {
+    /// The branch that was checked out in it; none where no branch was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The commit of the host's that it began with; none where there was none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The commit on top that holds what was not committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dirty: Option<String>,
+    /// How it got its objects.
+    pub objects: CloneObjects,
+}
+
+/// How a clone gets its objects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum CloneObjects {
+    /// Copies of those that it reaches, and no others
+    #[default]
+    Copy,
+    /// All of them, without a copy, where the file system can do that
+    Reflink,
+    /// All of them, mounted read-only
+    Share,
+}
+
+/// When the agent's work is brought home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// When somebody says `agent-shim pull`
+    #[default]
+    Manual,
+    /// Whenever refs inside change, at once
+    AutoCommit,
+    /// When the agent has done nothing for a while
+    AutoIdle,
+}
+
+/// What counts as a while, in seconds.
+pub const DEFAULT_SYNC_IDLE_S: u64 = 30;
+
+fn default_sync_idle() -> u64 {
+    DEFAULT_SYNC_IDLE_S
 }
 
 /// What a sandbox sees of the Nix store.
@@ -258,6 +351,9 @@ impl Record {
             isolation: Isolation::default(),
             environment: Environment::default(),
             workspace: Workspace::default(),
+            cloned: None,
+            sync: SyncMode::default(),
+            sync_idle_s: DEFAULT_SYNC_IDLE_S,
             network: true,
             mounts: Vec::new(),
             secrets: Vec::new(),
@@ -273,6 +369,7 @@ impl Record {
             on_agent_exit: OnAgentExit::default(),
             remove: false,
             limits: Limits::default(),
+            snapshots: SnapshotPolicy::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
         }
     }
@@ -281,6 +378,14 @@ impl Record {
     pub fn command_without_prompt(&self) -> Vec<String> {
         let prompt = self.agent.as_ref().map_or(0, |agent| agent.prompt_arguments);
         self.command[..self.command.len().saturating_sub(prompt)].to_vec()
+    }
+
+    /// When its work is brought home. Where it works in the project itself there is nothing to bring.
+    pub fn effective_sync(&self) -> SyncMode {
+        match self.workspace {
+            Workspace::Bind => SyncMode::Manual,
+            Workspace::Clone => self.sync,
+        }
     }
 
     /// Reads the record in the folder of a sandbox.
@@ -377,7 +482,19 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in ["store", "nested", "agent", "steps", "services", "worktrees"] {
+        let added = [
+            "store",
+            "nested",
+            "agent",
+            "steps",
+            "services",
+            "cloned",
+            "snapshots",
+            "sync",
+            "sync_idle_s",
+            "worktrees",
+        ];
+        for added in added {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
@@ -397,6 +514,14 @@ mod tests {
             ..AgentRecord::default()
         });
         record.store = Store::Closure;
+        record.cloned = Some(CloneRecord {
+            branch: Some("main".to_owned()),
+            depth: Some(1),
+            objects: Some(CloneObjects::Share),
+            shared: vec!["/src/.git/objects".into()],
+            made: Some(Cloned { commit: Some("1".repeat(40)), ..Cloned::default() }),
+            ..CloneRecord::default()
+        });
         record.worktrees = vec![
             WorktreeRecord { branch: "a/b".parse().unwrap(), command: None },
             WorktreeRecord { branch: "x".parse().unwrap(), command: Some(vec!["sh".to_owned()]) },

@@ -36,6 +36,14 @@ pub(crate) fn spec_for(
         terminal.cols = size.columns.max(1);
         terminal.rows = size.rows.max(1);
     }
+    // Steps and services belong to the project, as the agent does.
+    let folder = record.cloned.as_ref().and_then(|cloned| cloned.folder.as_ref());
+    let folder = folder.map(|folder| format!("{WORKSPACE}/{folder}"));
+    let (mut steps, mut services) = (record.steps.clone(), record.services.clone());
+    let dirs = steps.iter_mut().map(|step| &mut step.workdir);
+    for workdir in dirs.chain(services.iter_mut().map(|service| &mut service.workdir)) {
+        *workdir = workdir.take().or_else(|| folder.clone());
+    }
     let standing = record.command_without_prompt();
     let agents = record.worktrees.iter().map(|worktree| {
         let mut agent = session_of(record, worktree, &standing, terminal.clone());
@@ -52,14 +60,15 @@ pub(crate) fn spec_for(
         agent: (!record.command.is_empty()).then(|| Agent {
             argv: record.command.clone(),
             env: agent_env(record, occasion),
+            workdir: folder,
             restart: Restart { policy: record.restart, ..Restart::default() },
             terminal: Some(terminal),
             ..Agent::default()
         }),
         hardening: Hardening { nested_user_namespaces: record.nested, ..Hardening::default() },
         on_agent_exit: record.on_agent_exit,
-        steps: record.steps.clone(),
-        services: record.services.clone(),
+        steps,
+        services,
         // Events are in the journal; what init prints goes into a file that nothing bounds but this.
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
@@ -76,9 +85,12 @@ pub(crate) fn session_of(
     standing: &[String],
     terminal: Terminal,
 ) -> Agent {
+    // Where the project is a folder of a repository, that folder of the worktree.
+    let folder = record.cloned.as_ref().and_then(|cloned| cloned.folder.as_ref());
+    let path = worktree.branch.path();
     Agent {
         argv: worktree.command.clone().unwrap_or_else(|| standing.to_vec()),
-        workdir: Some(worktree.branch.path()),
+        workdir: Some(folder.map_or_else(|| path.clone(), |folder| format!("{path}/{folder}"))),
         restart: Restart { policy: record.restart, ..Restart::default() },
         terminal: Some(terminal),
         ..Agent::default()

@@ -40,7 +40,7 @@ pub(super) fn one_commit(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let bin = setting.workshop.path("bin");
     std::fs::create_dir_all(&bin)?;
     std::os::unix::fs::symlink(agent_tests::agent_shim(), bin.join("git-remote-agent"))?;
-    ours.start("box", &[], &["sleep", "100000"])?;
+    ours.start("box", &["--workspace", "bind"], &["sleep", "100000"])?;
     let [pulled, over_file, over_agent] = clones.each_ref().map(|clone| clone.to_string_lossy().into_owned());
     let pull = || timed(ours.shim(&["pull", "box", "--into", &pulled]).stdout(Stdio::null()));
     let fetch = |clone: &str, from: &str| {

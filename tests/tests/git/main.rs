@@ -1,7 +1,13 @@
 //! The agent's work comes home: by plain git through `git-remote-agent`, and by `agent-shim pull`, which believes nothing.
 
+mod clone;
+mod clone_kinds;
+mod destroy;
 mod hostile;
+mod merge;
 mod pull;
+mod push;
 mod remote;
+mod repositories;
 mod stopped;
 mod support;

@@ -57,7 +57,7 @@ impl Case {
         home.project("clone")?;
         git(&home, home.path(), &["clone", "-q", &project.to_string_lossy(), &clone.to_string_lossy()])?
             .success()?;
-        let sandbox = Sandbox::builder().home(home).start()?;
+        let sandbox = Sandbox::builder().home(home).flags(["--workspace", "bind"]).start()?;
         Ok(Self { sandbox, clone })
     }
 

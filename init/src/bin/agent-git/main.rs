@@ -3,6 +3,8 @@
 //! It runs inside, as the agent's user, on a repository that the agent writes: whatever that repository can make it do, the
 //! agent could have done itself. It has no rights of its own, and what it says is believed by nobody.
 
+mod snapshot;
+
 use std::{env, process::ExitCode};
 
 /// As sysexits(3) has it.
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
+        Some("snapshot") => snapshot::main(words),
         _ => {
             eprintln!("agent-git: error: there is no command {}", command.display());
             ExitCode::from(USAGE)
