@@ -384,7 +384,7 @@ mod tests {
         #[test]
         fn whatever_it_says_is_taken_or_refused(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..60), 0..10)) {
             let (mut greeting, mut report) = (Greeting::default(), Report::default());
-            for line in lines {
+            for line in &lines {
                 let _ = greeting.take(Packet::Data(line));
                 let _ = report.take(Packet::Data(line));
                 let _ = report.take(Packet::Data(&[&[1], &line[..]].concat()));
