@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, process::Stdio};
 
 use super::{Making, error::CloneError, layout::Layout, watch::Watch};
-use crate::repo::{host_git::GitError, object_id::ObjectId};
+use crate::repo::{
+    host_git::{GitError, quoted},
+    object_id::ObjectId,
+};
 
 /// Packs what `tips` reach, and nothing else, straight into the clone.
 ///
@@ -23,7 +26,10 @@ pub(super) fn pack<'a>(
     let lines: String = cut.iter().map(|id| format!("--shallow {id}\n")).collect::<String>() + &tips;
     let mut command = making.git.on(&making.origin.git_dir);
     // A graft is no part of the history, and is not cloned.
-    command.env("GIT_GRAFT_FILE", "/dev/null");
+    command.env("GIT_GRAFT_FILE", "/dev/null").args(["-c", "advice.graftFileDeprecated=false"]);
+    // What is left of a pack that fails is left in the clone, never beside the person's objects.
+    command.env("GIT_OBJECT_DIRECTORY", layout.objects());
+    command.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", quoted(&making.origin.objects()));
     // What the person's objects say of threads, sizes and bitmaps is for packs that stay there.
     command.args(["-c", "pack.threads=0", "-c", "pack.packSizeLimit=0", "-c", "core.fsync=none"]);
     command.args(["pack-objects", "--revs", "--delta-base-offset", "--progress"]);
