@@ -209,6 +209,16 @@ impl Children {
         tree::kill(&root, signal)
     }
 
+    /// The processor time that everything has used that descends from these children; `None` where nothing does.
+    pub fn cpu(&self, children: &[ChildId]) -> Option<Duration> {
+        let root = |child: &ChildId| Root {
+            pid: self.is_living(*child).then_some(child.pid),
+            mark: self.mark(child.generation),
+            everything: false,
+        };
+        tree::cpu(&children.iter().map(root).collect::<Vec<_>>())
+    }
+
     /// Sends a signal to every process but init.
     ///
     /// As PID 1 that is every process of the namespace (kill(2), pid -1). Elsewhere -1 would mean the whole

@@ -32,3 +32,5 @@ mod sys;
 mod tree;
 // What the processes inside use.
 mod usage;
+// What the agent does that the host wants to hear of.
+mod watch;

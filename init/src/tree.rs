@@ -15,6 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -96,11 +97,16 @@ struct Process {
     group: i32,
     session: i32,
     dead: bool,
+    /// Clock ticks on a processor, its own and those of children it has waited for.
+    ticks: u64,
     /// In clock ticks since boot; tells a process from a later one of the same number.
     started: u64,
     /// Its `RLIMIT_LOCKS`, unless it belongs to a user we may not ask about.
     limit: Option<u64>,
 }
+
+/// Processes looked at to measure what they use. Who runs more of them is at work.
+const MOST_MEASURED: usize = 4096;
 
 /// Forking faster than we kill is possible for a while, not for this many rounds: what was killed forks no more.
 const ROUNDS: usize = 64;
@@ -123,6 +129,18 @@ pub(crate) fn kill(root: &Root, signal: Signal) -> io::Result<usize> {
         }
     }
     Ok(signalled.len())
+}
+
+/// Adds up the processor time of several trees; `None` where nothing lives in them.
+pub(crate) fn cpu(roots: &[Root]) -> Option<Duration> {
+    let snapshot = pids().ok()?.take(MOST_MEASURED).filter_map(read_process).collect::<Vec<_>>();
+    let own = Pid::this().as_raw();
+    let of = |root| members(&snapshot, root, own).into_iter().map(|process| (process.pid, process.ticks));
+    // One process may belong to several.
+    let ticks: HashMap<i32, u64> = roots.iter().flat_map(of).collect();
+    let per_second = rustix::param::clock_ticks_per_second().max(1);
+    (!ticks.is_empty())
+        .then(|| Duration::from_millis(ticks.values().sum::<u64>().saturating_mul(1000) / per_second))
 }
 
 /// The living members of a tree. `own` is init: its children are not its tree's, and who does not descend from it
@@ -173,10 +191,12 @@ fn send(process: &Process, signal: Signal) -> io::Result<bool> {
 }
 
 fn snapshot() -> io::Result<Vec<Process>> {
-    let pids = fs::read_dir("/proc")?
-        .filter_map(Result::ok)
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    Ok(pids.filter_map(read_process).collect())
+    Ok(pids()?.filter_map(read_process).collect())
+}
+
+fn pids() -> io::Result<impl Iterator<Item = i32>> {
+    let entries = fs::read_dir("/proc")?;
+    Ok(entries.filter_map(Result::ok).filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
 }
 
 fn read_process(pid: i32) -> Option<Process> {
@@ -195,6 +215,7 @@ fn parse_stat(pid: i32, stat: &str, limit: Option<u64>) -> Option<Process> {
         parent: number(1)?,
         group: number(2)?,
         session: number(3)?,
+        ticks: fields.get(11..15)?.iter().map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum(),
         started: fields.get(19)?.parse().ok()?,
         limit,
     })
@@ -210,7 +231,7 @@ mod tests {
     const OTHER: u64 = 900;
 
     fn process(pid: i32, parent: i32, group: i32, limit: u64) -> Process {
-        Process { pid, parent, group, session: group, dead: false, started: 0, limit: Some(limit) }
+        Process { pid, parent, group, session: group, dead: false, ticks: 0, started: 0, limit: Some(limit) }
     }
 
     fn pids(snapshot: &[Process], pid: Option<i32>, mark: Option<Mark>) -> Vec<i32> {
@@ -286,10 +307,18 @@ mod tests {
 
     #[test]
     fn a_hostile_name_does_not_confuse_the_parser() {
-        let tail = "S 7 8 9 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0";
+        let tail = "S 7 8 9 0 -1 0 0 0 0 0 1 2 3 4 20 0 1 0 12345 0 0";
         let parsed = parse_stat(5, &format!("5 (a) Z 1 1 1 (b)) {tail}"), None);
-        let expected =
-            Process { pid: 5, parent: 7, group: 8, session: 9, dead: false, started: 12_345, limit: None };
+        let expected = Process {
+            pid: 5,
+            parent: 7,
+            group: 8,
+            session: 9,
+            dead: false,
+            ticks: 10,
+            started: 12_345,
+            limit: None,
+        };
         assert_eq!(parsed, Some(expected));
         assert_eq!(parse_stat(5, "5 (short) S 1", None), None);
     }

@@ -21,3 +21,5 @@ pub mod sandbox;
 mod sys;
 // The person's terminal, and text that cannot harm it.
 pub mod terminal;
+// Worktrees of the agent's repository, each with a session of its own.
+pub mod worktree;

@@ -9,11 +9,26 @@ use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
+use std::sync::OnceLock;
 
+use git2::ConfigLevel;
 use rustix::process::Pid;
 
 /// Stack of the child until it executes; its frames are a few hundred bytes deep.
 const CHILD_STACK_BYTES: usize = 64 * 1024;
+
+/// Has libgit2 look for no configuration of the machine's or the person's, from now on: what stands there can name programs.
+/// Whoever opens a repository with it calls this first; false where it does not obey.
+pub(crate) fn git_without_configuration() -> bool {
+    static DONE: OnceLock<bool> = OnceLock::new();
+    *DONE.get_or_init(|| {
+        let levels = [ConfigLevel::ProgramData, ConfigLevel::System, ConfigLevel::XDG, ConfigLevel::Global];
+        levels.into_iter().all(|level| {
+            // SAFETY: the lock lets one thread in here and makes the others wait, and every use of libgit2 comes after it.
+            unsafe { git2::opts::set_search_path(level, "") }.is_ok()
+        })
+    })
+}
 
 /// One thing the child does before it executes the program.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! What the tasks of connections ask of the loop.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, time::Duration};
 
 use agent_protocol::{
     exit::ExitRecord,
@@ -21,6 +21,8 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Ask {
     /// Tell everything.
     Status(Reply<Status>),
+    /// How much processor time has what runs as the agent used? `None` where none runs.
+    AgentCpu(Reply<Option<Duration>>),
     /// Start a command. Git gets the connection itself, both ways.
     Exec { request: Box<ExecRequest>, git: Option<OwnedFd>, reply: Reply<Result<StartedExec, Failure>> },
     /// Let me know when a command ends.

@@ -33,6 +33,7 @@ use crate::{
     session::Session,
     signals::Signals,
     spawn::Limit,
+    watch,
 };
 
 /// Questions that wait for the loop at once; whoever asks waits for a place.
@@ -65,6 +66,7 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let outputs = Outputs::new(units.chain(spec.services.iter().map(|service| service.name.as_str())));
     let shared = Rc::new(Shared::new(main, outputs));
     let (asks, asked) = mpsc::channel(ASKS);
+    watch::start(spec.watch.as_ref(), &shared, &asks);
     let acceptor = match listener {
         Some(listener) => {
             let admission = admission(&spec);

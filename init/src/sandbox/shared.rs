@@ -14,6 +14,7 @@ use crate::{
     journal::Journal,
     output::Outputs,
     session::{Session, ring::Ring},
+    watch::Activity,
 };
 
 /// The main agent's unit.
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) loop_wanted: Notify,
     /// Runs of git for the host that go on.
     pub(crate) git_runs: Cell<u32>,
+    /// What is done inside, for those who ask whether it is quiet.
+    pub(crate) activity: Rc<Activity>,
 }
 
 impl Shared {
@@ -57,6 +60,7 @@ impl Shared {
             abandoned_execs: RefCell::new(Vec::new()),
             loop_wanted: Notify::new(),
             git_runs: Cell::new(0),
+            activity: Rc::new(Activity::new()),
         }
     }
 

@@ -27,6 +27,7 @@ use crate::{
     signals::Signal,
     spawn::Stdio,
     supervise::{self, ProbeKind, UnitId},
+    watch::Activity,
 };
 
 /// Bytes read from a unit at a time.
@@ -161,7 +162,7 @@ impl Units {
         let terminal = self.agent(spec, unit).and_then(|agent| agent.terminal.as_ref());
         if let (Some(terminal), Some(session)) = (terminal, self.session(shared, unit)) {
             let (run, reader) =
-                self.start_on_terminal(children, defaults, session, &program, &terminal.term)?;
+                self.start_on_terminal(children, defaults, shared, session, &program, &terminal.term)?;
             self.readers.insert(unit, reader);
             return Ok(run);
         }
@@ -190,6 +191,7 @@ impl Units {
         &self,
         children: &mut Children,
         defaults: &Defaults,
+        shared: &Shared,
         session: Rc<Session>,
         program: &Program<'_>,
         term: &str,
@@ -207,7 +209,8 @@ impl Units {
         )?;
         let master = Rc::new(master);
         session.set_master(Some(Rc::clone(&master)));
-        let reader = spawn_local(read_terminal(Rc::clone(&session), master, self.first(child)));
+        let activity = Rc::clone(&shared.activity);
+        let reader = spawn_local(read_terminal(Rc::clone(&session), master, activity, self.first(child)));
         let number = session.terminal.borrow_mut().next_session();
         Ok((Run { child, session: Some((number, session)) }, reader.abort_handle()))
     }
@@ -338,9 +341,15 @@ impl FirstOutput {
     }
 }
 
-async fn read_terminal(session: Rc<Session>, master: Rc<Master>, mut first: FirstOutput) {
+async fn read_terminal(
+    session: Rc<Session>,
+    master: Rc<Master>,
+    activity: Rc<Activity>,
+    mut first: FirstOutput,
+) {
     let mut buf = vec![0; CHUNK_BYTES];
     while let Ok(read @ 1..) = master.read(&mut buf).await {
+        activity.output();
         show(&session, &master, &buf[..read]);
         first.came().await;
     }

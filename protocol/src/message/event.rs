@@ -158,4 +158,13 @@ pub enum What {
         /// Its name.
         unit: String,
     },
+    /// Branches, tags or `HEAD` of the watched repository may have changed; several changes at once count as one event.
+    RefsChanged,
+    /// The agent has done nothing that shows, for as long as it was asked to be told of.
+    Quiet {
+        /// For how long by now.
+        idle_ms: u64,
+    },
+    /// Something is done again after it was quiet.
+    Active,
 }

@@ -34,6 +34,9 @@ const MAX_MS: u64 = 30 * 24 * 3600 * 1000;
 /// A shorter interval would be a busy loop.
 const MIN_INTERVAL_MS: u64 = 10;
 
+/// A shorter time without output is no quiet: programs think for that long between two lines.
+const MIN_QUIET_MS: u64 = 1000;
+
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -116,6 +119,14 @@ impl Check {
         }
         self.wait("linger_ms", spec.linger_ms, 0);
         self.wait("shutdown.total_ms", spec.shutdown.total_ms, 1);
+        if let Some(watch) = &spec.watch {
+            if let Some(repository) = &watch.repository {
+                self.path("watch.repository", repository);
+            }
+            if let Some(quiet_ms) = watch.quiet_ms {
+                self.wait("watch.quiet_ms", quiet_ms, MIN_QUIET_MS);
+            }
+        }
         self.count("steps", spec.steps.len(), MAX_UNITS);
         self.count("services", spec.services.len(), MAX_UNITS);
         for (i, step) in spec.steps.iter().take(MAX_UNITS).enumerate() {

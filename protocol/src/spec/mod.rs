@@ -68,6 +68,10 @@ pub struct InitSpec {
     pub limits: Limits,
     /// The ordered end.
     pub shutdown: Shutdown,
+    /// What of the agent's doings is told as events. Absent: nothing of it is looked at.
+    // Not written where it is absent: an init that does not know it yet would refuse the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watch: Option<Watch>,
 }
 
 impl Default for InitSpec {
@@ -90,6 +94,7 @@ impl Default for InitSpec {
             services: Vec::new(),
             limits: Limits::default(),
             shutdown: Shutdown::default(),
+            watch: None,
         }
     }
 }
@@ -293,6 +298,16 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// How much processor time, in thousandths of one processor.
     pub cpus_milli: Option<u64>,
+}
+
+/// What of the agent's doings is told as events, for those who bring its work home.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Watch {
+    /// The folder whose git repository's refs are watched. It need not be there yet.
+    pub repository: Option<String>,
+    /// No terminal output, no command and no notable processor time for this long is quiet.
+    pub quiet_ms: Option<u64>,
 }
 
 /// The ordered end.

@@ -56,6 +56,7 @@ fn every_field_is_documented() {
         agents: [("a".to_owned(), Agent::default())].into(),
         steps: vec![Step::default()],
         services: vec![Service::default()],
+        watch: Some(Watch { repository: Some("/workspace".to_owned()), quiet_ms: Some(30_000) }),
         ..InitSpec::default()
     };
     let page = include_str!("../../../docs/init-spec.md");
@@ -155,6 +156,8 @@ fn problems_name_their_place() {
             "readable: cannot be combined with",
         ),
         (r#"{"shutdown": {"total_ms": 0}}"#, "shutdown.total_ms: is 0"),
+        (r#"{"watch": {"quiet_ms": 10}}"#, "watch.quiet_ms: is 10"),
+        (r#"{"watch": {"repository": "x"}}"#, "watch.repository: is not an absolute path"),
         (r#"{"linger_ms": 9999999999}"#, "linger_ms: is 9999999999"),
         (r#"{"agent": {"argv": ["a"], "terminal": {"cols": 0}}}"#, "agent.terminal: has no room"),
         (

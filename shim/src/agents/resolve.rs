@@ -149,6 +149,11 @@ pub fn resolve(catalog: &Catalog, wanted: &Wanted<'_>, offered: &Offered) -> Res
     Ok(resolved)
 }
 
+/// The arguments at the end of an agent's command that are its first prompt.
+pub(crate) fn prompt_of(agent: &str, definition: &Definition, prompt: &str) -> Option<Vec<String>> {
+    prompt_arguments(agent, definition.prompt.as_ref().unwrap_or(&PromptStyle::Last), prompt).ok()
+}
+
 impl Resolved {
     /// Adds what a provider asks for, `{url}` filled in.
     fn tell(&mut self, served: Served<'_>, keys: &[String]) {

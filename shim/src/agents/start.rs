@@ -40,6 +40,17 @@ pub struct Surroundings {
     pub attended: bool,
 }
 
+/// What starts the agent of a sandbox once more, for other work: without its first prompt, which was for the first.
+pub fn command_without_prompt(record: &Record) -> Vec<String> {
+    let prompt = record.agent.as_ref().and_then(|agent| {
+        let catalog = catalog(agent);
+        let definition = catalog.agent(&agent.name).ok()?;
+        resolve::prompt_of(&agent.name, definition, agent.prompt.as_deref()?)
+    });
+    let command = record.command.as_slice();
+    command.strip_suffix(prompt.unwrap_or_default().as_slice()).unwrap_or(command).to_vec()
+}
+
 impl Surroundings {
     /// Those of this process.
     pub fn here(attended: bool) -> Self {

@@ -3,13 +3,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::message::LeaseWish;
+use agent_protocol::{failure::FailureKind, message::LeaseWish};
 
 use super::{
     context::Context,
     error::{CliError, Kind},
     output::print_line,
-    resolve,
+    resolve, worktree,
 };
 use crate::{
     client::{
@@ -19,6 +19,7 @@ use crate::{
     },
     sandbox::Sandbox,
     terminal::keys::DetachKeys,
+    worktree::Branch,
 };
 
 /// How long init may take to accept the connection, and then to let the viewer in.
@@ -38,6 +39,9 @@ pub(crate) struct AttachArgs {
     /// Type even if another terminal does
     #[arg(long)]
     take_over: bool,
+    /// The session of this branch's worktree
+    #[arg(long, value_name = "BRANCH")]
+    worktree: Option<String>,
     #[command(flatten)]
     keys: KeyArgs,
 }
@@ -63,17 +67,24 @@ pub(crate) fn run(ctx: &Context, args: &AttachArgs) -> Result<ExitCode, CliError
         return Ok(ExitCode::SUCCESS);
     }
     sandbox.ensure_monitored();
+    let unit = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
+    let unit = unit.as_ref().map(Branch::unit);
+    let is_main = unit.is_none();
     let lease = match (args.watch, args.take_over) {
         (true, _) => LeaseWish::Watch,
         (_, true) => LeaseWish::TakeOver,
         _ => LeaseWish::IfFree,
     };
-    match view(&sandbox, lease, args.keys.keys(), Viewer::Later).map_err(|error| cannot(&sandbox, &error))? {
+    let viewed = view(&sandbox, unit, lease, args.keys.keys(), Viewer::Later);
+    match viewed.map_err(|error| cannot(&sandbox, &error))? {
         AttachOutcome::Detached => Ok(ExitCode::SUCCESS),
         AttachOutcome::Ended(exit) => Ok(ExitCode::from(exit.how.shell_code())),
         AttachOutcome::Interrupted(signal) => Err(interrupted(signal as i32)),
         AttachOutcome::Lost(_) if !sandbox.is_alive() => {
             Err(CliError::new(Kind::Failed, format!("sandbox `{}` has ended", sandbox.name())))
+        }
+        AttachOutcome::Lost(ConnectionError::Closed(_)) if !is_main => {
+            Err(CliError::new(Kind::Failed, "the session has ended: its worktree was removed"))
         }
         AttachOutcome::Lost(error) => {
             Err(CliError::new(Kind::Failed, format!("the connection to `{}` was lost", sandbox.name()))
@@ -92,15 +103,17 @@ pub(super) enum Viewer {
     Later,
 }
 
-/// Shows the agent's terminal until the person leaves or it ends.
+/// Shows an agent's terminal until the person leaves or it ends: the main one's where no unit is named.
 pub(super) fn view(
     sandbox: &Sandbox,
+    unit: Option<String>,
     lease: LeaseWish,
     keys: DetachKeys,
     viewer: Viewer,
 ) -> Result<AttachOutcome, AttachError> {
     let connection = sandbox.connect(Instant::now() + PATIENCE)?;
     let options = AttachOptions {
+        unit,
         lease,
         keys,
         from_start: viewer == Viewer::First,
@@ -126,6 +139,11 @@ pub(super) fn cannot(sandbox: &Sandbox, error: &AttachError) -> CliError {
     match error {
         AttachError::Connection(ConnectionError::NotRunning) => {
             made.hint(format!("`agent-shim start {}` starts it", sandbox.name()))
+        }
+        AttachError::Connection(ConnectionError::Refused(failure))
+            if failure.kind == FailureKind::Unknown =>
+        {
+            made.hint(format!("`agent-shim restart {} --worktree BRANCH` starts a session", sandbox.name()))
         }
         AttachError::Connection(error) if error.is_stuck() => match sandbox.diagnose().stuck {
             Some(place) => made.because(&std::io::Error::other(place)),

@@ -121,6 +121,14 @@ impl CliError {
         self
     }
 
+    /// The same as something that was tried and did not work.
+    pub(crate) fn into_failure(mut self) -> Self {
+        if self.kind != Kind::BrokenPipe {
+            self.kind = Kind::Failed;
+        }
+        self
+    }
+
     /// Prints it, and gives the exit code.
     pub(super) fn print(&self, color: Color, style: Style) -> ExitCode {
         if self.kind != Kind::BrokenPipe {

@@ -12,7 +12,7 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     output::{clean, print_json, print_line},
-    resolve,
+    resolve, worktree,
 };
 use crate::{
     client::{
@@ -47,6 +47,9 @@ pub(crate) struct ExecArgs {
     /// Start in this folder
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<OsString>,
+    /// Start in this branch's worktree
+    #[arg(long, value_name = "BRANCH", conflicts_with = "workdir")]
+    worktree: Option<String>,
     /// Run as this user inside: NAME, UID or UID:GID
     #[arg(short, long)]
     user: Option<String>,
@@ -68,7 +71,11 @@ pub(crate) fn run(ctx: &Context, args: ExecArgs) -> Result<ExitCode, CliError> {
         print_line(&format!("would run {} in `{}`", clean(&format!("{:?}", args.command)), sandbox.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let request = request(args);
+    let worktree = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
+    let mut request = request(args);
+    if let Some(branch) = worktree {
+        request.directory = Some(branch.path().into_bytes());
+    }
     let connection = sandbox
         .connect(Instant::now() + CONNECT_PATIENCE)
         .map_err(|error| cannot(&sandbox, &ExecError::Connection(error)))?;

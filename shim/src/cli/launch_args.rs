@@ -13,7 +13,7 @@ use crate::{
     },
     sandbox::{
         name::Name,
-        record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace},
+        record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace},
     },
 };
 
@@ -80,6 +80,12 @@ pub(crate) struct LaunchArgs {
     /// How a clone gets its objects
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) clone_objects: Option<CloneObjects>,
+    /// When its work is brought home, for a clone
+    #[arg(long, value_enum, value_name = "WHEN")]
+    pub(crate) sync: Option<SyncMode>,
+    /// How long the agent has to be quiet for `--sync auto-idle`, such as 30s
+    #[arg(long, value_name = "TIME", value_parser = values::seconds)]
+    pub(crate) sync_idle: Option<u64>,
     /// Share the host's network (the default)
     #[arg(long, overrides_with = "no_network")]
     pub(crate) network: bool,
@@ -125,10 +131,13 @@ pub(crate) struct LaunchArgs {
     /// Pass over the project's agent-shim.toml
     #[arg(long)]
     pub(crate) no_project_config: bool,
-    /// Discard home, tmp and work of an earlier start
+    /// Discard home, tmp and work of an earlier start; refused while a clone has work that is nowhere else
     #[arg(long)]
     pub(crate) fresh: bool,
-    /// Remove the sandbox when it has ended
+    /// With --fresh: discard that as well
+    #[arg(long, requires = "fresh")]
+    pub(crate) discard: bool,
+    /// Remove the sandbox when it has ended; the work of a clone is pulled first
     #[arg(long)]
     pub(crate) rm: bool,
     /// The agent and its arguments; with --agent, further arguments for it
@@ -196,6 +205,8 @@ impl LaunchArgs {
                 self.no_include_dirty,
             ),
             clone_objects: given("--clone-objects", self.clone_objects),
+            sync: given("--sync", self.sync),
+            sync_idle: given("--sync-idle", self.sync_idle),
             network: switch(["--network", "--no-network"], self.network, self.no_network),
             nested: switch(["--nested", "--no-nested"], self.nested, self.no_nested),
             store: given("--store", self.store),

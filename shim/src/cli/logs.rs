@@ -8,7 +8,7 @@ use super::{
     error::{CliError, Kind},
     follow::{Growing, Wake},
     output::LogCleaner,
-    resolve,
+    resolve, worktree,
 };
 use crate::{
     sandbox::{StateError, log_paths},
@@ -31,6 +31,9 @@ pub(crate) struct LogsArgs {
     /// Show another unit: a step, a service, or `init`
     #[arg(short, long, default_value = "agent")]
     unit: String,
+    /// Show what the session of this branch's worktree wrote
+    #[arg(long, value_name = "BRANCH", conflicts_with = "unit")]
+    worktree: Option<String>,
     /// Write the bytes as they are
     #[arg(long)]
     raw: bool,
@@ -39,10 +42,12 @@ pub(crate) struct LogsArgs {
 pub(crate) fn run(ctx: &Context, args: &LogsArgs) -> Result<ExitCode, CliError> {
     let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
     sandbox.ensure_monitored();
-    let unit_is_a_name = args.unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    let [old, new] = log_paths(sandbox.folder(), &args.unit);
-    if !unit_is_a_name || (args.unit != "agent" && !new.exists()) {
-        return Err(CliError::new(Kind::NotFound, format!("there is no log of a unit `{}`", args.unit)));
+    let branch = args.worktree.as_ref().map(|branch| worktree::named(ctx, &sandbox, branch)).transpose()?;
+    let unit = branch.map_or_else(|| args.unit.clone(), |branch| branch.unit());
+    let unit_is_a_name = unit.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let [old, new] = log_paths(sandbox.folder(), &unit);
+    if !unit_is_a_name || (unit != "agent" && !new.exists()) {
+        return Err(CliError::new(Kind::NotFound, format!("there is no log of a unit `{unit}`")));
     }
     let logs = new.parent().unwrap_or(sandbox.folder()).to_owned();
     let reading = || StateError::io("reading the log");

@@ -14,14 +14,17 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod keep;
 mod launch_args;
 mod list;
 mod logs;
 mod man;
+mod merge_report;
 mod monitor;
 mod output;
 mod prepare;
 mod pull;
+mod push;
 mod resolve;
 mod restart;
 mod run;
@@ -31,6 +34,7 @@ mod status;
 mod stop;
 mod tools;
 mod workspace;
+mod worktree;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -72,7 +76,9 @@ enum Command {
     Status(status::StatusArgs),
     #[command(visible_alias = "sync")]
     Pull(pull::PullArgs),
+    Push(push::PushArgs),
     Snapshot(snapshot::SnapshotArgs),
+    Worktree(worktree::WorktreeArgs),
     Logs(logs::LogsArgs),
     Events(events::EventsArgs),
     Config(config::ConfigArgs),
@@ -138,8 +144,10 @@ fn parse(args: &[OsString]) -> Result<(Global, Command), clap::Error> {
         "list" => List(list::ListArgs),
         "status" => Status(status::StatusArgs),
         "pull" => Pull(pull::PullArgs),
+        "push" => Push(push::PushArgs),
         "sync" => Pull(pull::PullArgs),
         "snapshot" => Snapshot(snapshot::SnapshotArgs),
+        "worktree" => Worktree(worktree::WorktreeArgs),
         "logs" => Logs(logs::LogsArgs),
         "events" => Events(events::EventsArgs),
         "config" => Config(config::ConfigArgs),
@@ -179,7 +187,9 @@ fn dispatch(ctx: &Context, command: Command) -> Result<ExitCode, CliError> {
         Command::List(args) => list::run(ctx, &args),
         Command::Status(args) => status::run(ctx, &args),
         Command::Pull(args) => pull::run(ctx, &args),
+        Command::Push(args) => push::run(ctx, &args),
         Command::Snapshot(args) => snapshot::run(ctx, &args),
+        Command::Worktree(args) => worktree::run(ctx, &args),
         Command::Logs(args) => logs::run(ctx, &args),
         Command::Events(args) => events::run(ctx, &args),
         Command::Config(args) => config::run(ctx, &args),
@@ -216,6 +226,7 @@ mod tests {
             "agent-shim list --json",
             "agent-shim stop web --force -v",
             "agent-shim logs -f web",
+            "agent-shim worktree add fix --create web -- sh -c true",
         ] {
             let args: Vec<OsString> = line.split(' ').map(OsString::from).collect();
             let tree = Cli::try_parse_from(&args).unwrap();

@@ -12,6 +12,7 @@ use super::{
     agree,
     context::Context,
     error::{CliError, Kind},
+    keep,
     launch_args::LaunchArgs,
     output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
@@ -97,11 +98,24 @@ impl LaunchArgs {
             )
             .hint(format!("`agent-shim attach {}` shows it", sandbox.name())));
         }
+        if self.fresh && !self.discard {
+            keep::ensure_at_home(
+                ctx,
+                &sandbox,
+                &lock,
+                &format!("agent-shim start --fresh --discard {}", sandbox.name()),
+            )
+            .map_err(|error| error.while_doing(format!("cannot discard the work of `{}`", sandbox.name())))?;
+        }
         let mut record = before.clone();
         // A sandbox is what it was made with: only flags change it, so that a file that was edited meanwhile does not.
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        if self.fresh && record.workspace == Workspace::Clone {
+            // They go with the repository.
+            record.worktrees.clear();
+        }
         let persons = || {
             let layers = Sources::from_environment(Context::current_folder()?).load(None)?;
             Ok(layers.variables.over(layers.user))

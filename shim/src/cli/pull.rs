@@ -10,6 +10,7 @@ use serde_json::json;
 use super::{
     context::Context,
     error::{self, CliError, Kind},
+    merge_report,
     output::{print_json, print_line},
     resolve,
 };
@@ -31,7 +32,7 @@ use crate::{
 /// Bring the agent's commits home
 ///
 /// Fetches every branch, tag and stash of the repository inside to refs/agents/NAME/ of the project's repository. Nothing
-/// of yours is changed: no branch, no file. `agent-shim sync` is the same.
+/// of yours is changed: no branch, no file, unless --merge is given. `agent-shim sync` is the same.
 #[derive(clap::Args, Debug)]
 pub(crate) struct PullArgs {
     /// The sandbox; the project's if left out
@@ -42,6 +43,9 @@ pub(crate) struct PullArgs {
     /// The repository to fetch into, instead of the project's
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
+    /// Then merge it into the branch you have checked out: BRANCH, or what is checked out inside
+    #[arg(short, long)]
+    merge: bool,
     /// Remove refs from refs/agents/NAME/ that are no longer inside
     #[arg(short, long, conflicts_with = "branch")]
     prune: bool,
@@ -57,6 +61,9 @@ pub(crate) struct PullArgs {
 }
 
 pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> {
+    if args.merge && args.branch.len() > 1 {
+        return Err(CliError::new(Kind::Usage, "--merge takes one --branch"));
+    }
     let (name, sandbox) = whose(ctx, args)?;
     let record = sandbox.as_ref().map(Sandbox::record).transpose()?;
     let into = match (&args.into, &record) {
@@ -84,12 +91,23 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         dry_run: ctx.global.dry_run,
     };
     let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
-        print_json(&as_json(&name, &pulled, ctx.global.dry_run))?;
+        let mut json = as_json(&name, &pulled, ctx.global.dry_run);
+        if let Some(merged) = &merged {
+            json["merged"] = merge_report::as_json(&pulled, merged.as_ref());
+        }
+        print_json(&json)?;
     } else {
         show(&name, &pulled, ctx.global.dry_run)?;
+        if let Some(Ok(merged)) = &merged {
+            merge_report::show(&pulled, merged.as_ref(), ctx.global.dry_run)?;
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    match merged {
+        Some(Err(error)) => Err(merge_report::told(&pulled, &error)),
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 /// A command that speaks in its place needs no sandbox, only a name for what comes.
@@ -107,7 +125,7 @@ fn whose(ctx: &Context, args: &PullArgs) -> Result<(Name, Option<Sandbox>), CliE
 }
 
 /// Folders of this host that the agent writes: a repository in there is no home for anything.
-fn agents_own(record: &Record) -> Vec<PathBuf> {
+pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     let project = match record.workspace {
         Workspace::Bind => Some(record.project.clone()),
         Workspace::Clone => None,
@@ -135,7 +153,7 @@ fn limits(args: &PullArgs) -> Limits {
     limits
 }
 
-fn told(name: &Name, error: &PullError) -> CliError {
+pub(super) fn told(name: &Name, error: &PullError) -> CliError {
     let (kind, hint) = match error {
         PullError::Git(error) | PullError::Home(HomeError::Git(error)) => match error {
             GitError::Missing => {
@@ -164,7 +182,7 @@ fn told(name: &Name, error: &PullError) -> CliError {
     if hint.is_empty() { made } else { made.hint(hint) }
 }
 
-fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
+pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     if pulled.refs.is_empty() {
         print_line(&format!("{name}: nothing new"))?;
     } else {
@@ -187,11 +205,11 @@ fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn described(one: &Described) -> String {
+pub(super) fn described(one: &Described) -> String {
     let Change { name, old, new, .. } = &one.change;
     let mut parts = vec![match (old, new) {
         (None, Some(new)) => format!("{name} {} (new)", new.short()),
@@ -211,7 +229,7 @@ fn described(one: &Described) -> String {
     parts.join(", ")
 }
 
-fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
+pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {
     let text = |name: &RefName| String::from_utf8_lossy(name.as_bytes()).into_owned();
     let refs: Vec<_> = pulled
         .refs

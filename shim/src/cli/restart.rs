@@ -7,11 +7,11 @@ use super::{
     context::Context,
     error::CliError,
     launch_args::LaunchArgs,
-    output::{print_json, print_line},
+    output::{clean, print_json, print_line},
     prepare::Stay,
-    resolve,
+    resolve, worktree,
 };
-use crate::{client, sandbox::start::Occasion};
+use crate::{client, sandbox::start::Occasion, worktree::Worktrees};
 
 /// How long init may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -24,15 +24,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) struct RestartArgs {
     /// The sandbox; the project's if left out
     name: Option<String>,
+    /// Only the session of this branch's worktree
+    #[arg(long, value_name = "BRANCH")]
+    worktree: Option<String>,
 }
 
 pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliError> {
     let sandbox = resolve::sandbox(ctx, args.name.as_deref())?;
     if ctx.global.dry_run {
-        print_line(&format!("the agent of `{}` would be started anew", sandbox.name()))?;
+        let whose = args.worktree.as_ref().map_or_else(String::new, |branch| format!(" on `{branch}`"));
+        print_line(&clean(&format!("the agent{whose} of `{}` would be started anew", sandbox.name())))?;
         return Ok(ExitCode::SUCCESS);
     }
-    if sandbox.is_alive() {
+    if let Some(branch) = &args.worktree {
+        let branch = worktree::named(ctx, &sandbox, branch)?;
+        sandbox.ensure_monitored();
+        let doing = || format!("cannot restart the session of `{branch}` in `{}`", sandbox.name());
+        Worktrees::of(&ctx.data, &sandbox)
+            .restart(&branch)
+            .map_err(|error| worktree::told(&sandbox, error, doing()))?;
+    } else if sandbox.is_alive() {
         sandbox.ensure_monitored();
         let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());
         let deadline = Instant::now() + PATIENCE;

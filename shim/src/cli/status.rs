@@ -61,6 +61,9 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     for unit in &view.units {
         row(&format!("{} {}", unit.kind, unit.name), Some(agent_words(&unit.unit)));
     }
+    for worktree in &view.worktrees {
+        row(&format!("worktree {}", clean(&worktree.branch)), Some(agent_words(&worktree.unit)));
+    }
     if let Some(init) = &view.init {
         row("init", init.pid.map(|pid| format!("process {pid}, version {}", init.version)));
         row(

@@ -3,11 +3,15 @@ use std::{process::ExitCode, time::Duration};
 use super::{
     context::Context,
     error::{CliError, Kind},
+    keep,
     output::{print_json, print_line},
-    resolve,
+    pull, resolve,
 };
+use crate::repo::pull::Pulled;
 use crate::sandbox::{
     LOCK_PATIENCE, Sandbox, StateError,
+    lock::ChangeLock,
+    record::Workspace,
     stop::{self, StopError, Stopped},
 };
 
@@ -25,6 +29,18 @@ pub(crate) struct StopArgs {
     /// Kill everything now
     #[arg(short, long)]
     force: bool,
+    /// Bring its commits home then, as `agent-shim pull` does
+    #[arg(short, long)]
+    sync: bool,
+}
+
+/// What becomes of a sandbox that was to be removed at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It is removed, once all of its work is at home.
+    AsAsked,
+    /// It stays.
+    Never,
 }
 
 pub(crate) fn run(ctx: &Context, args: &StopArgs) -> Result<ExitCode, CliError> {
@@ -34,25 +50,48 @@ pub(crate) fn run(ctx: &Context, args: &StopArgs) -> Result<ExitCode, CliError> 
         print_line(&format!("`{}` would be {how}", sandbox.name()))?;
         return Ok(ExitCode::SUCCESS);
     }
-    match end(ctx, &sandbox, args.force)? {
+    let name = sandbox.name();
+    let how = match end(ctx, &sandbox, args.force, Removal::AsAsked)? {
         Stopped::Already => {
-            let message = format!("sandbox `{}` is not running", sandbox.name());
-            Err(CliError::new(Kind::WrongState, message))
+            let error = CliError::new(Kind::WrongState, format!("sandbox `{name}` is not running"));
+            let hint = format!("`agent-shim pull {name}` brings its commits home");
+            return Err(if args.sync { error.hint(hint) } else { error });
         }
-        how => {
-            if ctx.global.json {
-                let how = if how == Stopped::InOrder { "in-order" } else { "killed" };
-                print_json(&serde_json::json!({ "name": sandbox.name(), "stopped": how }))?;
-            } else {
-                print_line(sandbox.name().as_str())?;
-            }
-            Ok(ExitCode::SUCCESS)
+        Stopped::InOrder => "in-order",
+        Stopped::Killed => "killed",
+    };
+    let pulled = if args.sync { sync(ctx, &sandbox)? } else { None };
+    if ctx.global.json {
+        let pulled = pulled.map(|pulled| pull::as_json(name, &pulled, false));
+        print_json(&serde_json::json!({ "name": name, "stopped": how, "pulled": pulled }))?;
+    } else {
+        if let Some(pulled) = pulled {
+            pull::show(name, &pulled, false)?;
         }
+        print_line(name.as_str())?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Brings home what a sandbox that has ended holds; nothing where it has been removed, or works in the project itself.
+fn sync(ctx: &Context, sandbox: &Sandbox) -> Result<Option<Pulled>, CliError> {
+    let pulled = match sandbox.record() {
+        Ok(record) if record.workspace == Workspace::Clone => keep::pull(ctx, sandbox, &record),
+        Ok(_) => return Ok(None),
+        Err(_) if !sandbox.folder().exists() => return Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    let stopped = format!("`{}` was stopped, but its work is not at home", sandbox.name());
+    pulled.map(Some).map_err(|error| error.while_doing(stopped).into_failure())
 }
 
 /// Ends a sandbox; one that was to be removed at its end is gone then.
-pub(super) fn end(ctx: &Context, sandbox: &Sandbox, force: bool) -> Result<Stopped, CliError> {
+pub(super) fn end(
+    ctx: &Context,
+    sandbox: &Sandbox,
+    force: bool,
+    removal: Removal,
+) -> Result<Stopped, CliError> {
     // By force there is no waiting for another command that is stuck: what the kernel is asked to do, it does twice
     // as well as once.
     let patience = if force { FORCE_LOCK_PATIENCE } else { LOCK_PATIENCE };
@@ -65,10 +104,24 @@ pub(super) fn end(ctx: &Context, sandbox: &Sandbox, force: bool) -> Result<Stopp
     if stopped == Stopped::Killed && !force {
         ctx.say("it did not end in time and was killed");
     }
-    if remove && stopped != Stopped::Already && lock.is_some() {
-        sandbox.remove().map_err(StateError::io("removing the sandbox"))?;
+    if let Some(lock) = lock.filter(|_| remove && removal == Removal::AsAsked && stopped != Stopped::Already)
+    {
+        remove_at_end(ctx, sandbox, &lock)?;
     }
     Ok(stopped)
+}
+
+/// Removes a sandbox that was to be removed at its end. Its monitor does the same; whoever has the lock first does it.
+fn remove_at_end(ctx: &Context, sandbox: &Sandbox, lock: &ChangeLock) -> Result<(), CliError> {
+    if let Some(record) = keep::with_work(sandbox)? {
+        let kept = |error: CliError| {
+            error.while_doing(format!("`{}` was stopped, and stays", sandbox.name())).into_failure()
+        };
+        keep::bring_home(ctx, sandbox, &record, lock).map_err(kept)?;
+        let anyway = format!("agent-shim destroy --force {}", sandbox.name());
+        keep::ensure_at_home(ctx, sandbox, lock, &anyway).map_err(kept)?;
+    }
+    Ok(sandbox.remove().map_err(StateError::io("removing the sandbox"))?)
 }
 
 fn gracefully(sandbox: &Sandbox) -> Result<Stopped, CliError> {

@@ -30,4 +30,4 @@ pub(crate) mod wait;
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
 pub use dial::Target;
 pub use error::ConnectionError;
-pub use operations::{ping, restart, signal, status, stop, wait_end};
+pub use operations::{add_agent, ping, remove_agent, restart, restart_unit, signal, status, stop, wait_end};

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use agent_protocol::{Request, ServerMessage, message::Status};
+use agent_protocol::{
+    Request, ServerMessage,
+    message::{AddAgent, Status},
+};
 
 use super::{Connection, ConnectionError, Incoming};
 
@@ -41,6 +44,35 @@ pub fn wait_end(connection: &mut Connection, deadline: Instant) -> Result<(), Co
 /// Starts the agent anew.
 pub fn restart(connection: &mut Connection, deadline: Instant) -> Result<(), ConnectionError> {
     done(connection, &Request::RestartAgent, "asking for a restart", deadline)
+}
+
+/// Starts a unit anew.
+pub fn restart_unit(
+    connection: &mut Connection,
+    name: &str,
+    deadline: Instant,
+) -> Result<(), ConnectionError> {
+    done(connection, &Request::RestartUnit { name: name.to_owned() }, "asking for a restart", deadline)
+}
+
+/// Starts one more agent.
+pub fn add_agent(
+    connection: &mut Connection,
+    request: AddAgent,
+    deadline: Instant,
+) -> Result<(), ConnectionError> {
+    done(connection, &Request::AddAgent(request), "adding an agent", deadline)
+}
+
+/// Ends an agent that was added, and waits until all of it is gone.
+pub fn remove_agent(
+    connection: &mut Connection,
+    name: &str,
+    force: bool,
+    deadline: Instant,
+) -> Result<(), ConnectionError> {
+    let request = Request::RemoveAgent { name: name.to_owned(), force };
+    done(connection, &request, "waiting for an agent's end", deadline)
 }
 
 /// Sends a signal to the agent's process group.

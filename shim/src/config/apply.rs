@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     env::catalog::DEFAULT_PRESET,
-    sandbox::record::{AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord},
+    sandbox::record::{
+        AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace,
+    },
 };
 
 impl Settings {
@@ -26,6 +28,9 @@ impl Settings {
         units::check(&self.steps, &self.services)?;
         set(&mut record.isolation, self.isolation.as_ref());
         set(&mut record.workspace, self.workspace.as_ref());
+        set(&mut record.sync, self.sync.as_ref());
+        set(&mut record.sync_idle_s, self.sync_idle.as_ref());
+        self.has_something_to_sync(record)?;
         set(&mut record.network, self.network.as_ref());
         set(&mut record.nested, self.nested.as_ref());
         set(&mut record.store, self.store.as_ref());
@@ -92,6 +97,21 @@ impl Settings {
             Origin::Flag(name) => Some(*name),
             _ => None,
         })
+    }
+
+    /// A configuration may say it for those sandboxes that have work to bring home; who says it on the command line expects
+    /// it to work.
+    fn has_something_to_sync(&self, record: &Record) -> Result<(), ConfigError> {
+        let is_asked_for = self
+            .sync
+            .as_ref()
+            .is_some_and(|sync| sync.value != SyncMode::Manual && matches!(sync.origin, Origin::Flag(_)));
+        if is_asked_for && record.workspace == Workspace::Bind {
+            let message = "there is nothing to bring home: the sandbox works in the project's folder itself";
+            return Err(ConfigError::written(message)
+                .hint("`--workspace clone` gives it a clone of its own, for a git repository"));
+        }
+        Ok(())
     }
 
     fn apply_agent(&self, record: &mut Record) -> Result<(), ConfigError> {

@@ -115,6 +115,9 @@ impl Asking<'_> {
             depth,
             include_dirty,
             clone_objects,
+            // What comes home is checked, lies in refs of its own and changes nothing of the person's.
+            sync: _,
+            sync_idle: _,
             network,
             nested,
             store,
@@ -431,6 +434,8 @@ mod tests {
             prompt = "fix it"
             restart = "always"
             command = ["build", "--fast"]
+            sync = "auto-idle"
+            sync-idle = "10s"
             [nix]
             preset = "codex"
             sets = ["go"]

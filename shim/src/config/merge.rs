@@ -29,6 +29,8 @@ impl Settings {
             depth: self.depth.or(lower.depth),
             include_dirty: self.include_dirty.or(lower.include_dirty),
             clone_objects: self.clone_objects.or(lower.clone_objects),
+            sync: self.sync.or(lower.sync),
+            sync_idle: self.sync_idle.or(lower.sync_idle),
             network: self.network.or(lower.network),
             nested: self.nested.or(lower.nested),
             store: self.store.or(lower.store),

@@ -128,6 +128,8 @@ impl Document<'_> {
             "depth" => settings.depth = Some(self.parsed(value, values::depth)?),
             "include-dirty" => settings.include_dirty = Some(self.switch(value)?),
             "clone-objects" => settings.clone_objects = Some(self.choice(value)?),
+            "sync" => settings.sync = Some(self.choice(value)?),
+            "sync-idle" => settings.sync_idle = Some(self.parsed(value, values::seconds)?),
             "network" => settings.network = Some(self.switch(value)?),
             "nested" => settings.nested = Some(self.switch(value)?),
             "store" => settings.store = Some(self.choice(value)?),

@@ -9,7 +9,9 @@ use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
-    sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace},
+    sandbox::record::{
+        AgentConfig, CloneObjects, DEFAULT_SYNC_IDLE_S, EnvKind, Isolation, Store, SyncMode, Workspace,
+    },
 };
 
 /// What one layer says, or all of them together. What is absent was not said.
@@ -31,6 +33,10 @@ pub struct Settings {
     pub include_dirty: Option<Sourced<bool>>,
     /// How the clone gets its objects.
     pub clone_objects: Option<Sourced<CloneObjects>>,
+    /// When the agent's work is brought home.
+    pub sync: Option<Sourced<SyncMode>>,
+    /// After how many seconds without any doing, where that is when.
+    pub sync_idle: Option<Sourced<u64>>,
     /// Whether it shares the host's network.
     pub network: Option<Sourced<bool>>,
     /// Whether processes inside may make user namespaces.
@@ -144,6 +150,8 @@ impl Settings {
             isolation: Some(default(Isolation::default())),
             all_branches: Some(default(false)),
             include_dirty: Some(default(false)),
+            sync: Some(default(SyncMode::default())),
+            sync_idle: Some(default(DEFAULT_SYNC_IDLE_S)),
             network: Some(default(true)),
             nested: Some(default(false)),
             store: Some(default(Store::default())),

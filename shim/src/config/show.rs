@@ -1,5 +1,7 @@
 //! What holds, key by key, and who said it.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -67,6 +69,12 @@ fn of_key(settings: &Settings, key: &str) -> Vec<Row> {
         "depth" => one(settings.depth.as_ref()),
         "include-dirty" => one(settings.include_dirty.as_ref()),
         "clone-objects" => one(settings.clone_objects.as_ref()),
+        "sync" => one(settings.sync.as_ref()),
+        "sync-idle" => {
+            let idle = settings.sync_idle.as_ref();
+            let text = |seconds| humantime::format_duration(Duration::from_secs(seconds)).to_string();
+            one(idle.map(|idle| Sourced::new(text(idle.value), idle.origin.clone())).as_ref())
+        }
         "network" => one(settings.network.as_ref()),
         "nested" => one(settings.nested.as_ref()),
         "store" => one(settings.store.as_ref()),

@@ -15,10 +15,10 @@ use super::{
     testing::{project, user},
     variables,
 };
-use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace};
+use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
-const VALUES: [(&str, &str, &str); 39] = [
+const VALUES: [(&str, &str, &str); 41] = [
     ("isolation", "'bwrap'", "'bwrap'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
@@ -27,6 +27,8 @@ const VALUES: [(&str, &str, &str); 39] = [
     ("depth", "1", "2"),
     ("include-dirty", "true", "false"),
     ("clone-objects", "'copy'", "'share'"),
+    ("sync", "'auto-commit'", "'auto-idle'"),
+    ("sync-idle", "'10s'", "20"),
     ("network", "true", "false"),
     ("nested", "true", "false"),
     ("store", "'whole'", "'closure'"),
@@ -199,6 +201,7 @@ fn choices_in_the_table_are_those_there_are() {
         ("env", names::<EnvKind>()),
         ("workspace", names::<Workspace>()),
         ("clone-objects", names::<CloneObjects>()),
+        ("sync", names::<SyncMode>()),
         ("store", names::<Store>()),
         ("agent-config", names::<AgentConfig>()),
     ]);

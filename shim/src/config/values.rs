@@ -110,6 +110,13 @@ pub(crate) fn pause(seconds: u32) -> String {
     }
 }
 
+/// A time in whole seconds.
+pub(crate) fn seconds(text: &str) -> Result<u64, String> {
+    const MOST_S: u64 = 24 * 3600;
+    let seconds = any_duration(text)?.as_secs();
+    if (1..=MOST_S).contains(&seconds) { Ok(seconds) } else { Err("write a time from 1s to 24h".to_owned()) }
+}
+
 /// Longest file of variables: the kernel takes less than that for a program's whole environment.
 const ENV_FILE_MAX_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -188,6 +195,8 @@ mod tests {
         assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!((seconds("90"), seconds("2m")), (Ok(90), Ok(120)));
+        assert!(seconds("10ms").is_err() && seconds("25h").is_err());
         assert!(duration("0").is_err() && duration("soon").is_err());
     }
 

@@ -59,9 +59,9 @@ pub(crate) fn follow(
     tips: &[ObjectId],
     known: &[ObjectId],
     until: Instant,
-) -> Result<Followed, CheckError> {
+) -> Result<Found, CheckError> {
     let mut command = git.on(quarantine.git_dir());
-    command.args(["rev-list", "--objects", "--boundary", "--stdin"]).stdin(Stdio::piped());
+    command.args(["rev-list", "--objects", "--stdin"]).stdin(Stdio::piped());
     let mut running = git.start(command, "rev-list", until).map_err(CheckError::NotWhole)?;
     let wanted = tips.iter().flat_map(|id| [id.as_str(), "\n"]);
     let input: String = wanted.chain(known.iter().flat_map(|id| ["^", id.as_str(), "\n"])).collect();
@@ -76,31 +76,13 @@ pub(crate) fn follow(
         }
     }
     running.wait().map_err(CheckError::NotWhole)?;
-    let borders =
-        listing.borders.iter().filter_map(|id| known.iter().find(|one| one.as_str().as_bytes() == id));
-    Ok(Followed { count: listing.found, borders: borders.cloned().collect() })
+    Ok(listing.found)
 }
 
-/// What following came to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Followed {
-    /// How much is new.
-    pub(crate) count: Found,
-    /// Known commits that new ones grew out of.
-    pub(crate) borders: Vec<ObjectId>,
-}
-
-/// Borders that are kept; no more than a handful are of interest.
-const MAX_BORDERS: usize = 64;
-
-/// The lines of `rev-list --objects --boundary`: an id alone is a commit, with a space and a path it is something else,
-/// behind a dash it is a known parent.
+/// The lines of `rev-list --objects`: an id alone is a commit, with a space and a path it is something else.
 #[derive(Debug, Default)]
 struct Listing {
     found: Found,
-    borders: Vec<Vec<u8>>,
-    /// This line, where it is a border.
-    border: Option<Vec<u8>>,
     /// Bytes of this line, and folders in it.
     bytes: usize,
     folders: usize,
@@ -112,24 +94,16 @@ impl Listing {
         for byte in bytes {
             match byte {
                 b'\n' => {
-                    if let Some(border) = self.border.take() {
-                        self.borders.extend((self.borders.len() < MAX_BORDERS).then_some(border));
-                    } else {
-                        self.found.objects += 1;
-                        self.found.commits += u64::from(!self.has_path);
-                    }
+                    self.found.objects += 1;
+                    self.found.commits += u64::from(!self.has_path);
                     (self.bytes, self.folders, self.has_path) = (0, 0, false);
                     continue;
                 }
-                b'-' if self.bytes == 0 && !self.has_path => self.border = Some(Vec::new()),
                 b' ' if !self.has_path => (self.bytes, self.has_path) = (0, true),
                 b'/' => self.folders += 1,
                 _ => {}
             }
             self.bytes += 1;
-            if let (Some(border), true) = (&mut self.border, byte.is_ascii_hexdigit()) {
-                border.push(*byte);
-            }
             // With the space in front of it.
             if self.bytes > MAX_PATH_BYTES + 1 {
                 return Err(CheckError::LongPath);
@@ -201,12 +175,11 @@ mod tests {
     #[test]
     fn lines_of_objects_are_counted_however_they_are_cut() {
         let id = "a".repeat(40);
-        let text = format!("{id}\n{id} \n{id} src/-a/main file\n-{id}\n{id}\n");
+        let text = format!("{id}\n{id} \n{id} src/-a/main file\n{id}\n");
         for size in [1, 7, 1000] {
             let mut listing = Listing::default();
             text.as_bytes().chunks(size).for_each(|piece| listing.take(piece).unwrap());
             assert_eq!(listing.found, Found { commits: 2, objects: 4 });
-            assert_eq!(listing.borders, [id.as_bytes()]);
         }
     }
 

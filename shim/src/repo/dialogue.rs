@@ -125,7 +125,8 @@ impl Fetch<'_> {
     /// Its bytes.
     pub(crate) fn request(&self, format: ObjectFormat) -> Vec<u8> {
         let mut out = command("fetch", format);
-        for word in ["thin-pack", "no-progress", "ofs-delta"] {
+        // No thin pack: what is saved on a local socket is added again to what is kept (`index-pack --fix-thin`).
+        for word in ["no-progress", "ofs-delta"] {
             pkt::line(word, &mut out);
         }
         for (word, ids) in [("shallow", self.shallow), ("want", self.wants), ("have", self.haves)] {

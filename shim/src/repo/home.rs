@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     host_git::{GitError, HostGit, Running, quoted},
+    library::{Library, Look},
     object_id::{ObjectFormat, ObjectId},
     refs::RefName,
 };
@@ -40,13 +41,15 @@ pub enum HomeError {
         /// The reason.
         source: io::Error,
     },
+    /// It is in a place whose repositories are not opened.
+    #[error("{} is not to be opened", .0.display())]
+    Forbidden(PathBuf),
     /// Git answered in a way that we do not understand.
     #[error("git describes the repository in a way that this agent-shim does not understand")]
     Answer,
 }
 
 /// A repository: places, and what its objects are named with.
-#[derive(Clone, Debug)]
 pub(crate) struct HomeRepository {
     /// What all worktrees share: refs and configuration.
     pub git_dir: PathBuf,
@@ -54,6 +57,14 @@ pub(crate) struct HomeRepository {
     pub objects: PathBuf,
     /// What they are named with.
     pub format: ObjectFormat,
+    /// The same repository, where it can be read without a process.
+    pub library: Option<Library>,
+}
+
+/// Refs, or who was asked for them.
+pub(crate) enum Listing {
+    Read(Vec<HomeRef>),
+    Asked(Running),
 }
 
 /// One ref of it.
@@ -68,8 +79,26 @@ pub(crate) struct HomeRef {
 }
 
 impl HomeRepository {
-    /// The repository that `folder` is in.
-    pub(crate) fn of(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
+    /// The repository that `folder` is in. What `forbids` says no to is not opened.
+    pub(crate) fn of(
+        git: &HostGit,
+        folder: &Path,
+        forbids: &dyn Fn(&Path) -> bool,
+        until: Instant,
+    ) -> Result<Self, HomeError> {
+        let home = match Look::at(folder, forbids) {
+            Look::Forbidden(place) => return Err(HomeError::Forbidden(place)),
+            Look::Here(library) => {
+                let (git_dir, objects) = places(library.git_dir().to_owned())?;
+                Self { git_dir, objects, format: ObjectFormat::Sha1, library: Some(library) }
+            }
+            Look::AskGit => Self::by_git(git, folder, until)?,
+        };
+        let forbidden = [&home.git_dir, &home.objects].into_iter().find(|place| forbids(place)).cloned();
+        forbidden.map_or(Ok(home), |place| Err(HomeError::Forbidden(place)))
+    }
+
+    fn by_git(git: &HostGit, folder: &Path, until: Instant) -> Result<Self, HomeError> {
         let args = ["rev-parse", "--path-format=absolute", "--git-common-dir", "--show-object-format"];
         let said = git.as_person(folder, &args, until).map_err(|source| match source {
             GitError::Refused { .. } => HomeError::None { folder: folder.to_owned(), source },
@@ -79,21 +108,28 @@ impl HomeRepository {
         let text = said.strip_suffix(b"\n").ok_or(HomeError::Answer)?;
         let at = text.iter().rposition(|byte| *byte == b'\n').ok_or(HomeError::Answer)?;
         let format = ObjectFormat::named(&text[at + 1..]).ok_or(HomeError::Answer)?;
-        let canonical = |path: PathBuf| path.canonicalize().map_err(|source| HomeError::Io { path, source });
-        let git_dir = canonical(PathBuf::from(OsString::from_vec(text[..at].to_vec())))?;
-        let objects = canonical(git_dir.join("objects"))?;
-        Ok(Self { git_dir, objects, format })
+        let (git_dir, objects) = places(PathBuf::from(OsString::from_vec(text[..at].to_vec())))?;
+        // Git trusts it, and that was the question.
+        let library = Library::open(&git_dir);
+        Ok(Self { git_dir, objects, format, library })
     }
 
     /// Begins to list its refs; [`refs`](Self::refs) takes the list.
-    pub(crate) fn ask_refs(&self, git: &HostGit, until: Instant) -> Result<Running, GitError> {
+    pub(crate) fn ask_refs(&self, git: &HostGit, until: Instant) -> Result<Listing, GitError> {
+        if let Some(refs) = self.library.as_ref().and_then(Library::refs) {
+            return Ok(Listing::Read(refs));
+        }
         let mut command = git.on(&self.git_dir);
         command.args(["for-each-ref", "--format=%(objectname) %(HEAD) %(refname)"]);
-        git.start(command, "for-each-ref", until)
+        Ok(Listing::Asked(git.start(command, "for-each-ref", until)?))
     }
 
     /// Its refs.
-    pub(crate) fn refs(&self, asked: Running) -> Result<Vec<HomeRef>, GitError> {
+    pub(crate) fn refs(&self, listing: Listing) -> Result<Vec<HomeRef>, GitError> {
+        let asked = match listing {
+            Listing::Read(refs) => return Ok(refs),
+            Listing::Asked(asked) => asked,
+        };
         let said = asked.output(MAX_LIST_BYTES)?;
         let parse = |line: &[u8]| {
             let mut words = line.splitn(2, |byte| *byte == b' ');
@@ -125,4 +161,12 @@ impl HomeRepository {
     pub(crate) fn as_alternate(&self) -> OsString {
         quoted(&self.objects)
     }
+}
+
+/// Where a repository and its objects really are.
+fn places(git_dir: PathBuf) -> Result<(PathBuf, PathBuf), HomeError> {
+    let canonical = |path: PathBuf| path.canonicalize().map_err(|source| HomeError::Io { path, source });
+    let git_dir = canonical(git_dir)?;
+    let objects = canonical(git_dir.join("objects"))?;
+    Ok((git_dir, objects))
 }

@@ -23,11 +23,14 @@ use rustix::{
 
 use crate::client::wait::wait_for;
 
-/// The oldest git that does all we ask: `GIT_CONFIG_COUNT` and `rev-parse --path-format` came with it.
+/// The oldest git that does all we ask: `GIT_CONFIG_COUNT`, `--config-env` and `rev-parse --path-format` came with it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
 
 /// What is read of a command's complaint, bytes.
 const MAX_COMPLAINT_BYTES: u64 = 8 * 1024;
+
+/// A person's name and address, bytes.
+const MAX_IDENTITY_BYTES: usize = 16 * 1024;
 
 /// What every run is configured with; it stands above what a repository says.
 const CONFIGURATION: [(&str, &str); 15] = [
@@ -47,6 +50,9 @@ const CONFIGURATION: [(&str, &str); 15] = [
     ("safe.directory", "*"),
     ("log.showSignature", "false"),
 ];
+
+/// The variable that holds what `core.hooksPath` is.
+const NO_HOOKS: &str = "AGENT_SHIM_NO_HOOKS";
 
 /// Why git did not do what it was to.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +136,25 @@ impl HostGit {
         self.start(command, "rev-parse", until)?.output(usize::MAX)
     }
 
+    /// Who the person is: `GIT_AUTHOR_IDENT` or `GIT_COMMITTER_IDENT` (git-var(1)).
+    pub(crate) fn identity(&self, folder: &Path, which: &str, until: Instant) -> Result<Vec<u8>, GitError> {
+        let mut command = self.persons(folder, &["var", which]);
+        for name in ["GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL", "GIT_COMMITTER_DATE"].into_iter().chain([
+            "GIT_AUTHOR_NAME",
+            "GIT_AUTHOR_EMAIL",
+            "GIT_AUTHOR_DATE",
+            "EMAIL",
+            "USER",
+            "LOGNAME",
+        ]) {
+            match env::var_os(name) {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
+    }
+
     /// A command in a folder with a person's configuration. It may only ask.
     pub(crate) fn persons(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = self.bare();
@@ -145,10 +170,17 @@ impl HostGit {
 
     /// A command on the repository at `git_dir`.
     pub(crate) fn on(&self, git_dir: &Path) -> Command {
+        self.on_with(git_dir, &[])
+    }
+
+    /// The same, configured further.
+    pub(crate) fn on_with(&self, git_dir: &Path, more: &[(&str, &str)]) -> Command {
         let mut command = self.bare();
         command.env("GIT_DIR", git_dir).env("HOME", "/nonexistent").current_dir("/");
-        command.env("GIT_CONFIG_COUNT", CONFIGURATION.len().to_string());
-        for (number, (name, value)) in CONFIGURATION.iter().enumerate() {
+        // A git that does not know this flag would not know the variables below either, and must not go on.
+        command.env(NO_HOOKS, "/dev/null").arg(format!("--config-env=core.hooksPath={NO_HOOKS}"));
+        command.env("GIT_CONFIG_COUNT", (CONFIGURATION.len() + more.len()).to_string());
+        for (number, (name, value)) in CONFIGURATION.iter().chain(more).enumerate() {
             command.env(format!("GIT_CONFIG_KEY_{number}"), name);
             command.env(format!("GIT_CONFIG_VALUE_{number}"), value);
         }

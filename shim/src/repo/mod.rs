@@ -8,6 +8,7 @@
 mod check;
 /// The project goes in.
 pub mod clone;
+mod describe;
 mod dialogue;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -15,18 +16,29 @@ pub mod fuzzing;
 pub mod helper;
 mod home;
 mod host_git;
+/// What would be lost with a sandbox.
+pub mod lacking;
+mod library;
+mod lines;
+/// What came, in the person's own branch.
+pub mod merge;
 mod object_id;
+mod objects;
 mod pkt;
 mod plan;
 mod publish;
 /// One pull.
 pub mod pull;
+/// Newer commits go in.
+pub mod push;
 mod quarantine;
+mod receive;
 mod refs;
 mod session;
 /// Work in progress that was kept.
 pub mod snapshot;
 mod source;
+mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
 pub use home::HomeError;

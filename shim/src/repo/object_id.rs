@@ -60,6 +60,16 @@ impl ObjectId {
         &self.0
     }
 
+    /// For libgit2, which knows names of the first format alone.
+    pub(crate) fn oid(&self) -> Option<git2::Oid> {
+        (self.0.len() == ObjectFormat::Sha1.digits()).then(|| git2::Oid::from_str(&self.0).ok()).flatten()
+    }
+
+    /// From libgit2; the null id is none.
+    pub(crate) fn of(oid: git2::Oid) -> Option<Self> {
+        (!oid.is_zero()).then(|| Self(oid.to_string()))
+    }
+
     /// Enough of it for people.
     pub fn short(&self) -> &str {
         &self.0[..10]

@@ -47,37 +47,42 @@ pub enum PublishError {
     Busy,
 }
 
-/// Somebody who will publish. Git starts while the last checks are made.
+/// Somebody who will publish. Git starts while the objects are still on their way.
 pub(crate) struct Publisher<'a> {
     git: &'a HostGit,
     home: &'a HomeRepository,
-    quarantine: Option<&'a Quarantine>,
     transaction: Transaction,
     until: Instant,
 }
 
 impl<'a> Publisher<'a> {
-    /// Will publish what is in the quarantine.
+    /// Will publish what comes into the quarantine.
     pub(crate) fn new(
         git: &'a HostGit,
         home: &'a HomeRepository,
-        quarantine: Option<&'a Quarantine>,
+        quarantine: Option<&Quarantine>,
         until: Instant,
     ) -> Result<Self, GitError> {
         let transaction = Transaction::begin(git, home, quarantine, until)?;
-        Ok(Self { git, home, quarantine, transaction, until })
+        Ok(Self { git, home, transaction, until })
     }
 
-    /// Publishes it, and the changes.
-    pub(crate) fn publish(self, (in_the_way, changes): (&[Change], &[Change])) -> Result<(), PublishError> {
+    /// Publishes what is in the quarantine, and the changes. `meanwhile` is done while git looks at the refs; objects are
+    /// moved only if it does not fail.
+    pub(crate) fn publish<T>(
+        self,
+        quarantine: Option<&Quarantine>,
+        (in_the_way, changes): (&[Change], &[Change]),
+        meanwhile: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, PublishError> {
         let (git, home, until) = (self.git, self.home, self.until);
         let _lock = lock(home, until)?;
         if in_the_way.is_empty() {
-            return self.publish_refs(changes);
+            return self.publish_refs(quarantine, changes, meanwhile);
         }
         // Git cannot make room and use it in one transaction.
         Transaction::whole(git, home, in_the_way, until)?;
-        let published = self.publish_refs(changes);
+        let published = self.publish_refs(quarantine, changes, meanwhile);
         if published.is_err() {
             let back: Vec<Change> = in_the_way.iter().map(reversed).collect();
             Transaction::whole(git, home, &back, until)?;
@@ -85,14 +90,21 @@ impl<'a> Publisher<'a> {
         published
     }
 
-    fn publish_refs(mut self, changes: &[Change]) -> Result<(), PublishError> {
-        self.transaction.prepare(self.home, changes).map_err(PublishError::Refs)?;
-        let moved = self.quarantine.map(Quarantine::move_home).transpose().map_err(PublishError::Objects)?;
+    fn publish_refs<T>(
+        mut self,
+        quarantine: Option<&Quarantine>,
+        changes: &[Change],
+        meanwhile: impl FnOnce() -> io::Result<T>,
+    ) -> Result<T, PublishError> {
+        self.transaction.ask(self.home, changes).map_err(PublishError::Refs)?;
+        let done = meanwhile().map_err(PublishError::Objects)?;
+        self.transaction.prepared().map_err(PublishError::Refs)?;
+        let moved = quarantine.map(Quarantine::move_home).transpose().map_err(PublishError::Objects)?;
         self.transaction.commit()?;
         if let Some(moved) = moved {
             moved.stay();
         }
-        Ok(())
+        Ok(done)
     }
 }
 
@@ -146,12 +158,13 @@ impl Transaction {
         until: Instant,
     ) -> Result<(), PublishError> {
         let mut transaction = Self::begin(git, home, None, until)?;
-        transaction.prepare(home, changes).map_err(PublishError::Refs)?;
+        transaction.ask(home, changes).map_err(PublishError::Refs)?;
+        transaction.prepared().map_err(PublishError::Refs)?;
         Ok(transaction.commit()?)
     }
 
     /// Has git lock and check every ref.
-    fn prepare(&mut self, home: &HomeRepository, changes: &[Change]) -> Result<(), GitError> {
+    fn ask(&mut self, home: &HomeRepository, changes: &[Change]) -> Result<(), GitError> {
         let null = home.format.null();
         let mut said = b"start\0".to_vec();
         for change in changes {
@@ -161,7 +174,11 @@ impl Transaction {
             said.extend_from_slice(format!("\0{}\0{}\0", id(&change.new), id(&change.old)).as_bytes());
         }
         said.extend_from_slice(b"prepare\0");
-        self.running.write(&said)?;
+        self.running.write(&said)
+    }
+
+    /// Waits until it has.
+    fn prepared(&mut self) -> Result<(), GitError> {
         self.expect(b"start: ok")?;
         self.expect(b"prepare: ok")
     }

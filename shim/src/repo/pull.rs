@@ -1,24 +1,31 @@
 //! One pull: from two lists of refs to objects and refs at home, or to nothing at all.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
+    io,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
+    rc::Rc,
+    thread,
+    time::Instant,
 };
 
 use super::{
-    check::{self, CheckError, DiffStat, Followed, Found},
+    check::{self, CheckError, DiffStat, Found},
+    describe::{self, Asking},
     dialogue::Fetch,
     home::{HomeError, HomeRef, HomeRepository},
-    host_git::{GitError, HostGit, Running},
-    object_id::{ObjectFormat, ObjectId},
+    host_git::{GitError, HostGit},
+    merge::{Merge, MergeError, Merged},
+    object_id::ObjectId,
+    objects::Objects,
     plan::{Change, Choice, Plan},
     publish::{PublishError, Publisher},
     quarantine::Quarantine,
-    refs::{self, RefName},
+    refs::{self, Advertised, RefName},
     session::{Limits, Session, SessionError},
     source::{Source, SourceError},
+    whole::{self, Walked},
 };
 use crate::sandbox::name::Name;
 
@@ -28,11 +35,8 @@ const FIRST_HAVES: usize = 1024;
 /// Commits that it hears of where that was not enough.
 const MORE_HAVES: &str = "--max-count=8192";
 
-/// Refs whose changes are described one by one.
-const MOST_DESCRIBED: usize = 16;
-
-/// For all of these descriptions: they are for people, and what they describe is the agent's choice.
-const DESCRIBE_WITHIN: Duration = Duration::from_secs(10);
+/// Objects that are looked at without a process; for more git is faster.
+const NEAR_OBJECTS: u32 = 10_000;
 
 /// Tries where another pull was faster. Each costs a round of questions; one that always loses is behind the others
 /// by no more than what came last.
@@ -70,6 +74,10 @@ pub struct Pulled {
     pub found: Found,
     /// All changes together; a change that two branches share counts once.
     pub diff: DiffStat,
+    /// What a merge would merge: the branch that was asked for, or the one that is checked out inside.
+    pub to_merge: Option<(RefName, ObjectId)>,
+    /// Where the objects are after a dry run.
+    came: Option<Rc<Quarantine>>,
 }
 
 /// A changed ref, and what its change is.
@@ -129,6 +137,20 @@ pub enum PullError {
     NoBranch(String),
 }
 
+impl PullError {
+    /// Whether the host's git said no.
+    fn is_gits(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused(_)
+                | Self::Git(_)
+                | Self::Check(CheckError::NotWhole(_))
+                | Self::Publish(PublishError::Refs(_) | PublishError::Git(_))
+                | Self::Home(_)
+        )
+    }
+}
+
 impl Pull<'_> {
     /// Does it.
     pub fn run(&self) -> Result<Pulled, PullError> {
@@ -139,6 +161,13 @@ impl Pull<'_> {
             match self.attempt(&git, until) {
                 // Somebody else moved the same refs meanwhile: what they are now decides.
                 Err(PullError::Publish(PublishError::Refs(_))) if tries < TRIES => tries += 1,
+                Err(error) => {
+                    // One that is too old fails in any way.
+                    if error.is_gits() {
+                        git.check_version(until)?;
+                    }
+                    return Err(error);
+                }
                 done => return done,
             }
         }
@@ -151,16 +180,10 @@ impl Pull<'_> {
         }
         // The other side works while we look around here.
         let opening = self.source.open()?;
-        let home = match HomeRepository::of(git, self.into, until) {
-            Ok(home) => home,
-            Err(error) => {
-                git.check_version(until)?;
-                return Err(error.into());
-            }
-        };
-        if is_agents(&home.git_dir) || is_agents(&home.objects) {
-            return Err(PullError::AgentsOwn(home.git_dir));
-        }
+        let home = HomeRepository::of(git, self.into, &is_agents, until).map_err(|error| match error {
+            HomeError::Forbidden(place) => PullError::AgentsOwn(place),
+            error => error.into(),
+        })?;
         let asked = home.ask_refs(git, until)?;
         let (stream, _speaker) = opening.stream(until)?;
         let mut session = Session::open(stream, self.limits, until).map_err(explained)?;
@@ -175,62 +198,117 @@ impl Pull<'_> {
         let here = home.refs(asked)?;
         let namespace = refs::namespace(self.name);
         let plan = Plan::new(&inside, &here, &namespace, &self.choice);
-        let quarantine = if plan.wants.is_empty() {
-            None
+        let shallow = if plan.wants.is_empty() { Vec::new() } else { home.shallow()? };
+        let mut arrival = if plan.wants.is_empty() {
+            Arrival::default()
         } else {
-            let shallow = home.shallow()?;
-            let made = Quarantine::new(&home, &shallow);
-            let mut quarantine = made.map_err(|error| PullError::Quarantine(home.objects.clone(), error))?;
             let pull =
                 Transfer { git, home: &home, here: &here, namespace: &namespace, shallow: &shallow, until };
-            pull.run(&mut session, &plan.wants, &mut quarantine)?;
-            Some(quarantine)
+            pull.run(&mut session, &plan.wants, !self.dry_run)?
         };
         session.close();
-        self.take(git, &home, (&here, plan), quarantine.as_ref(), until)
+        if arrival.publisher.is_none() && !self.dry_run && !plan.is_empty() {
+            let publisher = Publisher::new(git, &home, None, until);
+            arrival.publisher = Some(publisher.map_err(PublishError::Git)?);
+        }
+        let (refs, found, diff) = take(
+            git,
+            &home,
+            (&here, &plan),
+            arrival.publisher,
+            (arrival.quarantine.as_ref(), arrival.is_little),
+            until,
+        )?;
+        let to_merge =
+            to_merge(&inside, &self.choice).and_then(|(from, id)| Some((from.at_home(&namespace)?, id)));
+        let came = arrival.quarantine.filter(|_| self.dry_run).map(Rc::new);
+        Ok(Pulled { repository: home.git_dir, refs, gone: plan.gone, found, diff, to_merge, came })
     }
 
-    /// Checks, describes and publishes.
-    fn take(
-        &self,
-        git: &HostGit,
-        home: &HomeRepository,
-        (here, plan): (&[HomeRef], Plan),
-        quarantine: Option<&Quarantine>,
-        until: Instant,
-    ) -> Result<Pulled, PullError> {
-        let until_described = until.min(Instant::now() + DESCRIBE_WITHIN);
-        let asked = quarantine.map(|quarantine| {
-            let head = here.iter().find(|one| one.is_head);
-            Descriptions::ask(
-                git,
-                quarantine,
-                &plan.changes,
-                head.map(|head| &head.id),
-                home.format,
-                until_described,
-            )
-        });
-        let with_objects = quarantine.filter(|quarantine| !quarantine.is_empty());
-        let publisher = (!self.dry_run && !plan.is_empty())
-            .then(|| Publisher::new(git, home, with_objects, until))
-            .transpose()
-            .map_err(PublishError::Git)?;
-        let known: BTreeSet<&ObjectId> = here.iter().map(|one| &one.id).collect();
-        let known: Vec<ObjectId> = known.into_iter().cloned().collect();
-        let found = match quarantine {
-            Some(quarantine) => check::follow(git, quarantine, &plan.wants, &known, until)?,
-            None => Followed::default(),
+    /// Merges what was pulled into the branch that is checked out at home. Nothing where nothing is to be merged.
+    pub fn merge(&self, pulled: &Pulled) -> Result<Option<Merged>, MergeError> {
+        let Some((name, id)) = &pulled.to_merge else { return Ok(None) };
+        let merge = Merge {
+            into: self.into,
+            agents_own: self.agents_own,
+            name,
+            id,
+            came: pulled.came.as_deref(),
+            dry_run: self.dry_run,
+            until: Instant::now() + self.limits.time,
         };
-        let (refs, diff) = match asked {
-            Some(asked) => asked.answers(&plan, &found),
-            None => plain(&plan),
-        };
-        if let Some(publisher) = publisher {
-            publisher.publish((&plan.in_the_way, &plan.changes))?;
-        }
-        Ok(Pulled { repository: home.git_dir.clone(), refs, gone: plan.gone, found: found.count, diff })
+        merge.run().map(Some)
     }
+}
+
+/// The branch that was asked for, or what is checked out inside: a branch, or a commit that is on none.
+fn to_merge(inside: &Advertised, choice: &Choice) -> Option<(RefName, ObjectId)> {
+    let head = || inside.head.clone().filter(|head| inside.refs.contains_key(head));
+    let from = match &choice.branches[..] {
+        [] => head().or_else(|| RefName::parse(refs::HEAD.as_bytes())),
+        [branch] => Some(branch.clone()),
+        _ => None,
+    }?;
+    let id = inside.refs.get(&from)?.clone();
+    Some((from, id))
+}
+
+/// Checks, describes and publishes.
+fn take(
+    git: &HostGit,
+    home: &HomeRepository,
+    (here, plan): (&[HomeRef], &Plan),
+    publisher: Option<Publisher<'_>>,
+    (quarantine, is_little): (Option<&Quarantine>, bool),
+    until: Instant,
+) -> Result<(Vec<Described>, Found, DiffStat), PullError> {
+    let Some(quarantine) = quarantine else {
+        let (refs, diff) = describe::plain(plan);
+        if let Some(publisher) = publisher {
+            publisher.publish(None, (&plan.in_the_way, &plan.changes), || Ok(()))?;
+        }
+        return Ok((refs, Found::default(), diff));
+    };
+    let head = here.iter().find(|one| one.is_head).map(|head| &head.id);
+    let asking = Asking { git, quarantine, format: home.format, head, until }.within(until);
+    thread::scope(|scope| {
+        // The disk is slow, and has nothing to do with what is checked here.
+        let durable = scope.spawn(|| quarantine.make_durable());
+        let wait_for_disk =
+            || durable.join().unwrap_or_else(|_| Err(io::Error::other("waiting for the disk")));
+        let objects = is_little.then(|| Objects::of(home, quarantine)).flatten();
+        let near = objects.as_ref().and_then(|objects| Some((objects, walked(objects, here, plan)?)));
+        let asked = asking.ask(&plan.changes, near.as_ref().map(|(objects, walked)| (*objects, walked)));
+        let found = match &near {
+            Some((_, walked)) => walked.found,
+            None => follow(git, quarantine, here, plan, until)?,
+        };
+        let (refs, diff) = asked.answers(plan);
+        if let Some(publisher) = publisher {
+            publisher.publish(Some(quarantine), (&plan.in_the_way, &plan.changes), wait_for_disk)?;
+        }
+        Ok((refs, found, diff))
+    })
+}
+
+/// What came, followed by git.
+fn follow(
+    git: &HostGit,
+    quarantine: &Quarantine,
+    here: &[HomeRef],
+    plan: &Plan,
+    until: Instant,
+) -> Result<Found, CheckError> {
+    let known: BTreeSet<&ObjectId> = here.iter().map(|one| &one.id).collect();
+    let known: Vec<ObjectId> = known.into_iter().cloned().collect();
+    check::follow(git, quarantine, &plan.wants, &known, until)
+}
+
+/// What came, walked without a process, if that shows that it is whole.
+fn walked(objects: &Objects<'_>, here: &[HomeRef], plan: &Plan) -> Option<Walked> {
+    let known: Option<HashSet<_>> = here.iter().map(|one| one.id.oid()).collect();
+    let tips: Option<Vec<_>> = plan.wants.iter().map(ObjectId::oid).collect();
+    whole::walk(objects, &tips?, &known?)
 }
 
 /// A refusal by the host's git stands for itself.
@@ -254,24 +332,44 @@ struct Transfer<'a> {
     until: Instant,
 }
 
-impl Transfer<'_> {
+/// Objects that have come, and who will publish them.
+#[derive(Default)]
+struct Arrival<'a> {
+    publisher: Option<Publisher<'a>>,
+    quarantine: Option<Quarantine>,
+    /// Whether it can be looked at without a process.
+    is_little: bool,
+}
+
+impl<'a> Transfer<'a> {
+    /// Has everything come into a quarantine. While the other side makes the pack, everything is started that takes it.
     fn run(
         &self,
         session: &mut Session,
         wants: &[ObjectId],
-        quarantine: &mut Quarantine,
-    ) -> Result<(), PullError> {
+        publishes: bool,
+    ) -> Result<Arrival<'a>, PullError> {
         let haves = self.first_haves();
-        let mut indexer = quarantine.indexer(self.git, self.until).map_err(PullError::Refused)?;
         let first = Fetch { wants, haves: &haves, shallow: self.shallow, done: haves.is_empty() };
-        if let Some(mut common) = session.fetch(&first, &mut indexer).map_err(explained)? {
+        session.ask(&first).map_err(explained)?;
+        let made = Quarantine::new(self.home, self.shallow);
+        let mut quarantine = made.map_err(|error| PullError::Quarantine(self.home.objects.clone(), error))?;
+        let mut indexer = quarantine.indexer(self.git, self.until).map_err(PullError::Refused)?;
+        let publisher = publishes
+            .then(|| Publisher::new(self.git, self.home, Some(indexer.quarantine()), self.until))
+            .transpose()
+            .map_err(PublishError::Git)?;
+        if let Some(mut common) = session.receive(&first, &mut indexer).map_err(explained)? {
             common.extend(self.more_haves()?);
             common.sort_unstable();
             common.dedup();
             let last = Fetch { wants, haves: &common, shallow: self.shallow, done: true };
-            session.fetch(&last, &mut indexer).map_err(explained)?;
+            session.ask(&last).map_err(explained)?;
+            session.receive(&last, &mut indexer).map_err(explained)?;
         }
-        indexer.finish().map_err(PullError::Refused)
+        let objects = indexer.finish().map_err(PullError::Refused)?;
+        let is_little = objects <= NEAR_OBJECTS && self.shallow.is_empty();
+        Ok(Arrival { publisher, quarantine: Some(quarantine), is_little })
     }
 
     /// What the refs here point to, what came from this sandbox first.
@@ -296,124 +394,5 @@ impl Transfer<'_> {
         let said = running.output(usize::MAX)?;
         let lines = said.split(|byte| *byte == b'\n');
         Ok(lines.filter_map(|line| ObjectId::parse(line, self.home.format)).collect())
-    }
-}
-
-/// Questions about changes that git works on.
-struct Descriptions<'a> {
-    git: &'a HostGit,
-    quarantine: &'a Quarantine,
-    until: Instant,
-    diffs: Vec<Option<Running>>,
-}
-
-impl<'a> Descriptions<'a> {
-    fn ask(
-        git: &'a HostGit,
-        quarantine: &'a Quarantine,
-        changes: &[Change],
-        head: Option<&ObjectId>,
-        format: ObjectFormat,
-        until: Instant,
-    ) -> Self {
-        let mut asked = BTreeSet::new();
-        let one = |change: &Change| {
-            let new = change.new.as_ref().filter(|_| is_described(change, changes))?;
-            let base = match (&change.old, head) {
-                (Some(old), _) => (old.as_str(), false),
-                (None, Some(head)) => (head.as_str(), true),
-                (None, None) => (check::empty_tree(format), false),
-            };
-            // What two branches share is told once. A failure to tell is no failure to pull.
-            let is_first = asked.insert((base.0.to_owned(), new.clone()));
-            is_first.then(|| check::ask_diff(git, quarantine, base, new, until).ok()).flatten()
-        };
-        let diffs = changes.iter().take(MOST_DESCRIBED).map(one).collect();
-        Self { git, quarantine, until, diffs }
-    }
-
-    fn answers(self, plan: &Plan, followed: &Followed) -> (Vec<Described>, DiffStat) {
-        let (mut described, mut total) = plain(plan);
-        let is_only = plan.wants.len() == 1;
-        let counts: Vec<_> = described
-            .iter()
-            .take(MOST_DESCRIBED)
-            .map(|one| self.ask_count(&one.change, &plan.changes, is_only.then_some(followed)))
-            .collect();
-        for ((one, diff), count) in described.iter_mut().zip(self.diffs).zip(counts) {
-            one.diff = diff.and_then(check::diff);
-            one.commits = match count {
-                Count::Known(commits) => Some((commits, 0)),
-                Count::Asked(asked) => asked.output(1024).ok().and_then(|said| parse_counts(&said)),
-                Count::None => None,
-            };
-            if let Some(diff) = one.diff {
-                total.files += diff.files;
-                total.insertions += diff.insertions;
-                total.deletions += diff.deletions;
-            }
-        }
-        (described, total)
-    }
-
-    /// Where one thing is new and grew out of what was there, everything that came belongs to it.
-    fn ask_count(&self, change: &Change, changes: &[Change], only: Option<&Followed>) -> Count {
-        let (Some(old), Some(new), true) = (&change.old, &change.new, is_described(change, changes)) else {
-            return Count::None;
-        };
-        match only {
-            Some(followed) if followed.borders.contains(old) => Count::Known(followed.count.commits),
-            _ => ask_count(self.git, self.quarantine, old, new, self.until).map_or(Count::None, Count::Asked),
-        }
-    }
-}
-
-/// Commits of a change.
-enum Count {
-    Known(u64),
-    Asked(Running),
-    None,
-}
-
-fn plain(plan: &Plan) -> (Vec<Described>, DiffStat) {
-    let all = plan.changes.iter().chain(&plan.in_the_way).cloned();
-    (all.map(|change| Described { change, commits: None, diff: None }).collect(), DiffStat::default())
-}
-
-/// What a person thinks of as work: branches, and the checked-out commit where it is on none that changed as well.
-fn is_described(change: &Change, changes: &[Change]) -> bool {
-    let is_branch =
-        |change: &Change| change.from.as_ref().is_some_and(|from| from.strip_prefix("refs/heads/").is_some());
-    let is_head = change.from.as_ref().is_some_and(|from| from.as_bytes() == refs::HEAD.as_bytes());
-    is_branch(change) || (is_head && !changes.iter().any(|other| is_branch(other) && other.new == change.new))
-}
-
-fn ask_count(
-    git: &HostGit,
-    quarantine: &Quarantine,
-    old: &ObjectId,
-    new: &ObjectId,
-    until: Instant,
-) -> Result<Running, GitError> {
-    let mut command = git.on(quarantine.git_dir());
-    command.args(["rev-list", "--left-right", "--count", &format!("{old}...{new}"), "--"]);
-    git.start(command, "rev-list", until)
-}
-
-/// `LEFT<tab>RIGHT`: of the old value alone, and of the new one alone.
-fn parse_counts(said: &[u8]) -> Option<(u64, u64)> {
-    let (lost, new) = std::str::from_utf8(said).ok()?.trim().split_once('\t')?;
-    Some((new.parse().ok()?, lost.parse().ok()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn counts_of_both_sides() {
-        assert_eq!(parse_counts(b"0\t5\n"), Some((5, 0)));
-        assert_eq!(parse_counts(b"2\t1\n"), Some((1, 2)));
-        assert_eq!(parse_counts(b"fatal"), None);
     }
 }

@@ -34,6 +34,9 @@ const NAME_TRIES: u32 = 100;
 /// The files of a pack, in the order in which they appear: with the index it is there, and from the beginning it is kept.
 const PACK_FILES: [&str; 4] = ["keep", "pack", "rev", "idx"];
 
+/// Those that matter when the power goes.
+const DURABLE: [&str; 3] = ["pack", "rev", "idx"];
+
 /// A quarantine. Removed on drop, whatever is in it.
 #[derive(Debug)]
 pub(crate) struct Quarantine {
@@ -54,6 +57,8 @@ pub(crate) struct Moved {
 
 /// `git index-pack` in a quarantine, fed piece by piece.
 pub(crate) struct Indexer<'a> {
+    /// Objects that it was told of.
+    objects: u32,
     quarantine: &'a mut Quarantine,
     /// None where there is nothing to index.
     running: Option<Running>,
@@ -104,18 +109,26 @@ impl Quarantine {
         self.folder.join("objects")
     }
 
-    /// Whether anything came.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.packs.is_empty()
-    }
-
     /// What takes the next pack. Git starts while the pack is still made.
     pub(crate) fn indexer(&mut self, git: &HostGit, until: Instant) -> Result<Indexer<'_>, GitError> {
-        let mut command = git.on(&self.folder);
+        // The disk is waited for by `make_durable`, while other things are done.
+        let mut command = git.on_with(&self.folder, &[("core.fsync", "none")]);
         command.args(["index-pack", "--stdin", "--fix-thin", "--strict", &format!("--keep={KEEP}")]);
         command.stdin(Stdio::piped());
         let running = git.start(command, "index-pack", until)?;
-        Ok(Indexer { quarantine: self, running: Some(running), has_begun: false })
+        Ok(Indexer { objects: 0, quarantine: self, running: Some(running), has_begun: false })
+    }
+
+    /// Waits until what came is on the disk. What a ref points to must not be lost with the power.
+    pub(crate) fn make_durable(&self) -> io::Result<()> {
+        for (pack, kind) in self.packs.iter().flat_map(|pack| DURABLE.map(|kind| (pack, kind))) {
+            match File::open(self.folder.join(format!("objects/pack/pack-{pack}.{kind}"))) {
+                // Not every git writes all of them.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => file?.sync_all()?,
+            }
+        }
+        Ok(())
     }
 
     /// Moves everything to where it is found from then on. The caller holds the lock of the repository's objects.
@@ -174,9 +187,14 @@ impl Drop for Moved {
 }
 
 impl Indexer<'_> {
-    /// Waits until the whole pack was checked.
-    pub(crate) fn finish(mut self) -> Result<(), GitError> {
-        let Some(mut running) = self.running.take().filter(|_| self.has_begun) else { return Ok(()) };
+    /// Where it works.
+    pub(crate) fn quarantine(&self) -> &Quarantine {
+        self.quarantine
+    }
+
+    /// Waits until the whole pack was checked. Returns how many objects it had.
+    pub(crate) fn finish(mut self) -> Result<u32, GitError> {
+        let Some(mut running) = self.running.take().filter(|_| self.has_begun) else { return Ok(0) };
         running.end_input();
         let said = running.output(1024)?;
         let name = said.strip_prefix(b"keep\t").or(said.strip_prefix(b"pack\t"));
@@ -184,7 +202,7 @@ impl Indexer<'_> {
         match name {
             Some(name) if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 self.quarantine.packs.push(name.to_owned());
-                Ok(())
+                Ok(self.objects)
             }
             _ => {
                 Err(GitError::Refused { what: "index-pack", said: "it does not say what it made".to_owned() })
@@ -200,6 +218,7 @@ impl PackSink for Indexer<'_> {
             self.running = None;
         }
         self.has_begun = true;
+        self.objects = objects;
         Ok(())
     }
 

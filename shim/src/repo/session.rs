@@ -167,13 +167,17 @@ impl Session {
         Ok(refs)
     }
 
-    /// Asks for objects; `None` where a pack came, otherwise what of our own the server has.
-    pub(crate) fn fetch(
+    /// Asks for objects; [`receive`](Self::receive) takes the answer.
+    pub(crate) fn ask(&mut self, fetch: &Fetch<'_>) -> Result<(), SessionError> {
+        self.say(&fetch.request(self.format))
+    }
+
+    /// The answer: `None` where a pack came, otherwise what of our own the server has.
+    pub(crate) fn receive(
         &mut self,
         fetch: &Fetch<'_>,
         sink: &mut dyn PackSink,
     ) -> Result<Option<Vec<ObjectId>>, SessionError> {
-        self.say(&fetch.request(self.format))?;
         let mut answer = Answer::to(fetch, self.format);
         let mut common = Vec::new();
         let mut pack = Pack { sink, limits: self.limits, head: Vec::new(), bytes: 0 };
@@ -364,7 +368,8 @@ mod tests {
         let mut session = open(&packets(&said))?;
         let mut kept = Kept::default();
         let fetch = Fetch { wants: &[], haves: &[], shallow: &[], done: true };
-        session.fetch(&fetch, &mut kept).map(|_| kept)
+        session.ask(&fetch)?;
+        session.receive(&fetch, &mut kept).map(|_| kept)
     }
 
     #[test]

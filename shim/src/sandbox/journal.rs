@@ -204,6 +204,9 @@ fn describe(what: &What) -> (&'static str, Value) {
         What::Warning { message } => ("warning", json!({ "message": message })),
         What::Ended { code } => ("ended", json!({ "code": code })),
         What::UnitRemoved { unit } => ("unit-removed", json!({ "unit": unit })),
+        What::RefsChanged => ("refs-changed", json!({})),
+        What::Quiet { idle_ms } => ("quiet", json!({ "idle_ms": idle_ms })),
+        What::Active => ("active", json!({})),
     }
 }
 

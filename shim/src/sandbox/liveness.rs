@@ -10,9 +10,9 @@ use super::{
     process::Condition,
     record::Record,
     run::{Ended, Run, Stage},
-    view::{AgentState, AgentView, InitView, MonitorView, SandboxView, State, UnitView},
+    view::{AgentState, AgentView, InitView, MonitorView, SandboxView, State, UnitView, WorktreeView},
 };
-use crate::isolation::ProcessId;
+use crate::{isolation::ProcessId, worktree::Branch};
 
 /// All that is known about one sandbox at one moment.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
             view.agent = recorded.unwrap_or(AgentView::in_state(AgentState::Setup));
         }
     }
+    view.worktrees = worktrees(record, &facts.answer);
     if view.state == State::Stopped && view.ended.is_none() {
         view.ended = run.map(|_| Ended {
             at: String::new(),
@@ -74,6 +75,21 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
         }
     }
     view
+}
+
+/// Every worktree that was asked for; without a session it has exited.
+fn worktrees(record: &Record, answer: &Answer) -> Vec<WorktreeView> {
+    let units = if let Answer::Status(status) = answer { status.units.as_slice() } else { &[] };
+    let view = |branch: &Branch| {
+        let unit = units.iter().find(|unit| unit.name == branch.unit());
+        WorktreeView {
+            branch: branch.to_string(),
+            path: branch.path(),
+            name: branch.unit(),
+            unit: unit.map_or(AgentView::in_state(AgentState::Exited), AgentView::from),
+        }
+    };
+    record.worktrees.iter().map(|worktree| view(&worktree.branch)).collect()
 }
 
 fn lives(answer: &Answer) -> bool {

@@ -62,6 +62,7 @@ use rustix::{
 
 pub(crate) use journal::{EVENTS_FILE, OLD_EVENTS_FILE};
 pub(crate) use launch::chain;
+pub(crate) use spec::session_of;
 pub(crate) use unit_log::paths as log_paths;
 
 use self::{

@@ -20,6 +20,7 @@ use crate::{
     agents::{Definition, Provider},
     env::spec::{EnvId, EnvSpec},
     isolation::Limits,
+    worktree::Branch,
 };
 
 /// The newest version of the file that this code understands.
@@ -49,6 +50,12 @@ pub struct Record {
     /// How it is cloned, where it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloned: Option<CloneRecord>,
+    /// When the agent's work is brought home by itself.
+    #[serde(default)]
+    pub sync: SyncMode,
+    /// After how many seconds without any doing, where that is when.
+    #[serde(default = "default_sync_idle")]
+    pub sync_idle_s: u64,
     /// Whether the host's network is reachable.
     pub network: bool,
     /// Further files and folders.
@@ -74,6 +81,9 @@ pub struct Record {
     /// Programs beside the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
+    /// Worktrees, each with a session of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub worktrees: Vec<WorktreeRecord>,
     /// When the agent is started again.
     pub restart: RestartPolicy,
     /// What happens when it will not be.
@@ -213,6 +223,26 @@ pub enum CloneObjects {
     Share,
 }
 
+/// When the agent's work is brought home.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum SyncMode {
+    /// When somebody says `agent-shim pull`
+    #[default]
+    Manual,
+    /// Whenever refs inside change, at once
+    AutoCommit,
+    /// When the agent has done nothing for a while
+    AutoIdle,
+}
+
+/// What counts as a while, in seconds.
+pub const DEFAULT_SYNC_IDLE_S: u64 = 30;
+
+fn default_sync_idle() -> u64 {
+    DEFAULT_SYNC_IDLE_S
+}
+
 /// What a sandbox sees of the Nix store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -275,6 +305,17 @@ pub enum AgentConfig {
     ReadOnly,
 }
 
+/// A worktree, whose folder is called as its branch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorktreeRecord {
+    /// The branch that it was made for. The agent may have checked out another since.
+    pub branch: Branch,
+    /// What runs there; the sandbox's agent where nothing else was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Vec<String>>,
+}
+
 /// `--mount SRC:DST[:ro]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -308,6 +349,8 @@ impl Record {
             environment: Environment::default(),
             workspace: Workspace::default(),
             cloned: None,
+            sync: SyncMode::default(),
+            sync_idle_s: DEFAULT_SYNC_IDLE_S,
             network: true,
             mounts: Vec::new(),
             secrets: Vec::new(),
@@ -318,12 +361,21 @@ impl Record {
             command: Vec::new(),
             steps: Vec::new(),
             services: Vec::new(),
+            worktrees: Vec::new(),
             restart: RestartPolicy::default(),
             on_agent_exit: OnAgentExit::default(),
             remove: false,
             limits: Limits::default(),
             snapshots: SnapshotPolicy::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
+        }
+    }
+
+    /// When its work is brought home. Where it works in the project itself there is nothing to bring.
+    pub fn effective_sync(&self) -> SyncMode {
+        match self.workspace {
+            Workspace::Bind => SyncMode::Manual,
+            Workspace::Clone => self.sync,
         }
     }
 
@@ -416,7 +468,19 @@ mod tests {
     #[test]
     fn a_record_from_before_a_field_was_added_is_still_read() {
         let mut old = serde_json::to_value(sample()).unwrap();
-        for added in ["store", "nested", "agent", "steps", "services", "cloned", "snapshots"] {
+        let added = [
+            "store",
+            "nested",
+            "agent",
+            "steps",
+            "services",
+            "cloned",
+            "snapshots",
+            "sync",
+            "sync_idle_s",
+            "worktrees",
+        ];
+        for added in added {
             old.as_object_mut().unwrap().remove(added);
         }
         assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
@@ -444,6 +508,10 @@ mod tests {
             made: Some(Cloned { commit: Some("1".repeat(40)), ..Cloned::default() }),
             ..CloneRecord::default()
         });
+        record.worktrees = vec![
+            WorktreeRecord { branch: "a/b".parse().unwrap(), command: None },
+            WorktreeRecord { branch: "x".parse().unwrap(), command: Some(vec!["sh".to_owned()]) },
+        ];
         let json = serde_json::to_vec(&record).unwrap();
         assert_eq!(Record::parse(&json, Path::new("/x")).unwrap(), record);
     }

@@ -6,8 +6,11 @@ use agent_protocol::spec::{
     Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal,
 };
 
-use super::{record::Record, start::Occasion};
-use crate::isolation::plan::WORKSPACE;
+use super::{
+    record::{Record, WorktreeRecord},
+    start::Occasion,
+};
+use crate::{agents::start, isolation::plan::WORKSPACE};
 
 /// The descriptor under which init finds its listening socket.
 pub(crate) const CONTROL_FD: i32 = 3;
@@ -41,7 +44,14 @@ pub(crate) fn spec_for(
     for workdir in dirs.chain(services.iter_mut().map(|service| &mut service.workdir)) {
         *workdir = workdir.take().or_else(|| folder.clone());
     }
+    let standing = start::command_without_prompt(record);
+    let agents = record.worktrees.iter().map(|worktree| {
+        let mut agent = session_of(record, worktree, &standing, terminal.clone());
+        agent.env = agent_env(record, occasion);
+        (worktree.branch.unit(), agent)
+    });
     InitSpec {
+        agents: agents.collect(),
         name: record.name.to_string(),
         control: Some(Control { listen: Listen::Fd(CONTROL_FD), token: None }),
         env,
@@ -67,7 +77,24 @@ pub(crate) fn spec_for(
     }
 }
 
-/// What only the agent gets: neither steps, services nor other commands see it.
+/// The session of a worktree, without the variables that it shares with the main agent. `standing` is what runs there
+/// where nothing else was asked for.
+pub(crate) fn session_of(
+    record: &Record,
+    worktree: &WorktreeRecord,
+    standing: &[String],
+    terminal: Terminal,
+) -> Agent {
+    Agent {
+        argv: worktree.command.clone().unwrap_or_else(|| standing.to_vec()),
+        workdir: Some(worktree.branch.path()),
+        restart: Restart { policy: record.restart, ..Restart::default() },
+        terminal: Some(terminal),
+        ..Agent::default()
+    }
+}
+
+/// What only the agents get: neither steps, services nor other commands see it.
 fn agent_env(record: &Record, occasion: &Occasion) -> BTreeMap<String, String> {
     let mut env = record.agent.as_ref().map(|agent| agent.variables.clone()).unwrap_or_default();
     env.extend(occasion.private.reveal().clone());
@@ -108,6 +135,27 @@ mod tests {
         assert_eq!(json["agent"]["argv"], serde_json::json!(["my-agent", "--flag"]));
         assert_eq!(json["agent"]["terminal"]["term"], "xterm-256color");
         assert_eq!(json["env"], serde_json::json!({ "HOME": "/home/sandbox", "PATH": "/usr/bin:/bin" }));
+    }
+
+    #[test]
+    fn each_worktree_has_the_agent_once_more_or_another_program() {
+        let mut record = record();
+        let other = Some(vec!["sh".to_owned()]);
+        record.worktrees = [("a/b", None), ("a-b", other)]
+            .map(|(branch, command)| WorktreeRecord { branch: branch.parse().unwrap(), command })
+            .to_vec();
+        let private = [("KEY".to_owned(), "k".to_owned())].into_iter().collect();
+        let occasion = Occasion { private, ..Occasion::default() };
+        let spec = spec_for(&record, &variables(), &occasion, None, None);
+        spec.validate().unwrap();
+        let (same, other) = (&spec.agents["worktree.a..b"], &spec.agents["worktree.a-b"]);
+        assert_eq!(
+            (same.argv.as_slice(), other.argv.as_slice()),
+            (&record.command[..], &["sh".to_owned()][..])
+        );
+        assert_eq!(same.workdir.as_deref(), Some("/workspace/.worktrees/a/b"));
+        assert_eq!((same.env["KEY"].as_str(), other.env["KEY"].as_str()), ("k", "k"));
+        assert_eq!(same.restart.policy, record.restart);
     }
 
     #[test]

@@ -57,7 +57,19 @@ pub(crate) enum Report {
         code: Option<i32>,
         /// In words.
         reason: String,
+        /// Why it was not removed, where that was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kept: Option<String>,
     },
+}
+
+/// The end of a sandbox, as its monitor tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The code init ended with, where it is known.
+    pub code: Option<i32>,
+    /// Why it was not removed, where that was asked for.
+    pub kept: Option<String>,
 }
 
 /// Why a start failed.
@@ -194,17 +206,24 @@ fn spawn(
     command.stdout(OwnedFd::from(reports)).spawn()
 }
 
-/// The command line of a monitor: a name that can be recognised in `ps`, and nothing of the caller's environment but
-/// what finds programs.
-pub(super) fn monitor_command(data: &DataDir, sandbox: &Sandbox) -> io::Result<Command> {
+/// This program once more, with nothing of the caller's environment but what finds programs, and the person's own
+/// configuration of git: it says whose repositories they trust.
+pub(super) fn own_command(data: &DataDir) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["monitor", sandbox.name().as_str()]).env_clear().env(DATA_VARIABLE, data.path());
-    for name in ["PATH", super::init_binary::INIT_VARIABLE] {
+    command.env_clear().env(DATA_VARIABLE, data.path());
+    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", super::init_binary::INIT_VARIABLE] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
+    Ok(command)
+}
+
+/// The command line of a monitor: a name that can be recognised in `ps`.
+pub(super) fn monitor_command(data: &DataDir, sandbox: &Sandbox) -> io::Result<Command> {
+    let mut command = own_command(data)?;
+    command.args(["monitor", sandbox.name().as_str()]);
     Ok(command)
 }
 
@@ -267,11 +286,11 @@ impl Starting {
 
 impl Started {
     /// Waits for the end of the sandbox, which is under way. `None` where the monitor is gone or takes too long.
-    pub fn wait_end(mut self, patience: Duration) -> Option<Option<i32>> {
+    pub fn wait_end(mut self, patience: Duration) -> Option<End> {
         let end = Instant::now() + patience;
         loop {
             match self.reports.next() {
-                Next::Report(Report::Ended { code, .. }) => return Some(code),
+                Next::Report(Report::Ended { code, kept, .. }) => return Some(End { code, kept }),
                 Next::Report(_) => {}
                 Next::End => return None,
                 Next::Nothing => {

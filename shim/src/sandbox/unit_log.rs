@@ -35,6 +35,14 @@ pub(crate) fn paths(folder: &Path, unit: &str) -> [PathBuf; 2] {
     [logs.join(format!("{unit}.log.1")), logs.join(format!("{unit}.log"))]
 }
 
+/// Removes a unit's log. What cannot be removed is overwritten by the next one of that name.
+pub(crate) fn remove(folder: &Path, unit: &str) {
+    let [old, new] = paths(folder, unit);
+    for path in [old, new, folder.join(LOGS).join(format!("{unit}.at"))] {
+        drop(fs::remove_file(path));
+    }
+}
+
 /// Whether a unit's name, which comes from inside, can be a part of a file name.
 pub(crate) fn is_fit_for_a_file(unit: &str) -> bool {
     let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');

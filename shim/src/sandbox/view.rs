@@ -61,6 +61,8 @@ pub struct SandboxView {
     pub agent: AgentView,
     /// Steps and services.
     pub units: Vec<UnitView>,
+    /// Sessions beside the agent, each in a worktree.
+    pub worktrees: Vec<WorktreeView>,
     /// PID 1, while it answers.
     pub init: Option<InitView>,
     /// Who records what happens.
@@ -133,6 +135,20 @@ pub struct UnitView {
     pub name: String,
     /// `step` or `service`.
     pub kind: &'static str,
+    /// The rest is as the agent's.
+    #[serde(flatten)]
+    pub unit: AgentView,
+}
+
+/// The session in a worktree.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WorktreeView {
+    /// The branch that the worktree was made for.
+    pub branch: String,
+    /// Where it is inside.
+    pub path: String,
+    /// Its unit's name.
+    pub name: String,
     /// The rest is as the agent's.
     #[serde(flatten)]
     pub unit: AgentView,
@@ -219,6 +235,7 @@ impl SandboxView {
             starts: 0,
             agent: AgentView::in_state(AgentState::Exited),
             units: Vec::new(),
+            worktrees: Vec::new(),
             init: None,
             monitor: MonitorView { state: "none", pid: None },
             warnings: Vec::new(),

@@ -2,8 +2,11 @@
 
 mod clone;
 mod clone_kinds;
+mod destroy;
 mod hostile;
+mod merge;
 mod pull;
+mod push;
 mod remote;
 mod repositories;
 mod stopped;

@@ -24,12 +24,14 @@ use crate::{
     journal::unix_ms,
     signals::Signal,
     supervise::{self, Instant, UnitId},
+    watch::Activity,
 };
 
 impl Loop {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => give(reply, self.status()),
+            Ask::AgentCpu(reply) => give(reply, self.agent_cpu()),
             Ask::Exec { request, git, reply } => {
                 let started = self.exec(*request, git);
                 if let Err(Ok(unheard)) = reply.send(started) {
@@ -119,6 +121,7 @@ impl Loop {
         }
         let id = self.execs.next_id()?;
         let command = commands::shown(&request.argv);
+        let shows = git.is_none() && Activity::shows(&request.argv);
         let timeout = request.timeout_ms.map(std::time::Duration::from_millis);
         let (child, ends) = commands::start(&mut self.children, &self.defaults, request, git)?;
         let now = self.clock.now();
@@ -128,8 +131,17 @@ impl Loop {
             self.execs.has_terminal(id);
         }
         let pid = pid(child);
+        self.shared.activity.exec_started(id, shows);
         self.tell(What::ExecStarted { exec: id, pid, command });
         Ok(StartedExec { id, pid, ends, exit })
+    }
+
+    /// What the agent's whole tree has used, daemons of it included.
+    fn agent_cpu(&self) -> Option<std::time::Duration> {
+        let is_agent = |role: &Role| matches!(role, Role::Unit(UnitId::Agent | UnitId::Further(_)));
+        let agents: Vec<_> =
+            self.roles.values().filter(|(_, role)| is_agent(role)).map(|(child, _)| *child).collect();
+        self.children.cpu(&agents)
     }
 
     fn signal_exec(&mut self, exec: ExecId, number: i32) -> Result<(), Failure> {
@@ -161,6 +173,7 @@ impl Loop {
     }
 
     pub(super) fn exec_ended(&mut self, exec: ExecId, started: Instant, exit: children::Exit) {
+        self.shared.activity.exec_ended(exec);
         let now = self.clock.now();
         let (how, core_dumped) = match exit {
             children::Exit::Code(code) => (How::Code(code.into()), false),

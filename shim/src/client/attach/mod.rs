@@ -10,7 +10,9 @@ use agent_protocol::{
     ClientMessage, Request, ServerMessage,
     exit::ExitRecord,
     frame::Kind,
-    message::{AttachFrom, AttachRequest, Lease, LeaseAction, LeaseWish, Next, SessionEnded, TerminalSize},
+    message::{
+        AttachFrom, AttachRequest, AttachTo, Lease, LeaseAction, LeaseWish, Next, SessionEnded, TerminalSize,
+    },
 };
 use nix::sys::signal::Signal;
 use rustix::{
@@ -50,6 +52,8 @@ const INPUT_BYTES: usize = 16 * 1024;
 /// How to view.
 #[derive(Clone, Debug)]
 pub struct AttachOptions<'a> {
+    /// Whose terminal, by its unit's name; the main agent's if it is not said.
+    pub unit: Option<String>,
     /// How much the viewer wants to type.
     pub lease: LeaseWish,
     /// Whether the agent was started for this viewer, so that the terminal shows its bytes from the first on, as if
@@ -102,7 +106,11 @@ pub fn run(mut connection: Connection, options: AttachOptions<'_>) -> Result<Att
     let paints = interactive && !(options.from_start && size.is_some());
     let from = if paints { AttachFrom::Screen } else { AttachFrom::Offset(0) };
     let deadline = Instant::now() + options.start_patience;
-    connection.request(&Request::Attach(AttachRequest { lease: options.lease, size, from }))?;
+    let attach = AttachRequest { lease: options.lease, size, from };
+    connection.request(&match &options.unit {
+        None => Request::Attach(attach),
+        Some(unit) => Request::AttachTo(AttachTo { unit: unit.clone(), attach }),
+    })?;
     let attached = match connection.recv_message("attaching", Some(deadline))? {
         ServerMessage::Attached(attached) => attached,
         other => return Err(unexpected(&other, "attaching").into()),

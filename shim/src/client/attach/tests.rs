@@ -40,6 +40,7 @@ fn ended(code: i32, next: Next) -> ServerMessage {
 
 fn options(streams: Streams<'_>) -> AttachOptions<'_> {
     AttachOptions {
+        unit: None,
         lease: LeaseWish::IfFree,
         keys: DetachKeys::default(),
         from_start: false,

@@ -97,6 +97,7 @@ fn stripped(record: &Record) -> Record {
     record.secrets.clear();
     record.steps.clear();
     record.services.clear();
+    record.worktrees.clear();
     record
 }
 

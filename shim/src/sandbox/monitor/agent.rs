@@ -1,6 +1,6 @@
 //! What the monitor knows about the agent from init's events, for the time after init.
 
-use agent_protocol::message::{Event, UnitKind, What};
+use agent_protocol::message::{Event, What};
 
 use crate::sandbox::view::{AgentState, AgentView, ExitView, rfc3339};
 
@@ -10,7 +10,7 @@ pub(super) const AGENT: &str = "agent";
 /// Brings what is known up to date.
 pub(super) fn follow(agent: &mut AgentView, event: &Event) {
     match &event.what {
-        What::UnitStarted { kind: UnitKind::Agent, pid, attempt, .. } => {
+        What::UnitStarted { unit, pid, attempt, .. } if unit == AGENT => {
             agent.state = AgentState::Starting;
             agent.pid = Some(*pid);
             agent.restarts = attempt.saturating_sub(1);
@@ -40,7 +40,10 @@ pub(super) fn follow(agent: &mut AgentView, event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_protocol::exit::{ExitRecord, How, KilledBy};
+    use agent_protocol::{
+        exit::{ExitRecord, How, KilledBy},
+        message::UnitKind,
+    };
 
     #[test]
     fn a_restart_that_ends_parked_is_remembered_whole() {
@@ -59,6 +62,7 @@ mod tests {
             What::UnitStarted { unit: unit(), kind: UnitKind::Agent, pid: 2, attempt: 3 },
             What::UnitReady { unit: unit() },
             What::UnitReady { unit: "db".to_owned() },
+            What::UnitStarted { unit: "worktree.x".to_owned(), kind: UnitKind::Agent, pid: 9, attempt: 1 },
             What::UnitExited { unit: unit(), exit },
             What::UnitParked { unit: unit(), reason: "three times".to_owned() },
         ] {

@@ -7,11 +7,15 @@ use std::{
 
 use serde_json::json;
 
-use super::watch::{Watch, finish_child};
+use super::{
+    removal,
+    watch::{Watch, finish_child},
+};
 use crate::sandbox::{
     channel::{self, SOCKET_FILE},
     lock::{ChangeLock, MonitorLock},
     process,
+    record::Workspace,
     run::{Ended, Stage},
     start::{Failure, Report},
 };
@@ -68,23 +72,29 @@ impl Watch<'_> {
 
     /// The last steps of a monitor. Removes the sandbox where that was asked for.
     pub(super) fn leave(&mut self, lock: MonitorLock) {
-        let report = self
-            .run
-            .ended
-            .as_ref()
-            .map(|ended| Report::Ended { code: ended.code, reason: ended.reason.clone() });
         // Whoever stops the sandbox waits for this lock while it holds the other one.
         drop(lock);
-        if self.record.remove
-            && let Ok(_change) = ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE)
-            && !channel::is_alive(self.sandbox.folder())
-        {
-            // What cannot be removed stays to be seen, and for `destroy`.
-            drop(self.sandbox.remove());
+        let kept = if self.record.remove { self.remove().err() } else { None };
+        if let Some(reason) = &kept {
+            self.note("sandbox-kept", json!({ "reason": reason }));
         }
-        if let Some(report) = report {
+        if let Some(ended) = &self.run.ended {
+            let report = Report::Ended { code: ended.code, reason: ended.reason.clone(), kept };
             self.tell(&report);
         }
+    }
+
+    /// What cannot be removed stays to be seen, and for `destroy`.
+    fn remove(&self) -> Result<(), String> {
+        if self.record.workspace == Workspace::Clone {
+            return if self.sandbox.folder().exists() { removal::remove(self.sandbox) } else { Ok(()) };
+        }
+        if let Ok(_change) = ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE)
+            && !channel::is_alive(self.sandbox.folder())
+        {
+            drop(self.sandbox.remove());
+        }
+        Ok(())
     }
 
     fn reported_code(&self) -> Option<i32> {

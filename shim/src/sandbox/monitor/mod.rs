@@ -6,6 +6,7 @@
 mod agent;
 mod finish;
 mod launching;
+mod removal;
 mod watch;
 
 use std::{

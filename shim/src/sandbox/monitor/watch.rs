@@ -32,13 +32,13 @@ use crate::{
         process,
         record::Record,
         run::{Run, Stage},
-        unit_log::{UnitLog, is_fit_for_a_file},
+        unit_log::{self, UnitLog, is_fit_for_a_file},
         view::{AgentState, AgentView},
     },
 };
 
-/// Units whose output is recorded: the agent, 64 steps and 64 services, as a spec can have.
-const MAX_TAPS: usize = 129;
+/// Units whose output is recorded: the agent, 64 steps, 64 services and 16 further agents, as there can be.
+const MAX_TAPS: usize = 145;
 
 /// Before a connection that init closed is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
@@ -219,6 +219,14 @@ impl<'a> Watch<'a> {
         self.open_tap(unit);
     }
 
+    /// A unit is no more, and its log goes with it: one of that name that comes later has a stream of its own.
+    fn untap(&mut self, unit: &str) {
+        self.taps.remove(unit);
+        if is_fit_for_a_file(unit) && unit != AGENT {
+            unit_log::remove(self.sandbox.folder(), unit);
+        }
+    }
+
     fn open_tap(&mut self, unit: &str) {
         let Some(tap) = self.taps.get_mut(unit) else { return };
         let from = LogFrom::Offset(tap.log.next_offset());
@@ -282,6 +290,7 @@ impl<'a> Watch<'a> {
                 self.seen.agent_started |= unit == AGENT;
                 self.tap(unit);
             }
+            What::UnitRemoved { unit } => self.untap(unit),
             What::UnitFailed { unit, reason } if unit == AGENT => {
                 self.seen.agent_failed = Some(reason.clone());
             }
