@@ -77,7 +77,9 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         (None, None) => Context::current_folder()?,
     };
     let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
-    let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    let mut agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    // Clones and homes of sandboxes: each is an agent's.
+    agents_own.extend(ctx.data.agents().canonicalize());
     let reach = sandbox.as_ref().map(|sandbox| Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE));
     let source = match (&args.upload_pack, &reach) {
         (Some(command), _) => Source::Command(command),
