@@ -107,7 +107,7 @@ fn agent_env(record: &Record, occasion: &Occasion) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::record::SecretRecord;
+    use crate::sandbox::record::{CloneRecord, SecretRecord};
     use agent_protocol::{
         message::TerminalSize,
         spec::{OnAgentExit, RestartPolicy},
@@ -151,7 +151,8 @@ mod tests {
         let occasion = Occasion { private, ..Occasion::default() };
         let spec = spec_for(&record, &variables(), &occasion, None, None);
         spec.validate().unwrap();
-        let (same, other) = (&spec.agents["worktree.a..b"], &spec.agents["worktree.a-b"]);
+        let [(same_unit, same), (other_unit, other)] = &spec.agents[..] else { panic!() };
+        assert_eq!((same_unit.as_str(), other_unit.as_str()), ("worktree.a..b", "worktree.a-b"));
         assert_eq!(
             (same.argv.as_slice(), other.argv.as_slice()),
             (&record.command[..], &["sh".to_owned()][..])
@@ -159,6 +160,11 @@ mod tests {
         assert_eq!(same.workdir.as_deref(), Some("/workspace/.worktrees/a/b"));
         assert_eq!((same.env["KEY"].as_str(), other.env["KEY"].as_str()), ("k", "k"));
         assert_eq!(same.restart.policy, record.restart);
+        // A project that is a folder of its repository is that folder in each worktree.
+        record.cloned = Some(CloneRecord { folder: Some("app".to_owned()), ..CloneRecord::default() });
+        let spec = spec_for(&record, &variables(), &occasion, None, None);
+        assert_eq!(spec.agents[0].1.workdir.as_deref(), Some("/workspace/.worktrees/a/b/app"));
+        assert_eq!(spec.agent.unwrap().workdir.as_deref(), Some("/workspace/app"));
     }
 
     #[test]
