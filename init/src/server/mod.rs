@@ -224,8 +224,15 @@ async fn dispatch(
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
         Request::Git(request) => {
             let _place = git::Place::take(&server.shared.git_runs)?;
+            let [first, other] = git::commands(&request);
             let client = incoming.hand_over()?;
-            exec::run(server, (git::command(request), Some(client)), features, incoming, outgoing).await
+            match exec::run(server, (first, Some(client)), features, incoming, outgoing).await {
+                Err(failure) if failure.kind == FailureKind::NotFound => {
+                    let client = incoming.hand_over()?;
+                    exec::run(server, (other, Some(client)), features, incoming, outgoing).await
+                }
+                ended => ended,
+            }
         }
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::RestartUnit { name } => {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use agent_protocol::spec::{
-    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal,
+    Agent, Control, Hardening, InitSpec, Limits, Listen, LogLevel, Restart, Terminal, Watch,
 };
 
 use super::{
-    record::{Record, WorktreeRecord},
+    record::{DEFAULT_SYNC_IDLE_S, Record, SyncMode, Workspace, WorktreeRecord},
     start::Occasion,
 };
 use crate::isolation::plan::WORKSPACE;
@@ -73,8 +73,22 @@ pub(crate) fn spec_for(
         log_level: LogLevel::Warn,
         // Memory and processor time are the isolation layer's to bound, outside.
         limits: Limits { pids: max_processes, ..Limits::default() },
+        watch: watch(record),
         ..InitSpec::default()
     }
+}
+
+/// What the monitor has to hear of, for what it does by itself.
+fn watch(record: &Record) -> Option<Watch> {
+    let sync = record.effective_sync();
+    let repository = (sync == SyncMode::AutoCommit).then(|| WORKSPACE.to_owned());
+    let takes_snapshots = record.workspace == Workspace::Clone && record.snapshots.is_on();
+    let quiet_s = match sync {
+        SyncMode::AutoIdle => Some(record.sync_idle_s),
+        SyncMode::Manual | SyncMode::AutoCommit => takes_snapshots.then_some(DEFAULT_SYNC_IDLE_S),
+    };
+    (repository.is_some() || quiet_s.is_some())
+        .then(|| Watch { repository, quiet_ms: quiet_s.map(|seconds| seconds * 1000) })
 }
 
 /// The session of a worktree, without the variables that it shares with the main agent. `standing` is what runs there
