@@ -2,6 +2,7 @@
 
 mod clone;
 mod clone_kinds;
+mod clone_ways;
 mod destroy;
 mod hostile;
 mod merge;
@@ -13,3 +14,4 @@ mod served;
 mod stopped;
 mod support;
 mod toolless;
+mod ways;

@@ -229,3 +229,27 @@ fn a_keeper_that_is_killed_takes_everything_with_it() -> anyhow::Result<()> {
     case.pull(&[])?.success()?;
     case.is_quiet()
 }
+
+/// Agents beside the main one are started as little as that one is.
+#[test]
+fn pull_from_one_with_worktrees() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    let project = repository(&home, "project")?;
+    let sandbox = Sandbox::builder()
+        .home(home)
+        .flags(["--workspace", "clone"])
+        .agent("echo started >> ~/started; exec cat")
+        .start()?;
+    sandbox.run(["worktree", "add", "fix", "box", "--create"])?.success()?;
+    let work =
+        "cd /workspace/.worktrees/fix; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m fix";
+    sandbox.sh(work)?.success()?;
+    let started = sandbox.folder().join("home/started");
+    let agents = || Ok::<_, anyhow::Error>(fs::read_to_string(&started).unwrap_or_default().lines().count());
+    until("both agents", || Ok((agents()? == 2).then_some(())))?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    sandbox.tell("pull", &[])?.success()?;
+    let shown = git(&sandbox, &project, &["log", "-1", "--format=%s", "refs/agents/box/heads/fix"])?;
+    ensure!(shown.success()?.text() == "fix" && agents()? == 2);
+    Ok(())
+}

@@ -3,6 +3,7 @@
 //! It runs inside, as the agent's user, on a repository that the agent writes: whatever that repository can make it do, the
 //! agent could have done itself. It has no rights of its own, and what it says is believed by nobody.
 
+mod keep;
 mod serve;
 mod snapshot;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
+        Some("keep") => keep::main(words),
         Some("upload-pack") => serve_one(Service::Upload, words),
         Some("receive-pack") => serve_one(Service::Receive, words),
         Some("snapshot") => snapshot::main(words),
