@@ -193,12 +193,17 @@ pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), Cl
         print_line(&format!("{name}: nothing new"))?;
     } else {
         let (found, diff) = (&pulled.found, &pulled.diff);
-        let what = [
-            count(found.commits, "commit"),
-            count(diff.files, "file"),
-            count(diff.insertions, "insertion"),
-            count(diff.deletions, "deletion"),
-        ];
+        let is_told = found.commits == 0 || pulled.refs.iter().any(|one| one.diff.is_some());
+        let what = if is_told {
+            vec![
+                count(found.commits, "commit"),
+                count(diff.files, "file"),
+                count(diff.insertions, "insertion"),
+                count(diff.deletions, "deletion"),
+            ]
+        } else {
+            vec![count(found.commits, "commit"), count(found.objects, "object")]
+        };
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
         for one in &pulled.refs {
