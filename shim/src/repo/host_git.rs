@@ -482,6 +482,8 @@ fn words(said: &str) -> String {
     // How far it got stands in front, each line over the one before.
     let lines = said.lines().map(|line| line.rsplit('\r').next().unwrap_or_default());
     let lines = lines.map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
+    // What it would have us do next time, and how far it got, is not why.
+    let lines = lines.filter(|line| !line.starts_with("hint:") && !line.ends_with(", done."));
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
@@ -519,6 +521,12 @@ mod tests {
         assert_eq!(version("git version 2.50.1 (Apple Git-155)"), Some((2, 50)));
         assert_eq!(version("git version 3.x"), None);
         assert!(version("git version 2.9.1").unwrap() < OLDEST);
+    }
+
+    #[test]
+    fn a_complaint_is_told_without_what_is_around_it() {
+        let said = "hint: a\nCounting: 50%\rCounting: 100% (2/2), done.\nfatal: bad\n\nerror: worse\n";
+        assert_eq!(words(said), "bad; worse");
     }
 
     #[test]

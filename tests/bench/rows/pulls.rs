@@ -178,7 +178,7 @@ impl Drop for Daemon {
 }
 
 /// Makes the repository, the same each time.
-fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
+pub(super) fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
     timed(quiet(git).args(["init", "-q", "-b", "main"]).arg(folder))?;
     let mut import = Command::new(git);
     import.arg("-C").arg(folder).args(["fast-import", "--quiet"]).stdin(Stdio::piped());
@@ -211,7 +211,7 @@ fn fill(git: &Path, folder: &Path) -> anyhow::Result<()> {
     timed(quiet(git).arg("-C").arg(folder).args(["reset", "-q", "--hard"])).map(drop)
 }
 
-fn commit(git: &Path, folder: &Path, number: usize) -> anyhow::Result<()> {
+pub(super) fn commit(git: &Path, folder: &Path, number: usize) -> anyhow::Result<()> {
     std::fs::write(folder.join("d0/s0/f0"), format!("{number}\n"))?;
     let mut command = quiet(git);
     command.arg("-C").arg(folder).args([
