@@ -28,8 +28,10 @@ impl Case {
         self.sandbox.folder().join("endpoint")
     }
 
-    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there.
-    const STUCK: &str = "printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
+    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there. A repository of this form is
+    /// left to git: what is served without it has no hook.
+    const STUCK: &str = "git config core.repositoryformatversion 1; git config extensions.noop-v1 true
+        printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
         printf '#!/bin/sh\\ntouch ~/reached\\nwhile ! [ -e ~/go ]; do sleep 0.02; done\\nexec \"$@\"\\n' > ~/hook
         chmod +x ~/hook; echo two >> file; git commit -qam two";
 

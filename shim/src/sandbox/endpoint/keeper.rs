@@ -33,7 +33,7 @@ use crate::{
         monitor,
         paths::DataDir,
         process,
-        record::Record,
+        record::{Record, SyncMode},
         remove,
         start::{Cause, Failure, Occasion, Report},
         tools::Need,
@@ -90,6 +90,8 @@ fn stripped(record: &Record) -> Record {
     let mut record = record.clone();
     (record.network, record.nested) = (false, false);
     record.on_agent_exit = OnAgentExit::Stay;
+    record.sync = SyncMode::Manual;
+    record.snapshots.every_s = 0;
     record.command.clear();
     record.agent = None;
     record.env.clear();

@@ -74,6 +74,7 @@ impl Watch<'_> {
     pub(super) fn leave(&mut self, lock: MonitorLock) {
         // Whoever stops the sandbox waits for this lock while it holds the other one.
         drop(lock);
+        self.bring_the_rest();
         let kept = if self.record.remove { self.remove().err() } else { None };
         if let Some(reason) = &kept {
             self.note("sandbox-kept", json!({ "reason": reason }));
