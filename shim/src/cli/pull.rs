@@ -13,13 +13,15 @@ use super::{
     error::{self, CliError, Kind},
     merge_report,
     output::{print_json, print_line},
+    pull_progress::Shown,
     resolve,
 };
 use crate::{
+    client::interrupt::Interrupt,
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError, is_snapshot, namespace,
+        SourceError, Watch, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -27,6 +29,7 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
+        sync::{self, Came, Pulls},
         view,
     },
 };
@@ -74,7 +77,9 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         (None, None) => Context::current_folder()?,
     };
     let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
-    let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    let mut agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    // Clones and homes of sandboxes: each is an agent's.
+    agents_own.extend(ctx.data.agents().canonicalize());
     let reach = sandbox.as_ref().map(|sandbox| Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE));
     let source = match (&args.upload_pack, &reach) {
         (Some(command), _) => Source::Command(command),
@@ -94,7 +99,21 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
-    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let began = SystemTime::now();
+    let interrupt = Interrupt::take().map_err(StateError::io("taking signals"))?;
+    let shown = Shown::new(ctx.global.verbose > 0);
+    let watch = Watch { interrupt: Some(&interrupt), progress: Some(&|progress| shown.take(progress)) };
+    let pulled = pull.run_watched(watch);
+    shown.done();
+    let pulled = pulled.map_err(|error| told(&name, &error))?;
+    if let Some(sandbox) = &sandbox
+        && args.into.is_none()
+        && args.upload_pack.is_none()
+        && !ctx.global.dry_run
+    {
+        // For `status` alone: what came is at home already.
+        drop(Pulls::note(sandbox.folder(), began, came(&pulled)));
+    }
     let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
         let mut json = as_json(&name, &pulled, ctx.global.dry_run);
@@ -184,6 +203,7 @@ pub(super) fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Home(HomeError::None { .. }) => {
             (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
         }
+        PullError::Cancelled => (Kind::Cancelled, String::new()),
         PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
         _ => (Kind::Failed, String::new()),
     };
@@ -248,6 +268,17 @@ pub(super) fn described(one: &Described) -> String {
         parts.push(format!("{} +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions));
     }
     parts.join(", ")
+}
+
+fn came(pulled: &Pulled) -> Option<Came> {
+    (!pulled.refs.is_empty()).then(|| Came {
+        at: sync::time(SystemTime::now()),
+        commits: pulled.found.commits,
+        files: pulled.diff.files,
+        insertions: pulled.diff.insertions,
+        deletions: pulled.diff.deletions,
+        refs: pulled.refs.len() as u64,
+    })
 }
 
 pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {

@@ -38,6 +38,7 @@ mod session;
 /// Work in progress that was kept.
 pub mod snapshot;
 mod source;
+mod watch;
 mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
@@ -52,3 +53,4 @@ pub(crate) use refs::namespace;
 pub use session::{Limits, SessionError};
 pub(crate) use source::ENDPOINT_PATIENCE;
 pub use source::{Source, SourceError};
+pub use watch::{Progress, Watch};

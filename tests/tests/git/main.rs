@@ -2,6 +2,7 @@
 
 mod clone;
 mod clone_kinds;
+mod clone_ways;
 mod destroy;
 mod hostile;
 mod merge;
@@ -9,5 +10,8 @@ mod pull;
 mod push;
 mod remote;
 mod repositories;
+mod served;
 mod stopped;
 mod support;
+mod toolless;
+mod ways;

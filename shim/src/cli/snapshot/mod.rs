@@ -7,6 +7,7 @@ mod take;
 mod told;
 
 use std::process::ExitCode;
+pub(super) use told::reason;
 
 pub(super) use self::keep::Keeper;
 use super::{context::Context, error::CliError};

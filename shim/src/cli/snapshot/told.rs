@@ -38,7 +38,7 @@ pub(super) fn lines(name: &Name, report: &Report) -> Vec<String> {
 }
 
 /// Why a file is not in it.
-fn reason(why: &str) -> &str {
+pub(crate) fn reason(why: &str) -> &str {
     match why {
         "too-large" => "too large",
         "no-room" => "no room for more that is new",
