@@ -137,7 +137,9 @@ fn planned(refs: &Advertised, prune: bool) -> Vec<ObjectId> {
     let plan = Plan::new(refs, &[], &namespace(), &Choice { branches: Vec::new(), prune });
     let mut names: Vec<&RefName> = plan.changes.iter().map(|change| &change.name).collect();
     assert!(plan.in_the_way.is_empty() && plan.gone.is_empty(), "nothing was there");
-    names.iter().for_each(|name| is_at_home(name));
+    for name in &names {
+        is_at_home(name);
+    }
     let count = names.len();
     names.sort_unstable();
     names.dedup();
