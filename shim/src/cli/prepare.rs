@@ -112,6 +112,7 @@ impl LaunchArgs {
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        settings.check_sync(&record)?;
         if self.fresh && record.workspace == Workspace::Clone {
             // They go with the repository.
             record.worktrees.clear();
@@ -172,6 +173,7 @@ impl LaunchArgs {
         self.describe(&settings, &mut record, stay)?;
         let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
         let origin = workspace::decide(asked, &settings, &mut record)?;
+        settings.check_sync(&record)?;
         if record.workspace == Workspace::Bind
             && let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project)
         {
@@ -285,9 +287,9 @@ impl Ready {
     }
 
     /// Clones the project where the sandbox has none yet.
-    fn fill_work(&mut self) -> Result<(), CliError> {
+    fn fill_work(&mut self, ctx: &Context) -> Result<(), CliError> {
         let Some(origin) = self.origin.take() else { return Ok(()) };
-        workspace::make(&self.sandbox, &mut self.record, &origin).or_else(|error| {
+        workspace::make(ctx, &self.sandbox, &mut self.record, &origin).or_else(|error| {
             if self.is_new {
                 self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
             }
@@ -336,7 +338,7 @@ impl Ready {
         occasion: &Occasion,
     ) -> Result<(Sandbox, Started), CliError> {
         let occasion = &self.with_keys(occasion);
-        self.fill_work()?;
+        self.fill_work(ctx)?;
         self.fill_home()?;
         if ctx.global.debug {
             match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {

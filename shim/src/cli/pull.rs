@@ -2,9 +2,10 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use agent_protocol::retention::Keep;
 use serde_json::json;
 
 use super::{
@@ -12,13 +13,15 @@ use super::{
     error::{self, CliError, Kind},
     merge_report,
     output::{print_json, print_line},
+    pull_progress::Shown,
     resolve,
 };
 use crate::{
+    client::interrupt::Interrupt,
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError,
+        SourceError, Watch, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -26,6 +29,8 @@ use crate::{
         endpoint::Reach,
         name::Name,
         record::{Record, Workspace},
+        sync::{self, Came, Pulls},
+        view,
     },
 };
 
@@ -86,11 +91,29 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         source,
         into: &into,
         agents_own: &agents_own,
-        choice: Choice { branches: branches(&args.branch)?, prune: args.prune },
+        choice: Choice {
+            branches: branches(&args.branch)?,
+            prune: args.prune,
+            expiry: record.as_ref().map(expiry),
+        },
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
-    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let began = SystemTime::now();
+    let interrupt = Interrupt::take().map_err(StateError::io("taking signals"))?;
+    let shown = Shown::new(ctx.global.verbose > 0);
+    let watch = Watch { interrupt: Some(&interrupt), progress: Some(&|progress| shown.take(progress)) };
+    let pulled = pull.run_watched(watch);
+    shown.done();
+    let pulled = pulled.map_err(|error| told(&name, &error))?;
+    if let Some(sandbox) = &sandbox
+        && args.into.is_none()
+        && args.upload_pack.is_none()
+        && !ctx.global.dry_run
+    {
+        // For `status` alone: what came is at home already.
+        drop(Pulls::note(sandbox.folder(), began, came(&pulled)));
+    }
     let merged = args.merge.then(|| pull.merge(&pulled));
     if ctx.global.json {
         let mut json = as_json(&name, &pulled, ctx.global.dry_run);
@@ -134,6 +157,11 @@ pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     project.into_iter().chain(mounts).collect()
 }
 
+/// What of the snapshots goes at home as it goes inside.
+pub(super) fn expiry(record: &Record) -> (Keep, u64) {
+    (record.snapshots.retention(), view::unix_ms(SystemTime::now()))
+}
+
 fn branches(names: &[String]) -> Result<Vec<RefName>, CliError> {
     let parse = |name: &String| {
         let full = if name.starts_with("refs/") { name.clone() } else { format!("refs/heads/{name}") };
@@ -175,6 +203,7 @@ pub(super) fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Home(HomeError::None { .. }) => {
             (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
         }
+        PullError::Cancelled => (Kind::Cancelled, String::new()),
         PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
         _ => (Kind::Failed, String::new()),
     };
@@ -187,16 +216,28 @@ pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), Cl
         print_line(&format!("{name}: nothing new"))?;
     } else {
         let (found, diff) = (&pulled.found, &pulled.diff);
+        // Snapshots come by the minute: all of them are one line.
+        let namespace = namespace(name);
+        let (snapshots, refs): (Vec<_>, Vec<_>) =
+            pulled.refs.iter().partition(|one| is_snapshot(&one.change.name, &namespace));
+        let is_new = |one: &&&Described| one.change.old.is_none() && one.change.new.is_some();
+        let new = snapshots.iter().filter(is_new).count() as u64;
+        let gone = snapshots.iter().filter(|one| one.change.new.is_none()).count() as u64;
         let what = [
-            count(found.commits, "commit"),
+            count(found.commits.saturating_sub(new), "commit"),
             count(diff.files, "file"),
             count(diff.insertions, "insertion"),
             count(diff.deletions, "deletion"),
         ];
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
-        for one in &pulled.refs {
+        for one in refs {
             print_line(&format!("  {}", described(one)))?;
+        }
+        match (new, gone) {
+            (0, 0) => {}
+            (new, 0) => print_line(&format!("  {}", count(new, "snapshot")))?,
+            (new, gone) => print_line(&format!("  {}, {gone} expired", count(new, "snapshot")))?,
         }
     }
     for name in &pulled.gone {
@@ -227,6 +268,17 @@ pub(super) fn described(one: &Described) -> String {
         parts.push(format!("{} +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions));
     }
     parts.join(", ")
+}
+
+fn came(pulled: &Pulled) -> Option<Came> {
+    (!pulled.refs.is_empty()).then(|| Came {
+        at: sync::time(SystemTime::now()),
+        commits: pulled.found.commits,
+        files: pulled.diff.files,
+        insertions: pulled.diff.insertions,
+        deletions: pulled.diff.deletions,
+        refs: pulled.refs.len() as u64,
+    })
 }
 
 pub(super) fn as_json(name: &Name, pulled: &Pulled, dry_run: bool) -> serde_json::Value {

@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use super::{
     context::Context,
@@ -7,7 +7,10 @@ use super::{
     output::{clean, print_json, print_table},
     resolve,
 };
-use crate::sandbox::view::SandboxView;
+use crate::sandbox::{
+    sync::{SyncView, Trouble},
+    view::SandboxView,
+};
 
 /// Show everything about a sandbox
 #[derive(clap::Args, Debug)]
@@ -28,6 +31,22 @@ pub(crate) fn run(ctx: &Context, args: &StatusArgs) -> Result<ExitCode, CliError
         print_table(&rows(&view))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the work comes home.
+fn sync_rows(sync: &SyncView) -> [(&'static str, Option<String>); 5] {
+    let idle = sync.idle_s.map(|idle| humantime::format_duration(Duration::from_secs(idle)));
+    let trouble = |trouble: &Trouble| {
+        let again = trouble.next_try.as_ref().map_or(String::new(), |at| format!("; tried again at {at}"));
+        format!("{}: {}{again}", trouble.at, trouble.reason)
+    };
+    [
+        ("sync", Some(idle.map_or(word(&sync.mode), |idle| format!("{}, after {idle}", word(&sync.mode))))),
+        ("last pull", sync.last_pull.clone()),
+        ("came", sync.came.as_ref().map(|came| format!("{}, at {}", came.describe(), came.at))),
+        ("pull failed", sync.failure.as_ref().map(trouble)),
+        ("snapshot failed", sync.snapshot_failure.as_ref().map(trouble)),
+    ]
 }
 
 fn rows(view: &SandboxView) -> Vec<Vec<String>> {
@@ -52,6 +71,9 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     );
     row("command", (!view.command.is_empty()).then(|| view.command.join(" ")));
     row("project", view.project.as_ref().map(|path| path.display().to_string()));
+    for (name, value) in view.sync.as_ref().map(sync_rows).unwrap_or_default() {
+        row(name, value);
+    }
     row("isolation", view.isolation.as_ref().map(word));
     row("environment", view.environment.as_ref().map(word));
     row("network", view.network.map(|shared| if shared { "the host's" } else { "none" }.to_owned()));

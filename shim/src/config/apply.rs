@@ -30,7 +30,6 @@ impl Settings {
         set(&mut record.workspace, self.workspace.as_ref());
         set(&mut record.sync, self.sync.as_ref());
         set(&mut record.sync_idle_s, self.sync_idle.as_ref());
-        self.has_something_to_sync(record)?;
         set(&mut record.network, self.network.as_ref());
         set(&mut record.nested, self.nested.as_ref());
         set(&mut record.store, self.store.as_ref());
@@ -74,6 +73,21 @@ impl Settings {
         Ok(())
     }
 
+    /// A configuration may say it for those sandboxes that have work to bring home; who says it on the command line expects
+    /// it to work.
+    pub fn check_sync(&self, record: &Record) -> Result<(), ConfigError> {
+        let is_asked_for = self
+            .sync
+            .as_ref()
+            .is_some_and(|sync| sync.value != SyncMode::Manual && matches!(sync.origin, Origin::Flag(_)));
+        if is_asked_for && record.workspace == Workspace::Bind {
+            let message = "there is nothing to bring home: the sandbox works in the project's folder itself";
+            return Err(ConfigError::written(message)
+                .hint("`--workspace clone` gives it a clone of its own, for a git repository"));
+        }
+        Ok(())
+    }
+
     /// Changes how a repository is cloned to what was asked for; what was not mentioned stays.
     pub fn apply_clone(&self, clone: &mut CloneRecord) {
         let flag = |value: &Option<Sourced<bool>>, before| value.as_ref().map_or(before, |value| value.value);
@@ -97,21 +111,6 @@ impl Settings {
             Origin::Flag(name) => Some(*name),
             _ => None,
         })
-    }
-
-    /// A configuration may say it for those sandboxes that have work to bring home; who says it on the command line expects
-    /// it to work.
-    fn has_something_to_sync(&self, record: &Record) -> Result<(), ConfigError> {
-        let is_asked_for = self
-            .sync
-            .as_ref()
-            .is_some_and(|sync| sync.value != SyncMode::Manual && matches!(sync.origin, Origin::Flag(_)));
-        if is_asked_for && record.workspace == Workspace::Bind {
-            let message = "there is nothing to bring home: the sandbox works in the project's folder itself";
-            return Err(ConfigError::written(message)
-                .hint("`--workspace clone` gives it a clone of its own, for a git repository"));
-        }
-        Ok(())
     }
 
     fn apply_agent(&self, record: &mut Record) -> Result<(), ConfigError> {

@@ -37,6 +37,8 @@ mod spec;
 pub mod start;
 /// Ending a sandbox, within a deadline whatever state it is in.
 pub mod stop;
+/// How bringing the work home went.
+pub mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
 /// Where the tools of a sandbox are.
@@ -73,6 +75,7 @@ use self::{
     probe::Answer,
     record::Record,
     run::{Processes, Run},
+    sync::SyncView,
     unit_log::LOGS,
     view::{SandboxView, State},
 };
@@ -379,7 +382,8 @@ impl Sandbox {
             _ => None,
         };
         let seen = |id: Option<ProcessId>| -> Seen { id.map(|id| (id, process::condition(id))) };
-        liveness::decide(&Facts {
+        let sync = SyncView::of(&self.folder, &record);
+        let view = liveness::decide(&Facts {
             record,
             monitored: MonitorLock::is_held(&self.folder),
             monitor: seen(processes.monitor),
@@ -388,7 +392,8 @@ impl Sandbox {
             agent: seen(agent),
             run,
             answer,
-        })
+        });
+        SandboxView { sync, ..view }
     }
 }
 

@@ -24,6 +24,11 @@ impl DataDir {
         Self::from_variables(|name| env::var_os(name))
     }
 
+    /// The one that holds a sandbox: its folder is `DATA/agents/NAME`.
+    pub(crate) fn of(sandbox: &super::Sandbox) -> Option<Self> {
+        Some(Self::at(sandbox.folder().parent()?.parent()?.to_owned()))
+    }
+
     /// A data directory at this place.
     pub fn at(path: PathBuf) -> Self {
         Self(path)

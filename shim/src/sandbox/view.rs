@@ -16,6 +16,7 @@ use super::{
     name::Name,
     record::{EnvKind, Isolation, Workspace},
     run::Ended,
+    sync::SyncView,
 };
 use crate::{env::spec::EnvId, isolation::Limits};
 
@@ -41,6 +42,8 @@ pub struct SandboxView {
     pub environment_id: Option<EnvId>,
     /// How the project gets in.
     pub workspace: Option<Workspace>,
+    /// How its work comes home, where it has work of its own.
+    pub sync: Option<SyncView>,
     /// The project.
     pub project: Option<PathBuf>,
     /// Whether the host's network is reachable.
@@ -225,6 +228,7 @@ impl SandboxView {
             environment: None,
             environment_id: None,
             workspace: None,
+            sync: None,
             project: None,
             network: None,
             limits: None,

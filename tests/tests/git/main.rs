@@ -2,6 +2,7 @@
 
 mod clone;
 mod clone_kinds;
+mod clone_ways;
 mod destroy;
 mod hostile;
 mod merge;
@@ -10,6 +11,9 @@ mod pull;
 mod push;
 mod remote;
 mod repositories;
+mod served;
 mod stopped;
 mod support;
+mod toolless;
 mod tricks;
+mod ways;

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{AttrCheckFlags, AttrValue, Index, IndexEntry, Odb, Oid, Repository, RepositoryState};
+use git2::{AttrCheckFlags, AttrValue, Index, IndexEntry, Odb, Oid, Repository, RepositoryState, Signature};
 
 use super::{
     MAX_WRITTEN_BYTES, MergeError,
@@ -243,31 +243,36 @@ impl Home {
     }
 
     /// Points the branch to a commit, if it still is where it was.
-    pub(super) fn move_branch(&self, head: &Head, new: Oid, log: &str) -> Result<(), MergeError> {
+    pub(super) fn move_branch(
+        &self,
+        head: &Head,
+        new: Oid,
+        who: Option<&Signature<'_>>,
+        log: &str,
+    ) -> Result<(), MergeError> {
         const MOVED: MergeError = MergeError::Busy("the branch was changed meanwhile");
         let name = std::str::from_utf8(head.branch.as_bytes());
         let name = name.map_err(|_| MergeError::Unable("the branch's name is not UTF-8".to_owned()))?;
         let repository = &self.repository;
-        let done = match head.commit {
-            Some(old) => {
-                // Where git leaves it, too.
-                let _ = repository.reference("ORIG_HEAD", old, true, log);
-                repository.reference_matching(name, new, true, old, log)
-            }
-            None => repository.reference(name, new, false, log),
+        let busy = |error: git2::Error| match error.code() {
+            git2::ErrorCode::Locked | git2::ErrorCode::Exists => MOVED,
+            _ => unable(error),
         };
-        match done {
-            Ok(_) => Ok(()),
-            Err(error)
-                if matches!(
-                    error.code(),
-                    git2::ErrorCode::Modified | git2::ErrorCode::Exists | git2::ErrorCode::Locked
-                ) =>
-            {
-                Err(MOVED)
-            }
-            Err(error) => Err(unable(error)),
+        if let Some(old) = head.commit {
+            // Where git leaves it, too.
+            let _ = repository.reference("ORIG_HEAD", old, true, log);
         }
+        let mut transaction = repository.transaction().map_err(unable)?;
+        transaction.lock_ref(name).map_err(busy)?;
+        let now = match repository.refname_to_id(name) {
+            Err(error) if error.code() == git2::ErrorCode::NotFound => None,
+            found => Some(found.map_err(unable)?),
+        };
+        if now != head.commit {
+            return Err(MOVED);
+        }
+        transaction.set_target(name, new, who, log).map_err(unable)?;
+        transaction.commit().map_err(busy)
     }
 
     /// Written files that one of the person's filters would have changed, by what the attributes say now.

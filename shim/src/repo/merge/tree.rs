@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    MergeError,
+    MAX_WRITTEN_BYTES, MergeError,
     changes::{Change, Entry},
     home::Home,
     unable,
@@ -157,7 +157,9 @@ impl Tree {
         entries: impl Iterator<Item = Entry>,
     ) -> Result<bool, MergeError> {
         let entries: Vec<Entry> = entries.filter(|entry| seen.has_mode(entry.mode)).collect();
-        if entries.is_empty() {
+        // One as large as that was not written by us.
+        let is_large = u64::try_from(seen.0.st_size).is_ok_and(|bytes| bytes > MAX_WRITTEN_BYTES as u64);
+        if entries.is_empty() || is_large {
             return Ok(false);
         }
         let (folder, name) = self.folder_of(path).map_err(|(_, error)| at(path)(error))?;

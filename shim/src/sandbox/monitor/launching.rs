@@ -10,6 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{
+    jobs::JobEvent,
     me,
     watch::{Watch, is_hung_up},
 };
@@ -71,6 +72,7 @@ pub(super) fn start(
             watch.run.stage = Stage::Running;
             watch.write_run();
             watch.tell(&Report::Ready);
+            watch.job(JobEvent::Began);
             watch.until_the_end();
             watch.leave(lock);
         }

@@ -4,10 +4,13 @@
 //! and the new one goes on from what is in the files. At rest it sleeps in one poll(2) without a timeout.
 
 mod agent;
+mod child;
 mod finish;
+mod jobs;
 mod launching;
 mod removal;
 mod watch;
+mod work;
 
 use std::{
     fs, io,
@@ -73,9 +76,7 @@ pub fn run(data: &DataDir, sandbox: &Sandbox, order: Order) -> ExitCode {
 
 /// Starts a monitor for a sandbox that has none.
 pub(super) fn spawn_to_adopt(sandbox: &Sandbox) -> io::Result<()> {
-    // The folder of a sandbox is `DATA/agents/NAME`.
-    let data = sandbox.folder().parent().and_then(std::path::Path::parent).ok_or(io::ErrorKind::NotFound)?;
-    let data = DataDir::at(data.to_owned());
+    let data = DataDir::of(sandbox).ok_or(io::ErrorKind::NotFound)?;
     start::monitor_command(&data, sandbox)?.arg("--adopt").spawn().map(drop)
 }
 

@@ -19,7 +19,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{
     agent::{self, AGENT},
+    jobs::JobEvent,
     me,
+    work::Work,
 };
 use crate::{
     isolation::{Layer, Process},
@@ -60,6 +62,7 @@ pub(super) struct Watch<'a> {
     /// The command that started the sandbox, as long as it listens.
     pub(super) line: Option<UnixStream>,
     pub(super) seen: Seen,
+    pub(super) work: Work,
     events: Option<Channel>,
     taps: BTreeMap<String, Tap>,
     reopen_at: Option<Instant>,
@@ -99,6 +102,7 @@ impl<'a> Watch<'a> {
         journal: Journal,
     ) -> Self {
         Self {
+            work: Work::of(sandbox, &record),
             sandbox,
             record,
             run,
@@ -151,6 +155,7 @@ impl<'a> Watch<'a> {
         }
         self.tap(AGENT);
         self.open_events();
+        self.job(JobEvent::Adopted { active: self.work.was_active() });
     }
 
     /// Watches until init is gone, and writes down how that was.
@@ -161,7 +166,7 @@ impl<'a> Watch<'a> {
 
     /// Waits for something to happen and takes note of it. Returns false once init is gone.
     pub(super) fn turn(&mut self, deadline: Option<Instant>) -> bool {
-        let until = [deadline, self.reopen_at].into_iter().flatten().min();
+        let until = [deadline, self.reopen_at, self.work.due()].into_iter().flatten().min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -175,6 +180,7 @@ impl<'a> Watch<'a> {
         suspicion |= self.init.as_ref().is_some_and(|init| !init.alive().unwrap_or(true));
         suspicion |= self.read_events();
         suspicion |= self.read_taps();
+        self.work_turn();
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.reopen();
         }
@@ -184,6 +190,7 @@ impl<'a> Watch<'a> {
     fn wait(&self, timeout: PollTimeout) -> nix::Result<()> {
         let channels = self.taps.values().filter_map(|tap| tap.channel.as_ref()).chain(&self.events);
         let mut watched: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
+        watched.extend(self.work.descriptors());
         watched.extend(self.supervisor.iter().chain(&self.init).map(AsFd::as_fd));
         let mut fds: Vec<PollFd<'_>> =
             watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
@@ -300,6 +307,14 @@ impl<'a> Watch<'a> {
             What::Ended { code } => self.seen.ended = Some(*code),
             _ => {}
         }
+        let reason = match &event.what {
+            What::RefsChanged => JobEvent::RefsChanged,
+            What::Quiet { .. } => JobEvent::Quiet,
+            What::Active => JobEvent::Active,
+            What::UnitExited { unit, .. } if unit == AGENT => JobEvent::AgentEnded,
+            _ => return,
+        };
+        self.job(reason);
     }
 
     /// Returns whether a stream ended.
