@@ -21,7 +21,7 @@ EVILS = {}
 PLAIN = ["list", "fetch", "clone"]
 
 # For what is waited for.
-PULLED_ONCE = ["dry", "branch", *PLAIN]
+PULLED_ONCE = ["dry", "branch", "merge", *PLAIN]
 
 # Every name that git runs (githooks(5)).
 HOOKS = """applypatch-msg pre-applypatch post-applypatch pre-commit pre-merge-commit prepare-commit-msg commit-msg post-commit
@@ -696,7 +696,7 @@ def unfolds(repo):
 # Objects.
 
 
-@evil("blob-huge", without=["dry", "branch", "clone", "fetch"])
+@evil("blob-huge", without=["dry", "branch", "clone", "fetch", "merge"])
 def blob_huge(repo):
     repo.main(repo.tree(("100644", "file", repo.blob(bytes(64 << 20)))))
 
@@ -834,7 +834,7 @@ def delta_chain(repo):
     repo.main(repo.tree(("100644", "file", name)))
 
 
-@evil("delta-huge", without=["dry", "branch", "clone", "fetch"])
+@evil("delta-huge", without=["dry", "branch", "clone", "fetch", "merge"])
 def delta_huge(repo):
     """A few bytes that become a file of 64 MB."""
     size, result = 1 << 16, 1 << 26
