@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use agent_tests::{Home, Output, Sandbox, Traces, Who, agent_shim, until};
 use anyhow::ensure;
 
-use crate::support::{git, repository};
+use crate::support::{contents, git, repository};
 
 /// A sandbox with a clone, and the project it comes from.
 struct Case {
@@ -44,17 +44,17 @@ impl Case {
 
     /// It was refused, and is there as it was.
     fn refused(&self, said: &str) -> anyhow::Result<()> {
-        let files = Traces::of(&self.sandbox)?.files;
-        let work = |files: &std::collections::BTreeSet<String>| -> Vec<String> {
-            files
-                .iter()
-                .filter(|file| file.contains("/work/") && !file.contains("/work/.git"))
-                .cloned()
-                .collect()
+        let work = self.sandbox.folder().join("work");
+        let files = || -> anyhow::Result<Vec<PathBuf>> {
+            let all = contents(&work)?.into_keys();
+            Ok(all.filter(|path| !path.starts_with(work.join(".git"))).collect())
         };
+        let before = files()?;
         self.destroy(&[])?.exits(2)?.complains(said)?.complains("--force")?;
-        ensure!(work(&files) == work(&Traces::of(&self.sandbox)?.files));
-        ensure!(Traces::of(&self.sandbox)?.processes.is_empty(), "something runs on");
+        ensure!(files()? == before);
+        until("everything to be gone", || {
+            Ok(Traces::of(&self.sandbox).is_ok_and(|traces| traces.processes.is_empty()).then_some(()))
+        })?;
         ensure!(self.sandbox.status()?["state"] == "stopped");
         Ok(())
     }
