@@ -149,6 +149,12 @@ impl LaunchArgs {
         name: Option<Name>,
         stay: Stay,
     ) -> Result<Ready, CliError> {
+        if ctx.data.agents().canonicalize().is_ok_and(|agents| project.starts_with(agents)) {
+            // Its repository is an agent's, and so is what it is configured with.
+            let message = format!("{} is what the agent of a sandbox writes", project.display());
+            return Err(CliError::new(Kind::WrongState, message)
+                .hint("`agent-shim pull` brings home what is in it, for another sandbox to begin with"));
+        }
         let settings = self.all_settings(ctx, project)?;
         let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);

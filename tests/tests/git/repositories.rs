@@ -57,7 +57,10 @@ enum Exits {
     Anyhow,
 }
 
-const WAYS: [Way; 6] = [
+/// Where a pull puts what came.
+const PULLED: &[&str] = &["objects/pack/", "refs/agents/box/", "logs/refs/agents/box/"];
+
+const WAYS: [Way; 7] = [
     Way { name: "dry", go: |lair, evil| lair.pull(evil, &["-n"]), adds: &[], exits: Exits::AsTold },
     Way {
         name: "branch",
@@ -65,17 +68,19 @@ const WAYS: [Way; 6] = [
         adds: &["objects/pack/", "refs/agents/box/heads/main", "logs/refs/agents/box/heads/main"],
         exits: Exits::WellOrRefused,
     },
-    Way {
-        name: "pull",
-        go: |lair, evil| lair.pull(evil, &[]),
-        adds: &["objects/pack/", "refs/agents/box/", "logs/refs/agents/box/"],
-        exits: Exits::AsTold,
-    },
+    Way { name: "pull", go: |lair, evil| lair.pull(evil, &[]), adds: PULLED, exits: Exits::AsTold },
     Way {
         name: "list",
         go: |lair, _| lair.git(&["ls-remote", "agent::box"]),
         adds: &[],
         exits: Exits::Anyhow,
+    },
+    // Into what the person has checked out: the one way that changes files of theirs.
+    Way {
+        name: "merge",
+        go: |lair, evil| lair.pull(evil, &["--merge"]),
+        adds: &["objects/", "refs/agents/box/", "logs/", "ORIG_HEAD", "index", "refs/heads/main", "/"],
+        exits: Exits::WellOrRefused,
     },
     Way {
         name: "fetch",
@@ -191,13 +196,23 @@ impl Lair {
             let mut complain =
                 |what: &str| wrong.push(format!("{} by {}: {what}: {output}", evil.name, way.name));
             for path in changes(&before, &after) {
-                let place = path.strip_prefix(self.repository.join(".git")).unwrap_or(path);
-                let may = output.code() == 0 || way.exits == Exits::Anyhow;
-                let is_new = !before.contains_key(path);
-                let is_among = way.adds.iter().any(|add| {
-                    let (place, add) = (place.to_string_lossy(), add.trim_end_matches('/'));
+                let place = path.strip_prefix(self.repository.join(".git"));
+                let is_work = place.is_err() && path.starts_with(&self.repository);
+                let place = if is_work { Path::new("/") } else { place.unwrap_or(path) };
+                // What was pulled stays where it cannot be merged.
+                let is_merge = way.name == "merge";
+                let adds = if is_merge && output.code() != 0 { PULLED } else { way.adds };
+                let may = output.code() == 0 || way.exits == Exits::Anyhow || is_merge;
+                let is_new = !before.contains_key(path) || (is_merge && output.code() == 0);
+                let is_among = adds.iter().any(|add| {
+                    let (place, add) = (
+                        place.to_string_lossy(),
+                        add.strip_suffix('/').filter(|add| !add.is_empty()).unwrap_or(add),
+                    );
                     // The folders on the way there are new as well.
-                    place.starts_with(add) || (after[path].1.is_empty() && add.starts_with(&*place))
+                    place.starts_with(add)
+                        || (after.get(path).is_some_and(|after| after.1.is_empty())
+                            && add.starts_with(&*place))
                 });
                 if !(may && is_new && is_among) {
                     complain(&format!("{} is not what it was", path.display()));

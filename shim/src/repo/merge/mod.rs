@@ -39,6 +39,9 @@ use super::{
 };
 use crate::terminal::sanitize::sanitized;
 
+/// Most files of what is merged: a list of them is in memory.
+const MAX_MERGED_FILES: u64 = 2_000_000;
+
 /// Largest file that two changes are merged in, bytes. Git merges none that are larger than a person would read either.
 const MAX_MERGED_BYTES: usize = 32 * 1024 * 1024;
 
@@ -175,6 +178,7 @@ impl Merge<'_> {
             self.id.oid().ok_or_else(|| MergeError::Unable("its objects are named with sha256".into()))?;
         let theirs = memory.find_object(theirs, None).and_then(|object| object.peel_to_commit());
         let theirs = theirs.map_err(|_| MergeError::NoCommit(self.name.clone()))?;
+        changes::check_size(&memory, &theirs.tree().map_err(unable)?)?;
         let ours = head.commit.map(|id| memory.find_commit(id)).transpose().map_err(unable)?;
         let how = how(&memory, ours.as_ref(), &theirs)?;
         let mut merged = Merged {
