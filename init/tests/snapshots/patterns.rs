@@ -87,7 +87,7 @@ proptest! {
         let check = |round: &str| {
             let outcome = scene.outcome(&[]);
             let expected = scene.by_git(false);
-            let found = scene.git(&["rev-parse", &format!("{}^{{tree}}", scene.latest(&outcome))]);
+            let found = scene.git(&["rev-parse", &format!("{}^{{tree}}", Scene::latest(&outcome))]);
             let names = |tree: &str| scene.git(&["ls-tree", "-r", "--name-only", tree]);
             prop_assert_eq!(names(&found), names(&expected), "{} {:#}", round, outcome);
             prop_assert_eq!(found, expected);
@@ -99,7 +99,7 @@ proptest! {
         check("second")?;
         // With everything, nothing is asked of patterns.
         let outcome = scene.outcome(&["--ignored"]);
-        let all = scene.names(&scene.latest(&outcome)).len();
+        let all = scene.names(&Scene::latest(&outcome)).len();
         let beside = 2 + usize::from(scene.root.join("a/.gitignore").exists());
         prop_assert_eq!(all, there.len() + beside);
     }

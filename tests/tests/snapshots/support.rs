@@ -21,8 +21,9 @@ pub(crate) struct Case {
 }
 
 impl Case {
+    /// Nothing is kept but what a test asks for.
     pub(crate) fn start(who: Who) -> anyhow::Result<Self> {
-        Self::start_as(who, &[], "exec cat")
+        Self::start_as(who, &["--snapshot-every", "off"], "exec cat")
     }
 
     pub(crate) fn start_as(who: Who, flags: &[&str], agent: &str) -> anyhow::Result<Self> {
