@@ -87,10 +87,7 @@ proptest! {
         let check = |round: &str| {
             let outcome = scene.outcome(&[]);
             let expected = scene.by_git(false);
-            let found = match outcome["commit"].as_str() {
-                Some(commit) => scene.git(&["rev-parse", &format!("{commit}^{{tree}}")]),
-                None => scene.git(&["rev-parse", "HEAD^{tree}"]),
-            };
+            let found = scene.git(&["rev-parse", &format!("{}^{{tree}}", scene.latest(&outcome))]);
             let names = |tree: &str| scene.git(&["ls-tree", "-r", "--name-only", tree]);
             prop_assert_eq!(names(&found), names(&expected), "{} {:#}", round, outcome);
             prop_assert_eq!(found, expected);
@@ -102,10 +99,7 @@ proptest! {
         check("second")?;
         // With everything, nothing is asked of patterns.
         let outcome = scene.outcome(&["--ignored"]);
-        let all = match outcome["at_ms"].as_u64() {
-            Some(at) => scene.names(&format!("refs/agents/snapshots/main/{at}")).len(),
-            None => scene.names("HEAD").len(),
-        };
+        let all = scene.names(&scene.latest(&outcome)).len();
         let beside = 2 + usize::from(scene.root.join("a/.gitignore").exists());
         prop_assert_eq!(all, there.len() + beside);
     }

@@ -111,6 +111,14 @@ impl Scene {
         outcome["commit"].as_str().unwrap().to_owned()
     }
 
+    /// What a worktree is like by an outcome: a snapshot, old or new, or the checked-out commit.
+    pub(crate) fn latest(&self, outcome: &Value) -> String {
+        match outcome["at_ms"].as_u64() {
+            Some(at) => format!("refs/agents/snapshots/main/{at}"),
+            None => "HEAD".to_owned(),
+        }
+    }
+
     /// Why the whole was refused.
     pub(crate) fn refused(&self) -> String {
         self.take(&[])["error"]["why"].as_str().unwrap_or("it was not refused").to_owned()

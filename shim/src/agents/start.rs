@@ -227,7 +227,8 @@ mod tests {
         assert_eq!(agent.keys, ["CLAUDE_API_KEY"]);
         assert_eq!((record.command.last().map(String::as_str), &agent.prompt), (Some("do it"), &None));
         // It was for this one: another of its kind beside it begins without.
-        assert_eq!(record.command_without_prompt(), ["claude", "--dangerously-skip-permissions"]);
+        let again = record.command_without_prompt();
+        assert_eq!([again.as_slice(), &["--".to_owned(), "do it".to_owned()]].concat(), record.command);
         assert_eq!(start.private().reveal()["CLAUDE_API_KEY"], "s3cret");
         let json = serde_json::to_string(&record).unwrap();
         assert!(!json.contains("s3cret") && !format!("{start:?}").contains("s3cret"), "{json}");

@@ -223,12 +223,18 @@ pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), Cl
         let is_new = |one: &&&Described| one.change.old.is_none() && one.change.new.is_some();
         let new = snapshots.iter().filter(is_new).count() as u64;
         let gone = snapshots.iter().filter(|one| one.change.new.is_none()).count() as u64;
-        let what = [
-            count(found.commits.saturating_sub(new), "commit"),
-            count(diff.files, "file"),
-            count(diff.insertions, "insertion"),
-            count(diff.deletions, "deletion"),
-        ];
+        let commits = found.commits.saturating_sub(new);
+        let is_told = commits == 0 || pulled.refs.iter().any(|one| one.diff.is_some());
+        let what = if is_told {
+            vec![
+                count(commits, "commit"),
+                count(diff.files, "file"),
+                count(diff.insertions, "insertion"),
+                count(diff.deletions, "deletion"),
+            ]
+        } else {
+            vec![count(commits, "commit"), count(found.objects, "object")]
+        };
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
         for one in refs {

@@ -178,6 +178,16 @@ impl HostGit {
         self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
     }
 
+    /// Has git look after the objects of a repository, as it does after each `git fetch` and as the person wants it (`gc.auto`,
+    /// git-maintenance(1)); only hooks are not run. How much memory it takes is the person's affair, too.
+    pub(crate) fn maintain(&self, git_dir: &Path, until: Instant) -> Result<(), GitError> {
+        let flag = format!("--config-env=core.hooksPath={NO_HOOKS}");
+        let mut command = self.persons(Path::new("/"), &[&flag, "maintenance", "run", "--auto", "--quiet"]);
+        command.env(NO_HOOKS, "/dev/null").env("GIT_DIR", git_dir).env_remove("GIT_OPTIONAL_LOCKS");
+        let git = Self { memory_bytes: u64::MAX, ..self.clone() };
+        git.start(command, "maintenance", until)?.output(1024).map(drop)
+    }
+
     /// A command in a folder with a person's configuration. It may only ask.
     pub(crate) fn persons(&self, folder: &Path, args: &[&str]) -> Command {
         let mut command = self.bare();

@@ -38,6 +38,7 @@ mod session;
 /// Work in progress that was kept.
 pub mod snapshot;
 mod source;
+mod upkeep;
 mod watch;
 mod whole;
 

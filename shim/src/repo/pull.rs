@@ -25,6 +25,7 @@ use super::{
     refs::{self, Advertised, RefName},
     session::{Limits, Session, SessionError},
     source::{Source, SourceError},
+    upkeep,
     watch::Watch,
     whole::{self, Walked},
 };
@@ -232,6 +233,9 @@ impl Pull<'_> {
         )?;
         let to_merge =
             to_merge(&inside, &self.choice).and_then(|(from, id)| Some((from.at_home(&namespace)?, id)));
+        if !self.dry_run && arrival.objects > 0 {
+            upkeep::look_after(git, &home, until);
+        }
         let found = Found { commits, objects: arrival.objects.into() };
         let came = arrival.quarantine.filter(|_| self.dry_run).map(Rc::new);
         Ok(Pulled { repository: home.git_dir, refs, gone: plan.gone, found, diff, to_merge, came })
@@ -282,7 +286,7 @@ fn take(
         return Ok((refs, 0, diff));
     };
     let head = here.iter().find(|one| one.is_head).map(|head| &head.id);
-    let asking = Asking { git, quarantine, format: home.format, head, until }.within(until);
+    let asking = Asking { git, quarantine, format: home.format, head, is_little, until }.within(until);
     thread::scope(|scope| {
         // The disk is slow, and has nothing to do with what is checked here.
         let durable = scope.spawn(|| quarantine.make_durable());

@@ -323,3 +323,14 @@ fn stopping_can_bring_home() -> anyhow::Result<()> {
     ensure!(case.sandbox.status()?["state"] == "stopped");
     Ok(())
 }
+
+#[test]
+fn one_that_never_had_anything_goes() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    let project = home.project("project")?;
+    git(&home, &project, &["init", "-q", "-b", "main"])?.success()?;
+    let sandbox = Sandbox::builder().home(home).flags(["--workspace", "clone"]).start()?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    sandbox.tell("destroy", &[])?.success()?;
+    Ok(())
+}

@@ -251,6 +251,14 @@ fn what_is_the_persons_is_never_touched() -> anyhow::Result<()> {
     pair.refuses(2, &["would be overwritten: folder"])?;
     fs::remove_file(pair.mine.join("folder"))?;
 
+    // A file that can be executed all at once, unless that means nothing here.
+    pair.sh("mine", "chmod +x file")?;
+    pair.refuses(2, &["there are changes of yours in file"])?;
+    pair.git(&["config", "core.fileMode", "false"])?.success()?;
+    pair.merge(&["-n"])?.success()?;
+    pair.git(&["config", "core.fileMode", "true"])?.success()?;
+    pair.sh("mine", "chmod -x file")?;
+
     // An index that somebody else works on.
     pair.home.file("mine/.git/index.lock", b"")?;
     pair.merge(&[])?.exits(2)?.complains("another git")?;

@@ -253,3 +253,28 @@ fn pull_from_one_with_worktrees() -> anyhow::Result<()> {
     ensure!(shown.success()?.text() == "fix" && agents()? == 2);
     Ok(())
 }
+
+/// Where its tools were removed, by `env gc` or with the whole store, what comes with init is enough.
+#[test]
+fn pull_from_one_whose_environment_is_gone() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        let home = Home::new(*who)?;
+        repository(&home, "project")?;
+        let sandbox = Sandbox::builder().home(home).flags(["--workspace", "clone"]).start()?;
+        sandbox.sh(
+            "cd /workspace; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m 2; touch new",
+        )?;
+        sandbox.tell("stop", &["--force"])?.success()?;
+        let path = sandbox.folder().join("sandbox.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let spec = serde_json::json!({ "packages": ["jq"], "nixpkgs": { "path": "/nowhere" } });
+        record["environment"] = serde_json::json!({ "nix": { "id": "a".repeat(26), "spec": spec } });
+        // In place, so that it stays the person's own file.
+        fs::write(&path, serde_json::to_vec(&record)?)?;
+        let told = sandbox.tell("pull", &["--json"])?.success()?.json()?;
+        ensure!(told["commits"] == 1, "{told:#}");
+        sandbox.tell("destroy", &[])?.exits(2)?.complains("not committed")?;
+        sandbox.tell("destroy", &["--pull"])?.success()?;
+    }
+    Ok(())
+}

@@ -57,8 +57,11 @@ fn whatever_the_agent_makes_of_its_folder_the_host_goes_on() -> anyhow::Result<(
             }
             ensure!(contents(&host)? == before, "{name}: the project is not what it was");
             ensure!(!canary.exists(), "{name}: something ran");
-            until("everything to be gone", || Ok(Traces::of(&sandbox)?.processes.is_empty().then_some(())))
-                .with_context(|| format!("{name}: {:?}", Traces::of(&sandbox).map(|traces| traces.processes)))?;
+            // Folders that go while they are looked at are no reason to stop looking.
+            until("everything to be gone", || {
+                Ok(Traces::of(&sandbox).is_ok_and(|traces| traces.processes.is_empty()).then_some(()))
+            })
+            .with_context(|| format!("{name}: {:?}", Traces::of(&sandbox).map(|traces| traces.processes)))?;
             // It starts as it is, and anew.
             sandbox.tell("start", &[])?.success().context(name)?;
             sandbox.tell("stop", &["--force"])?.success().context(name)?;

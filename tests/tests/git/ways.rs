@@ -158,3 +158,30 @@ fn an_owner_that_is_not_trusted_is_refused_unless_the_person_says_so() -> anyhow
     pull(&home, "agents", "foreign", &["--merge"])?.exits(3)?.complains("hint: `git merge")?;
     Ok(())
 }
+
+/// Each pull brings a pack. Git puts them together when they are many, as after each fetch, and runs no hook for it.
+#[test]
+fn packs_do_not_become_many() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    repository(&home, "agents")?;
+    inside(&home, "home", "git clone -q ../agents mine; cd mine; git config gc.autoDetach false")?;
+    inside(
+        &home,
+        "home/mine",
+        "for n in $(seq 51); do echo $n | git hash-object -w --stdin | git pack-objects -q .git/objects/pack/pack; \
+         git prune-packed -q; done; printf '#!/bin/sh\\ntouch ../canary\\n' > .git/hooks/pre-auto-gc; \
+         chmod +x .git/hooks/pre-auto-gc",
+    )?;
+    let packs = || -> anyhow::Result<usize> {
+        let all = fs::read_dir(home.path().join("home/mine/.git/objects/pack"))?.flatten();
+        Ok(all.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "pack")).count())
+    };
+    let before = packs()?;
+    ensure!(before > 50, "{before}");
+    inside(&home, "agents", "echo 2 > file; git commit -qam 2")?;
+    pull(&home, "agents", "home/mine", &[])?.success()?;
+    ensure!(packs()? < 10, "{}", packs()?);
+    ensure!(!home.path().join("home/canary").exists(), "a hook ran");
+    git(&home, &home.path().join("home/mine"), &["fsck", "--strict"])?.success()?;
+    Ok(())
+}

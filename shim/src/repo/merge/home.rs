@@ -81,6 +81,11 @@ impl Home {
         self.repository.path()
     }
 
+    /// Whether the working tree's file system knows what can be executed.
+    pub(super) fn has_modes(&self) -> bool {
+        self.repository.config().and_then(|config| config.get_bool("core.fileMode")).unwrap_or(true)
+    }
+
     fn is_at_rest(&self) -> Result<(), MergeError> {
         let what = match self.repository.state() {
             RepositoryState::Clean => None,
@@ -150,7 +155,7 @@ impl Home {
         self.check_case(&index, changes)?;
         let entries: BTreeMap<Vec<u8>, IndexEntry> =
             index.iter().map(|entry| (entry.path.clone(), entry)).collect();
-        let tree = Tree::open(&self.work)?;
+        let tree = Tree::open(self)?;
         let removed: BTreeMap<&[u8], &Change> = changes
             .iter()
             .filter(|change| change.old.is_some() && change.new.is_none())
@@ -191,7 +196,7 @@ impl Home {
                     *seen = Some(found);
                     let trusted = entry.filter(|entry| entry.flags & ASSUME_UNCHANGED == 0);
                     let is_untouched =
-                        trusted.is_some_and(|entry| found.is_as_recorded(entry, self.index_time()));
+                        trusted.is_some_and(|entry| tree.is_as_recorded(&found, entry, self.index_time()));
                     let known = [change.old, change.new].into_iter().flatten();
                     if !is_untouched && !tree.is_one_of(&change.path, &found, known)? {
                         let to = if staged.is_some() { &mut dirty } else { &mut in_the_way };

@@ -112,10 +112,11 @@ impl<'a> Iterator for Entries<'a> {
 
     fn next(&mut self) -> Option<Entry<'a>> {
         const FORMAT: u32 = 0o170_000;
-        let space = self.0.iter().take(12).position(|byte| *byte == b' ')?;
+        let space = self.0.iter().position(|byte| *byte == b' ')?;
         let (mode, rest) = (&self.0[..space], &self.0[space + 1..]);
+        // One that is too large is no mode; what is left of it decides, as it does for git.
         let mode = mode.iter().try_fold(0_u32, |sum, digit| match digit {
-            b'0'..=b'7' => sum.checked_mul(8)?.checked_add(u32::from(digit - b'0')),
+            b'0'..=b'7' => Some(sum << 3 | u32::from(digit - b'0')),
             _ => None,
         })?;
         let end = rest.iter().position(|byte| *byte == 0)?;
@@ -177,7 +178,11 @@ mod tests {
             let count = entries.by_ref().count();
             assert_eq!(entries.is_whole(), cut == 29 || cut == 57, "{cut} bytes, {count} entries");
         }
-        assert_eq!(Entries::of(b"999999999999999 a\0").count(), 0);
+        assert_eq!(Entries::of(b"9 a\0aaaaaaaaaaaaaaaaaaaa").count(), 0);
+        assert_eq!(
+            Entries::of(b"70000000000000100644 a\0aaaaaaaaaaaaaaaaaaaa").next().unwrap().kind,
+            Kind::Blob
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) const MAX_OBJECTS: usize = 10_000_000;
 const MAX_STEPS: usize = 2_000_000;
 
 /// Tags of tags.
-const MAX_TAGS: usize = 64;
+const MAX_TAGS: usize = 16_384;
 
 /// The commits of a repository, each read once.
 pub(crate) struct History<'a> {

@@ -91,6 +91,10 @@ fn keep(
         return Ok((Outcome::Clean, Anchor { commit, at_ms: 0 }));
     }
     let there = refs.list()?;
+    // Of a repository that has nothing yet there is nothing to keep.
+    if head.is_none() && there.is_empty() && repository.find_tree(walked.tree)?.is_empty() {
+        return Ok((Outcome::Clean, Anchor { commit: Oid::zero(), at_ms: 0 }));
+    }
     if let Some((at_ms, commit)) = there.last()
         && repository.find_commit(*commit).is_ok_and(|commit| commit.tree_id() == walked.tree)
     {

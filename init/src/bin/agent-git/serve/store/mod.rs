@@ -340,10 +340,12 @@ fn base(pack: &Pack, form: Form) -> io::Result<u64> {
 
 /// A folder, and those that it borrows from.
 fn add_folder(folders: &mut Vec<PathBuf>, folder: &Path, borrowed: usize) -> Outcome<()> {
-    if folders.iter().any(|known| known == folder) {
+    // Those that borrow from each other in a circle are known by where they really are. Git follows no further, either.
+    let folder = &folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    if borrowed > MAX_BORROWING || folders.contains(folder) {
         return Ok(());
     }
-    if folders.len() >= MAX_FOLDERS || borrowed > MAX_BORROWING {
+    if folders.len() >= MAX_FOLDERS {
         return Err(Trouble::said("the repository inside borrows objects from too many others"));
     }
     folders.push(folder.to_owned());
