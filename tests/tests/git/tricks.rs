@@ -28,6 +28,15 @@ const TRICKS: [(&str, &str); 10] = [
 const BESIDE: &str = "mkfifo pipe; ln -s / root; ln -s HOST host; ln -s . circle; mkdir -p a/b; chmod 0 a; ln -s ../../../.. up; \
     printf '#!/bin/sh\\ntouch CANARY\\n' > run; chmod +x run; mkdir -p .git/hooks; ln -sf ../../run .git/hooks/post-checkout";
 
+/// Starts it again. Somebody may be at it just then, who is soon gone.
+fn start_again(sandbox: &Sandbox, flags: &[&str]) -> anyhow::Result<()> {
+    until("the sandbox to start", || {
+        let started = sandbox.tell("start", flags)?;
+        let is_busy = started.code() == 2 && started.errors().contains("another command");
+        if is_busy { Ok(None) } else { started.success().map(|_| Some(())) }
+    })
+}
+
 fn start(who: Who) -> anyhow::Result<Sandbox> {
     let home = Home::new(who)?;
     repository(&home, "project")?;
@@ -57,12 +66,15 @@ fn whatever_the_agent_makes_of_its_folder_the_host_goes_on() -> anyhow::Result<(
             }
             ensure!(contents(&host)? == before, "{name}: the project is not what it was");
             ensure!(!canary.exists(), "{name}: something ran");
-            until("everything to be gone", || Ok(Traces::of(&sandbox)?.processes.is_empty().then_some(())))
-                .with_context(|| format!("{name}: {:?}", Traces::of(&sandbox).map(|traces| traces.processes)))?;
+            // Folders that go while they are looked at are no reason to stop looking.
+            until("everything to be gone", || {
+                Ok(Traces::of(&sandbox).is_ok_and(|traces| traces.processes.is_empty()).then_some(()))
+            })
+            .with_context(|| format!("{name}: {:?}", Traces::of(&sandbox).map(|traces| traces.processes)))?;
             // It starts as it is, and anew.
-            sandbox.tell("start", &[])?.success().context(name)?;
+            start_again(&sandbox, &[]).context(name)?;
             sandbox.tell("stop", &["--force"])?.success().context(name)?;
-            sandbox.tell("start", &["--fresh", "--discard"])?.success().context(name)?;
+            start_again(&sandbox, &["--fresh", "--discard"]).context(name)?;
             ensure!(
                 sandbox.sh("cd /workspace; git status --porcelain")?.success()?.text().is_empty(),
                 "{name}"
