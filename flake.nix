@@ -68,9 +68,9 @@
           pname = "agent-shim";
           cargoBuildFlags = [ "--package=agent-shim" ];
           nativeBuildInputs = [ pkgs.installShellFiles ];
-          # The shim looks for init beside itself.
+          # The shim looks for init, and for what serves git inside, beside itself.
           postInstall = ''
-            ln -s ${agent-init}/bin/agent-init $out/bin/agent-init
+            ln -s ${agent-init}/bin/agent-init ${agent-init}/bin/agent-git $out/bin/
             ln -s agent-shim $out/bin/git-remote-agent
             for shell in bash fish zsh; do
               $out/bin/agent-shim completions $shell > agent-shim.$shell

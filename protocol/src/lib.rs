@@ -21,6 +21,8 @@ pub mod frame;
 pub mod handshake;
 // Every control message, by operation.
 pub mod message;
+// Which snapshots are kept.
+pub mod retention;
 // What init is told to do: the `InitSpec` document.
 pub mod spec;
 mod words;

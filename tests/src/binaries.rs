@@ -23,6 +23,12 @@ pub fn agent_init() -> &'static Path {
     PATH.get_or_init(|| folder().join("agent-init"))
 }
 
+/// What serves git inside.
+pub fn agent_git() -> &'static Path {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| folder().join("agent-git"))
+}
+
 /// Copies a program that is to be run. Another process does it: this one may be forking in another thread just
 /// then, and a child that still holds the copy open for writing makes it "busy" (execve(2), ETXTBSY).
 pub fn copy_program(from: &Path, to: &Path) -> anyhow::Result<()> {

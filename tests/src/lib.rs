@@ -23,7 +23,7 @@ mod traces;
 mod wait;
 mod workshop;
 
-pub use binaries::{agent_init, agent_shim, copy_program};
+pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};

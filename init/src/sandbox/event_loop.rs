@@ -103,20 +103,21 @@ pub(super) struct Loop {
 
 impl Loop {
     pub(super) fn new(
-        spec: InitSpec,
+        mut spec: InitSpec,
         shared: Rc<Shared>,
         descriptors: Option<Limit>,
         warnings: Vec<String>,
     ) -> Self {
+        let supervisor = Supervisor::new(&spec, unix_ms());
         let mut units = Units::default();
-        for (name, agent) in &spec.agents {
+        for (name, agent) in std::mem::take(&mut spec.agents) {
             // Numbered in this order by the supervisor, too.
-            units.add(&shared, name, agent.clone());
+            units.add(&shared, &name, Rc::new(agent));
         }
         Self {
             defaults: Defaults::of(&spec, descriptors),
             clock: Clock::start(),
-            supervisor: Supervisor::new(&spec, unix_ms()),
+            supervisor,
             shared,
             children: Children::marked(),
             roles: HashMap::new(),

@@ -60,8 +60,8 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let Prepared { spec, signals, listener, token, descriptors, mut warnings } = prepared;
-    let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.clone()).unwrap_or_default();
-    let main = Session::new(units::size(&wanted));
+    let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref());
+    let main = Session::new(units::size(wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
     let outputs = Outputs::new(units.chain(spec.services.iter().map(|service| service.name.as_str())));
     let shared = Rc::new(Shared::new(main, outputs));

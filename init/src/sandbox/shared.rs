@@ -3,7 +3,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
     rc::Rc,
 };
 
@@ -25,7 +24,7 @@ pub(crate) struct Shared {
     /// The main agent's terminal.
     pub(crate) main: Rc<Session>,
     /// Those of further agents, by their units' names; at most [`agent_protocol::spec::MAX_AGENTS`].
-    pub(crate) further: RefCell<BTreeMap<String, Rc<Session>>>,
+    pub(crate) further: RefCell<Vec<(String, Rc<Session>)>>,
     pub(crate) journal: RefCell<Journal>,
     pub(crate) outputs: RefCell<Outputs>,
     /// Becomes true when init ends: streams finish what they have and close.
@@ -50,7 +49,7 @@ impl Shared {
     pub(crate) fn new(main: Session, outputs: Outputs) -> Self {
         Self {
             main: Rc::new(main),
-            further: RefCell::new(BTreeMap::new()),
+            further: RefCell::new(Vec::new()),
             journal: RefCell::new(Journal::new()),
             outputs: RefCell::new(outputs),
             ending: watch::Sender::new(false),
@@ -69,13 +68,14 @@ impl Shared {
         if unit == AGENT {
             return Some(Rc::clone(&self.main));
         }
-        self.further.borrow().get(unit).cloned()
+        let further = self.further.borrow();
+        further.iter().find(|(name, _)| name == unit).map(|(_, session)| Rc::clone(session))
     }
 
     /// Viewers of all terminals.
     pub(crate) fn viewers(&self) -> usize {
         let of = |session: &Rc<Session>| session.terminal.borrow().viewers();
-        of(&self.main) + self.further.borrow().values().map(of).sum::<usize>()
+        of(&self.main) + self.further.borrow().iter().map(|(_, session)| of(session)).sum::<usize>()
     }
 
     /// The log of a unit; `None` for an unknown one.

@@ -41,13 +41,13 @@ const LAST_BYTES: usize = 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Units {
     /// Agents beside the main one, by their numbers.
-    further: BTreeMap<u32, Further>,
+    further: Vec<Further>,
     /// The number of the next one.
     next_number: u32,
     /// Who reads the terminals of agents that run.
-    readers: BTreeMap<UnitId, AbortHandle>,
+    readers: Vec<(UnitId, AbortHandle)>,
     /// Exits that viewers were not told of yet.
-    session_ends: BTreeMap<UnitId, ExitRecord>,
+    session_ends: Vec<(UnitId, ExitRecord)>,
     /// The process of each unit's last run: by it the run's leftovers are found.
     last_runs: BTreeMap<UnitId, ChildId>,
     first_output: Option<mpsc::Sender<supervise::ChildId>>,
@@ -57,8 +57,9 @@ pub(super) struct Units {
 
 /// An agent beside the main one.
 struct Further {
+    number: u32,
     name: String,
-    agent: Agent,
+    agent: Rc<Agent>,
     session: Rc<Session>,
 }
 
@@ -84,12 +85,12 @@ impl Units {
     }
 
     /// One more agent from now on; its number.
-    pub(super) fn add(&mut self, shared: &Shared, name: &str, agent: Agent) -> u32 {
+    pub(super) fn add(&mut self, shared: &Shared, name: &str, agent: Rc<Agent>) -> u32 {
         let number = self.next_number;
         self.next_number += 1;
-        let session = Rc::new(Session::new(size(&agent.terminal.clone().unwrap_or_default())));
-        shared.further.borrow_mut().insert(name.to_owned(), Rc::clone(&session));
-        self.further.insert(number, Further { name: name.to_owned(), agent, session });
+        let session = Rc::new(Session::new(size(agent.terminal.as_ref())));
+        shared.further.borrow_mut().push((name.to_owned(), Rc::clone(&session)));
+        self.further.push(Further { number, name: name.to_owned(), agent, session });
         number
     }
 
@@ -97,8 +98,9 @@ impl Units {
     pub(super) fn forget(&mut self, children: &Children, shared: &Shared, unit: UnitId) {
         self.kill_left_over(children, unit);
         let UnitId::Further(number) = unit else { return };
-        if let Some(further) = self.further.remove(&number) {
-            shared.further.borrow_mut().remove(&further.name);
+        if let Some(place) = self.further.iter().position(|further| further.number == number) {
+            let further = self.further.swap_remove(place);
+            shared.further.borrow_mut().retain(|(name, _)| *name != further.name);
             further.session.close();
         }
     }
@@ -107,7 +109,7 @@ impl Units {
     pub(super) fn session(&self, shared: &Shared, unit: UnitId) -> Option<Rc<Session>> {
         match unit {
             UnitId::Agent => Some(Rc::clone(&shared.main)),
-            UnitId::Further(number) => self.further.get(&number).map(|further| Rc::clone(&further.session)),
+            UnitId::Further(number) => self.further(number).map(|further| Rc::clone(&further.session)),
             UnitId::Step(_) | UnitId::Service(_) => None,
         }
     }
@@ -117,7 +119,7 @@ impl Units {
         match unit {
             UnitId::Agent => AGENT.to_owned(),
             UnitId::Further(number) => {
-                self.further.get(&number).map(|further| further.name.clone()).unwrap_or_default()
+                self.further(number).map(|further| further.name.clone()).unwrap_or_default()
             }
             UnitId::Step(place) => spec.steps.get(place).map(|step| step.name.clone()).unwrap_or_default(),
             UnitId::Service(place) => {
@@ -163,7 +165,7 @@ impl Units {
         if let (Some(terminal), Some(session)) = (terminal, self.session(shared, unit)) {
             let (run, reader) =
                 self.start_on_terminal(children, defaults, shared, session, &program, &terminal.term)?;
-            self.readers.insert(unit, reader);
+            self.readers.push((unit, reader));
             return Ok(run);
         }
         if spec.control.is_none() || unit == UnitId::Agent {
@@ -236,9 +238,12 @@ impl Units {
     /// A unit's process was reaped: takes the rest of its output, and ends what is left of it.
     pub(super) fn ended(&mut self, shared: &Shared, unit: UnitId, children: &mut Children, reaped: &Reaped) {
         if let Some(session) = self.session(shared, unit) {
-            if let Some(reader) = self.readers.remove(&unit) {
-                reader.abort();
-            }
+            self.readers.retain(|(of, reader)| {
+                if *of == unit {
+                    reader.abort();
+                }
+                *of != unit
+            });
             if let Some(master) = session.master() {
                 drain(&session, &master);
             }
@@ -257,18 +262,22 @@ impl Units {
 
     /// Keeps an agent's exit until it is known what follows.
     pub(super) fn session_ended(&mut self, unit: UnitId, exit: ExitRecord) {
-        self.session_ends.insert(unit, exit);
+        self.session_ends.push((unit, exit));
     }
 
     /// An exit that viewers were not told of yet.
     pub(super) fn take_session_end(&mut self) -> Option<(UnitId, ExitRecord)> {
-        self.session_ends.pop_first()
+        self.session_ends.pop()
+    }
+
+    fn further(&self, number: u32) -> Option<&Further> {
+        self.further.iter().find(|further| further.number == number)
     }
 
     fn agent<'a>(&'a self, spec: &'a InitSpec, unit: UnitId) -> Option<&'a Agent> {
         match unit {
             UnitId::Agent => spec.agent.as_ref(),
-            UnitId::Further(number) => self.further.get(&number).map(|further| &further.agent),
+            UnitId::Further(number) => self.further(number).map(|further| &*further.agent),
             UnitId::Step(_) | UnitId::Service(_) => None,
         }
     }
@@ -322,7 +331,9 @@ impl Units {
 }
 
 /// The size that a terminal begins with.
-pub(super) fn size(terminal: &Terminal) -> TerminalSize {
+pub(super) fn size(terminal: Option<&Terminal>) -> TerminalSize {
+    let default = Terminal::default();
+    let terminal = terminal.unwrap_or(&default);
     TerminalSize { columns: terminal.cols, rows: terminal.rows }
 }
 

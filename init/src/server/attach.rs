@@ -6,7 +6,7 @@ use agent_protocol::{
     ClientMessage, ServerMessage,
     failure::{Failure, FailureKind},
     frame::{Kind, MAX_DATA},
-    message::{AttachRequest, Next, ViewerId, What},
+    message::{AttachTo, Next, ViewerId, What},
 };
 
 use tokio::time::{sleep, timeout};
@@ -36,16 +36,16 @@ const LAST_TYPED_PATIENCE: Duration = Duration::from_secs(1);
 /// Shows the terminal and takes what is typed, until the viewer goes, the agent is removed or the sandbox ends.
 pub(super) async fn run(
     server: &Server,
-    unit: &str,
-    request: &AttachRequest,
+    request: &AttachTo,
     incoming: &mut Incoming,
     outgoing: &Outgoing,
 ) -> Result<(), Failure> {
+    let AttachTo { unit, attach } = request;
     let Some(session) = server.shared.session(unit) else {
         return Err(Failure::new(FailureKind::Unknown, format!("there is no agent `{unit}`")));
     };
     let seat = Seat { shared: &server.shared, session: &session };
-    let entered = seat.change(|terminal| terminal.attach(request));
+    let entered = seat.change(|terminal| terminal.attach(attach));
     let Some((cursor, attached)) = entered else {
         return Err(Failure::new(FailureKind::Busy, "too many viewers are attached"));
     };

@@ -1,4 +1,4 @@
-//! Git's pack protocol for one client: the environment's own git gets the connection, and nothing stands between.
+//! Git's pack protocol for one client: the environment's own git, or ours, gets the connection, and nothing stands between.
 
 use std::{cell::Cell, os::fd::OwnedFd};
 
@@ -36,24 +36,41 @@ impl Drop for Place<'_> {
     }
 }
 
-/// The environment's own git, as one side of the protocol; the loop adds the folder. What the repository makes it do
-/// happens in here, as the agent's user, where the agent could have done it as well.
-pub(super) fn command(request: GitRequest) -> ExecRequest {
-    let service = match request.service {
-        GitService::UploadPack => "upload-pack",
-        GitService::ReceivePack => "receive-pack",
-    };
+/// Our own side of the protocol, where the sandbox has it: it needs no git in the environment.
+const BUILT_IN: &str = "/run/agent/git";
+
+/// One side of the protocol; the loop adds the folder. What the repository makes it do happens in here, as the agent's
+/// user, where the agent could have done it as well.
+///
+/// Two commands, the first one first: the other is for where it is not there. Ours fetches quicker, and leaves to git what
+/// only git can read. A push is git's, whose hooks the agent may rely on.
+pub(super) fn commands(request: &GitRequest) -> [ExecRequest; 2] {
+    // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
+    let git = ["git", "-c", "safe.directory=*"];
+    match request.service {
+        GitService::UploadPack => {
+            let service = "upload-pack";
+            [command(request, &[BUILT_IN, service]), command(request, &[&git[..], &[service]].concat())]
+        }
+        GitService::ReceivePack => {
+            let service = "receive-pack";
+            // The files of a branch that is checked out follow it, where nothing of the agent's is lost by that.
+            let follow = ["-c", "receive.denyCurrentBranch=updateInstead", service];
+            [command(request, &[&git[..], &follow].concat()), command(request, &[BUILT_IN, service])]
+        }
+    }
+}
+
+fn command(request: &GitRequest, words: &[&str]) -> ExecRequest {
     let version = match request.version {
         0 => "version=0",
         1 => "version=1",
         _ => "version=2",
     };
-    // Whoever owns the folder: nobody's rights are borrowed here (safe.directory, git-config(1)).
-    let words = ["git", "-c", "safe.directory=*", service];
     ExecRequest {
         argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
         env: vec![(GIT_PROTOCOL.into(), version.into())],
-        directory: request.directory,
+        directory: request.directory.clone(),
         user: None,
         stdin: false,
         stdio: Stdio::Detached,
@@ -104,10 +121,25 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_gits_and_the_folder_its_last_argument_to_be() {
-        let request = GitRequest { service: GitService::ReceivePack, directory: None, version: 2 };
-        let command = command(request);
-        assert_eq!(command.argv.last().unwrap(), b"receive-pack");
-        assert_eq!(command.env[0], (b"GIT_PROTOCOL".to_vec(), b"version=2".to_vec()));
+    fn there_are_two_ways_and_the_folder_is_the_last_argument_to_be() {
+        let request = |service| GitRequest { service, directory: None, version: 2 };
+        let words = |command: &ExecRequest| {
+            command
+                .argv
+                .iter()
+                .map(|word| String::from_utf8_lossy(word).into_owned())
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        let [first, second] = commands(&request(GitService::UploadPack));
+        assert_eq!(words(&first), "/run/agent/git upload-pack");
+        assert_eq!(words(&second), "git -c safe.directory=* upload-pack");
+        let [first, second] = commands(&request(GitService::ReceivePack));
+        assert_eq!(
+            words(&first),
+            "git -c safe.directory=* -c receive.denyCurrentBranch=updateInstead receive-pack"
+        );
+        assert_eq!(words(&second), "/run/agent/git receive-pack");
+        assert_eq!(first.env[0], (b"GIT_PROTOCOL".to_vec(), b"version=2".to_vec()));
     }
 }

@@ -11,7 +11,12 @@ mod git;
 mod pipe;
 mod socket;
 
-use std::{cell::Cell, pin::pin, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    pin::{Pin, pin},
+    rc::Rc,
+    time::Duration,
+};
 
 use agent_protocol::{
     Request, ServerMessage,
@@ -210,16 +215,24 @@ async fn dispatch(
         Request::ExecSignal { exec, signal } => {
             server.done(outgoing, |reply| Ask::ExecSignal { exec, signal, reply }).await
         }
-        Request::Attach(request) => attach::run(server, AGENT, &request, incoming, outgoing).await,
-        Request::AttachTo(AttachTo { unit, attach }) => {
-            attach::run(server, &unit, &attach, incoming, outgoing).await
+        Request::Attach(attach) => {
+            let main = AttachTo { unit: AGENT.to_owned(), attach };
+            attach::run(server, &main, incoming, outgoing).await
         }
+        Request::AttachTo(request) => attach::run(server, &request, incoming, outgoing).await,
         Request::Events(request) => follow::events(server, request, incoming, outgoing).await,
         Request::Log(request) => follow::log(server, request, incoming, outgoing).await,
         Request::Git(request) => {
             let _place = git::Place::take(&server.shared.git_runs)?;
+            let [first, other] = git::commands(&request);
             let client = incoming.hand_over()?;
-            exec::run(server, (git::command(request), Some(client)), features, incoming, outgoing).await
+            match exec::run(server, (first, Some(client)), features, incoming, outgoing).await {
+                Err(failure) if failure.kind == FailureKind::NotFound => {
+                    let client = incoming.hand_over()?;
+                    exec::run(server, (other, Some(client)), features, incoming, outgoing).await
+                }
+                ended => ended,
+            }
         }
         Request::RestartAgent => server.done(outgoing, Ask::RestartAgent).await,
         Request::RestartUnit { name } => {
@@ -259,8 +272,13 @@ impl Server {
     /// Asks the loop and waits for its answer.
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Failure> {
         let (reply, answer) = oneshot::channel();
+        self.wait(ask(reply), answer).await
+    }
+
+    // Apart from `ask`, so that there is one of it for each kind of answer and not for each question.
+    async fn wait<T>(&self, ask: Ask, answer: oneshot::Receiver<T>) -> Result<T, Failure> {
         let asked = async {
-            self.asks.send(ask(reply)).await.ok()?;
+            self.asks.send(ask).await.ok()?;
             answer.await.ok()
         };
         match timeout(LOOP_WITHIN, asked).await {
@@ -275,14 +293,27 @@ impl Server {
     }
 
     /// Asks for something that is answered with `Done`.
-    async fn done(
-        &self,
-        outgoing: &Outgoing,
+    fn done<'a>(
+        &'a self,
+        outgoing: &'a Outgoing,
         ask: impl FnOnce(oneshot::Sender<Result<(), Failure>>) -> Ask,
-    ) -> Result<(), Failure> {
-        self.ask(ask).await??;
-        reply(outgoing, &ServerMessage::Done).await;
-        Ok(())
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        let (reply, answer) = oneshot::channel();
+        self.finish(outgoing, ask(reply), answer)
+    }
+
+    // Apart from `done` for the same reason, and in a box: whoever waits for it would have a copy of it.
+    fn finish<'a>(
+        &'a self,
+        outgoing: &'a Outgoing,
+        ask: Ask,
+        answer: oneshot::Receiver<Result<(), Failure>>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Failure>> + 'a>> {
+        Box::pin(async move {
+            self.wait(ask, answer).await??;
+            reply(outgoing, &ServerMessage::Done).await;
+            Ok(())
+        })
     }
 }
 

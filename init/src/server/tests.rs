@@ -159,7 +159,8 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
         let (master, _slave) = pty::open(TerminalSize { columns: 80, rows: 24 }).unwrap();
         let master = Rc::new(master);
         server.shared.main.set_master(Some(Rc::clone(&master)));
-        let request = AttachRequest { lease: LeaseWish::TakeOver, size: None, from: AttachFrom::Screen };
+        let attach = AttachRequest { lease: LeaseWish::TakeOver, size: None, from: AttachFrom::Screen };
+        let request = AttachTo { unit: AGENT.to_owned(), attach };
         let typing = async {
             let lines = b"\n".repeat(100_000);
             let mut frame = Vec::new();
@@ -172,7 +173,7 @@ fn a_viewer_that_types_at_a_program_that_is_gone_is_let_go() {
             assert_eq!(Rc::strong_count(&master), 1);
         };
         tokio::select! {
-            _ = attach::run(&server, AGENT, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
+            _ = attach::run(&server, &request, &mut incoming, &outgoing) => panic!("the viewer is gone"),
             () = typing => {}
         }
     });
@@ -184,9 +185,10 @@ fn whoever_gets_the_lease_and_how_events_tell_it() {
         let (server, _asked) = server();
         let (socket, client) = Socket::with_client();
         let (mut incoming, outgoing) = split(socket);
-        let request = AttachRequest { lease: LeaseWish::IfFree, size: None, from: AttachFrom::Screen };
+        let attach = AttachRequest { lease: LeaseWish::IfFree, size: None, from: AttachFrom::Screen };
+        let request = AttachTo { unit: AGENT.to_owned(), attach };
         drop(client);
-        attach::run(&server, AGENT, &request, &mut incoming, &outgoing).await.unwrap();
+        attach::run(&server, &request, &mut incoming, &outgoing).await.unwrap();
         let journal = server.shared.journal.borrow();
         let told: Vec<_> =
             (0..).map_while(|seq| journal.first_after(seq)).map(|event| event.what.clone()).collect();

@@ -30,6 +30,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A terminal on which nothing runs yet.
+    #[inline(never)] // Rare, and large.
     pub(crate) fn new(size: TerminalSize) -> Self {
         Self {
             terminal: RefCell::new(Terminal::new(size)),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::rc::Rc;
 use std::time::Duration;
 
 use agent_protocol::spec::{Agent, Signal};
@@ -130,7 +131,7 @@ pub enum Event {
         /// Its name.
         name: String,
         /// What it is.
-        agent: Box<Agent>,
+        agent: Rc<Agent>,
     },
     /// A further agent is to end and to be no more.
     Remove {

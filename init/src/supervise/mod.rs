@@ -121,6 +121,7 @@ impl Supervisor {
     }
 
     /// Everything at this moment.
+    #[inline(never)] // Asked for in several places, never often.
     pub fn status(&self) -> Status {
         let phase = match &self.state {
             State::Up => match self.setup_problem() {

@@ -66,6 +66,7 @@ impl Plan {
         }
     }
 
+    #[inline(never)] // Copies much, in several places, rarely.
     pub(super) fn of_agent(name: &str, agent: &Agent) -> Self {
         Self {
             name: name.to_owned(),

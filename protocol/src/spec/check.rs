@@ -357,7 +357,12 @@ impl Check {
     fn unique_names(&mut self, spec: &InitSpec) {
         let mut seen = BTreeSet::new();
         let services = spec.services.iter().map(|service| &service.name);
-        let names = spec.steps.iter().map(|step| &step.name).chain(services).chain(spec.agents.keys());
+        let names = spec
+            .steps
+            .iter()
+            .map(|step| &step.name)
+            .chain(services)
+            .chain(spec.agents.iter().map(|(name, _)| name));
         for name in names {
             if !seen.insert(name) {
                 self.problem("steps, services, agents", format!("`{name}` is there twice"));

@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod named;
 mod signal;
 mod unit;
 
@@ -54,8 +55,8 @@ pub struct InitSpec {
     /// The program the sandbox exists for. Absent: only steps, services and one-off commands.
     pub agent: Option<Agent>,
     /// Further agents by their units' names, each on a terminal of its own. They come and go while the sandbox lives.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub agents: BTreeMap<String, Agent>,
+    #[serde(with = "named", skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<(String, Agent)>,
     /// What happens when the agent has exited and will not be restarted.
     pub on_agent_exit: OnAgentExit,
     /// With `on_agent_exit: end`, how long the exit waits for a viewer to read it.
@@ -87,7 +88,7 @@ impl Default for InitSpec {
             workdir: None,
             user: None,
             agent: None,
-            agents: BTreeMap::new(),
+            agents: Vec::new(),
             on_agent_exit: OnAgentExit::default(),
             linger_ms: 5_000,
             steps: Vec::new(),
@@ -144,7 +145,8 @@ impl Agent {
     /// With `main` it is that one once more: its program where the text names none, its variables below those that the
     /// text names.
     pub fn further(name: &str, json: &str, main: Option<&Self>) -> Result<Self, SpecError> {
-        let mut agent: Self = serde_json::from_str(json)?;
+        // From bytes, as the spec is: the same code reads both, and init has it once.
+        let mut agent: Self = serde_json::from_slice(json.as_bytes())?;
         if let Some(main) = main {
             if agent.argv.is_empty() {
                 agent.argv.clone_from(&main.argv);

@@ -53,7 +53,7 @@ fn every_field_is_documented() {
             readiness: Readiness::Command(ReadyCommand::default()),
             ..Agent::default()
         }),
-        agents: [("a".to_owned(), Agent::default())].into(),
+        agents: vec![("a".to_owned(), Agent::default())],
         steps: vec![Step::default()],
         services: vec![Service::default()],
         watch: Some(Watch { repository: Some("/workspace".to_owned()), quiet_ms: Some(30_000) }),
@@ -234,7 +234,7 @@ fn further_agents_are_like_the_main_one_but_have_names_and_terminals() {
         format!(r#"{{"agent": {{"argv": ["a"]}}, "agents": {{"{name}": {{"argv": ["b"]{terminal}}}}}}}"#)
     };
     let spec = InitSpec::from_json(two("fix", r#", "terminal": {}"#).as_bytes()).unwrap();
-    assert_eq!(spec.agents["fix"].argv, ["b"]);
+    assert_eq!((spec.agents[0].0.as_str(), spec.agents[0].1.argv.as_slice()), ("fix", &["b".to_owned()][..]));
     assert_eq!(InitSpec::from_json(spec.to_json().as_bytes()).unwrap(), spec);
     assert_eq!(problems(&two("fix", "")), ["agents.fix.terminal: is missing"]);
     assert_eq!(problems(&two("agent", r#", "terminal": {}"#)), ["agents.name: is the agent's own"]);
@@ -252,6 +252,8 @@ fn further_agents_share_the_units_names_and_are_bounded() {
     };
     InitSpec::from_json(agents(MAX_AGENTS).as_bytes()).unwrap();
     assert_eq!(problems(&agents(MAX_AGENTS + 1)), ["agents: has 17 entries, more than 16"]);
+    let twice = agents(2).replace("a1", "a0");
+    assert_eq!(problems(&twice), ["steps, services, agents: `a0` is there twice"]);
     let taken = agents(1).replace("a0", "b");
     assert_eq!(problems(&taken), ["steps, services, agents: `b` is there twice"]);
 }

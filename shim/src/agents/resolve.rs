@@ -49,6 +49,8 @@ pub struct Offered {
 pub struct Resolved {
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// How many of the last arguments are the first prompt.
+    pub prompt_arguments: usize,
     /// Variables of the agent alone, keys excepted.
     pub variables: BTreeMap<String, String>,
     /// Where its keys come from. Steps, services and commands beside it do not get them.
@@ -144,14 +146,11 @@ pub fn resolve(catalog: &Catalog, wanted: &Wanted<'_>, offered: &Offered) -> Res
     }
     if let Some(prompt) = wanted.prompt {
         let style = definition.prompt.as_ref().unwrap_or(&PromptStyle::Last);
-        resolved.argv.extend(prompt_arguments(wanted.agent, style, prompt)?);
+        let arguments = prompt_arguments(wanted.agent, style, prompt)?;
+        resolved.prompt_arguments = arguments.len();
+        resolved.argv.extend(arguments);
     }
     Ok(resolved)
-}
-
-/// The arguments at the end of an agent's command that are its first prompt.
-pub(crate) fn prompt_of(agent: &str, definition: &Definition, prompt: &str) -> Option<Vec<String>> {
-    prompt_arguments(agent, definition.prompt.as_ref().unwrap_or(&PromptStyle::Last), prompt).ok()
 }
 
 impl Resolved {

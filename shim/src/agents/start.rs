@@ -40,17 +40,6 @@ pub struct Surroundings {
     pub attended: bool,
 }
 
-/// What starts the agent of a sandbox once more, for other work: without its first prompt, which was for the first.
-pub fn command_without_prompt(record: &Record) -> Vec<String> {
-    let prompt = record.agent.as_ref().and_then(|agent| {
-        let catalog = catalog(agent);
-        let definition = catalog.agent(&agent.name).ok()?;
-        resolve::prompt_of(&agent.name, definition, agent.prompt.as_deref()?)
-    });
-    let command = record.command.as_slice();
-    command.strip_suffix(prompt.unwrap_or_default().as_slice()).unwrap_or(command).to_vec()
-}
-
 impl Surroundings {
     /// Those of this process.
     pub fn here(attended: bool) -> Self {
@@ -153,6 +142,7 @@ impl Start {
         if let Some(agent) = &mut record.agent {
             // It was for this start. A later one goes on with work that may be done.
             agent.prompt = None;
+            agent.prompt_arguments = self.resolved.prompt_arguments;
             agent.variables.clone_from(&self.resolved.variables);
             agent.keys = self.private.names().map(str::to_owned).collect();
             agent.mounts = self
@@ -236,6 +226,9 @@ mod tests {
         assert_eq!(agent.variables["IS_SANDBOX"], "1");
         assert_eq!(agent.keys, ["CLAUDE_API_KEY"]);
         assert_eq!((record.command.last().map(String::as_str), &agent.prompt), (Some("do it"), &None));
+        // It was for this one: another of its kind beside it begins without.
+        let again = record.command_without_prompt();
+        assert_eq!([again.as_slice(), &["--".to_owned(), "do it".to_owned()]].concat(), record.command);
         assert_eq!(start.private().reveal()["CLAUDE_API_KEY"], "s3cret");
         let json = serde_json::to_string(&record).unwrap();
         assert!(!json.contains("s3cret") && !format!("{start:?}").contains("s3cret"), "{json}");

@@ -103,7 +103,8 @@ impl CliError {
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        // There may be nothing to say.
+        self.hint = Some(hint.into()).filter(|hint| !hint.is_empty());
         self
     }
 
@@ -268,7 +269,7 @@ impl From<StartError> for CliError {
 }
 
 /// What kind of failure it is that a sandbox cannot be reached, and what to do about it; nothing where there is no hint.
-pub(super) fn of_endpoint(error: &EndpointError) -> (Kind, String) {
+pub(crate) fn of_endpoint(error: &EndpointError) -> (Kind, String) {
     match error {
         EndpointError::State(StateError::Locked { .. }) => {
             (Kind::WrongState, "try again when that command has ended".to_owned())

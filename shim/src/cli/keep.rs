@@ -6,12 +6,13 @@ use super::{
     context::Context,
     error::{CliError, Kind},
     pull::{agents_own, count, described, told},
+    snapshot::reason,
 };
 use crate::{
     repo::{
         Choice, ENDPOINT_PATIENCE, Limits, Source,
-        lacking::{Lacking, LackingError},
-        pull::{Pull, PullError, Pulled},
+        lacking::{Lacking, LackingError, Loose},
+        pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
         Sandbox, StateError,
@@ -58,10 +59,10 @@ pub(super) fn ensure_at_home(
     if lacking.is_nothing() {
         return Ok(());
     }
-    let hint = if lacking.uncommitted > 0 {
-        format!("commit it inside and `agent-shim pull {name}`, or give it up with `{anyway}`")
-    } else {
+    let hint = if lacking.loose.is_nothing() {
         format!("`agent-shim pull {name}` brings it home; `{anyway}` gives it up")
+    } else {
+        format!("no pull brings those files home; `{anyway}` gives them up")
     };
     let message = format!("`{name}` has work that is nowhere else");
     Err(CliError::new(Kind::WrongState, message).lines(lines(&lacking)).hint(hint))
@@ -77,12 +78,15 @@ pub(super) fn bring_home(
     let endpoint = Endpoint::open_locked(&ctx.data, sandbox, lock);
     let reach = endpoint.map(|endpoint| Reach::through(&ctx.data, sandbox, endpoint));
     let reach = reach.map_err(|error| told(sandbox.name(), &PullError::Source(error.into())))?;
+    // What cannot be gathered is told when it is asked for; what can be pulled is pulled.
+    let _ = Loose::gather(&reach, record);
     run(sandbox, record, &reach, Limits::default(), false).map_err(|error| told(sandbox.name(), &error))
 }
 
 /// Brings home what a sandbox has, whatever it is doing.
 pub(super) fn pull(ctx: &Context, sandbox: &Sandbox, record: &Record) -> Result<Pulled, CliError> {
     let reach = Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE);
+    let _ = Loose::gather(&reach, record);
     run(sandbox, record, &reach, Limits::default(), false).map_err(|error| told(sandbox.name(), &error))
 }
 
@@ -94,9 +98,9 @@ fn look(
 ) -> Result<Lacking, LackingError> {
     let endpoint = Endpoint::open_locked(&ctx.data, sandbox, lock)?;
     let reach = Reach::through(&ctx.data, sandbox, endpoint);
-    let uncommitted = Lacking::uncommitted(&reach)?;
+    let loose = Loose::gather(&reach, record)?;
     let limits = Limits { time: LOOK_WITHIN, ..Limits::default() };
-    Ok(Lacking { pulled: run(sandbox, record, &reach, limits, true)?, uncommitted })
+    Lacking::new(run(sandbox, record, &reach, limits, true)?, loose, MOST_NAMED)
 }
 
 fn run(
@@ -121,26 +125,46 @@ fn run(
 
 /// What would be lost, for people.
 fn lines(lacking: &Lacking) -> Vec<String> {
-    let Lacking { pulled, uncommitted } = lacking;
+    let Lacking { pulled, refs, loose } = lacking;
     let mut lines = Vec::new();
-    if *uncommitted > 0 {
-        lines.push(format!("{} not committed", count(*uncommitted as u64, "file")));
+    if !loose.is_nothing() {
+        let files = loose.files.len() as u64 + loose.more;
+        lines.push(format!("{} that no commit can hold", count(files, "file")));
+        let named = loose.files.iter().take(MOST_NAMED);
+        lines.extend(named.map(|file| format!("{} ({})", file.path, reason(&file.why))));
     }
     if pulled.found.objects > 0 {
         let (found, diff) = (&pulled.found, &pulled.diff);
-        let changed =
-            format!("{} changed +{} -{}", count(diff.files, "file"), diff.insertions, diff.deletions);
-        lines.push(match found.commits {
+        let mut parts = vec![match found.commits {
             // Such as a tag with words of its own.
             0 => count(found.objects, "object"),
-            commits => format!("{}, {changed}", count(commits, "commit")),
-        });
-        lines.extend(pulled.refs.iter().take(MOST_NAMED).map(described));
-        if pulled.refs.len() > MOST_NAMED {
-            lines.push(format!("and {} more", pulled.refs.len() - MOST_NAMED));
+            commits => count(commits, "commit"),
+        }];
+        if diff.files > 0 {
+            parts.push(format!(
+                "{} changed +{} -{}",
+                count(diff.files, "file"),
+                diff.insertions,
+                diff.deletions
+            ));
+        }
+        lines.push(parts.join(", "));
+        lines.extend(refs.iter().map(one));
+        if refs.len() == MOST_NAMED {
+            lines.push("and perhaps more".to_owned());
         }
     }
     lines
+}
+
+/// One ref that would be lost. What was not committed became a snapshot just now.
+fn one(change: &Described) -> String {
+    let from = change.change.from.as_ref();
+    let snapshot = from.and_then(|from| from.strip_prefix("refs/agents/snapshots/"));
+    let Some(snapshot) = snapshot else { return described(change) };
+    let worktree = snapshot.split(|byte| *byte == b'/').next().unwrap_or_default();
+    let worktree = String::from_utf8_lossy(worktree);
+    format!("{}, files of the worktree {worktree} that are not committed", described(change))
 }
 
 /// Whether there is nothing in a folder, or none. One that cannot be read may hold something.

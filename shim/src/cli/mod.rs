@@ -24,6 +24,7 @@ mod monitor;
 mod output;
 mod prepare;
 mod pull;
+mod pull_progress;
 mod push;
 mod resolve;
 mod restart;

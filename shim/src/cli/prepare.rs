@@ -149,6 +149,12 @@ impl LaunchArgs {
         name: Option<Name>,
         stay: Stay,
     ) -> Result<Ready, CliError> {
+        if ctx.data.agents().canonicalize().is_ok_and(|agents| project.starts_with(agents)) {
+            // Its repository is an agent's, and so is what it is configured with.
+            let message = format!("{} is what the agent of a sandbox writes", project.display());
+            return Err(CliError::new(Kind::WrongState, message)
+                .hint("`agent-shim pull` brings home what is in it, for another sandbox to begin with"));
+        }
         let settings = self.all_settings(ctx, project)?;
         let env = tools::kind(&settings);
         let settings = settings.with_agent_of_preset(env);
@@ -281,9 +287,9 @@ impl Ready {
     }
 
     /// Clones the project where the sandbox has none yet.
-    fn fill_work(&mut self) -> Result<(), CliError> {
+    fn fill_work(&mut self, ctx: &Context) -> Result<(), CliError> {
         let Some(origin) = self.origin.take() else { return Ok(()) };
-        workspace::make(&self.sandbox, &mut self.record, &origin).or_else(|error| {
+        workspace::make(ctx, &self.sandbox, &mut self.record, &origin).or_else(|error| {
             if self.is_new {
                 self.sandbox.remove().map_err(StateError::io("removing what was made"))?;
             }
@@ -332,7 +338,7 @@ impl Ready {
         occasion: &Occasion,
     ) -> Result<(Sandbox, Started), CliError> {
         let occasion = &self.with_keys(occasion);
-        self.fill_work()?;
+        self.fill_work(ctx)?;
         self.fill_home()?;
         if ctx.global.debug {
             match show(&ctx.data, &self.sandbox, &self.record, occasion, Detail::Command) {

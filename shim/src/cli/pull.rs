@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use agent_protocol::retention::Keep;
 use serde_json::json;
 
 use super::{
@@ -12,13 +13,15 @@ use super::{
     error::{self, CliError, Kind},
     merge_report,
     output::{print_json, print_line},
+    pull_progress::Shown,
     resolve,
 };
 use crate::{
+    client::interrupt::Interrupt,
     config::values,
     repo::{
         Change, Choice, ENDPOINT_PATIENCE, GitError, HomeError, Limits, PublishError, RefName, Source,
-        SourceError,
+        SourceError, Watch, is_snapshot, namespace,
         pull::{Described, Pull, PullError, Pulled},
     },
     sandbox::{
@@ -27,6 +30,7 @@ use crate::{
         name::Name,
         record::{Record, Workspace},
         sync::{self, Came, Pulls},
+        view,
     },
 };
 
@@ -73,7 +77,9 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         (None, None) => Context::current_folder()?,
     };
     let into = into.canonicalize().map_err(StateError::io(format!("looking at {}", into.display())))?;
-    let agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    let mut agents_own = record.as_ref().map(agents_own).unwrap_or_default();
+    // Clones and homes of sandboxes: each is an agent's.
+    agents_own.extend(ctx.data.agents().canonicalize());
     let reach = sandbox.as_ref().map(|sandbox| Reach::new(&ctx.data, sandbox, ENDPOINT_PATIENCE));
     let source = match (&args.upload_pack, &reach) {
         (Some(command), _) => Source::Command(command),
@@ -85,12 +91,21 @@ pub(crate) fn run(ctx: &Context, args: &PullArgs) -> Result<ExitCode, CliError> 
         source,
         into: &into,
         agents_own: &agents_own,
-        choice: Choice { branches: branches(&args.branch)?, prune: args.prune },
+        choice: Choice {
+            branches: branches(&args.branch)?,
+            prune: args.prune,
+            expiry: record.as_ref().map(expiry),
+        },
         limits: limits(args),
         dry_run: ctx.global.dry_run,
     };
     let began = SystemTime::now();
-    let pulled = pull.run().map_err(|error| told(&name, &error))?;
+    let interrupt = Interrupt::take().map_err(StateError::io("taking signals"))?;
+    let shown = Shown::new(ctx.global.verbose > 0);
+    let watch = Watch { interrupt: Some(&interrupt), progress: Some(&|progress| shown.take(progress)) };
+    let pulled = pull.run_watched(watch);
+    shown.done();
+    let pulled = pulled.map_err(|error| told(&name, &error))?;
     if let Some(sandbox) = &sandbox
         && args.into.is_none()
         && args.upload_pack.is_none()
@@ -142,6 +157,11 @@ pub(super) fn agents_own(record: &Record) -> Vec<PathBuf> {
     project.into_iter().chain(mounts).collect()
 }
 
+/// What of the snapshots goes at home as it goes inside.
+pub(super) fn expiry(record: &Record) -> (Keep, u64) {
+    (record.snapshots.retention(), view::unix_ms(SystemTime::now()))
+}
+
 fn branches(names: &[String]) -> Result<Vec<RefName>, CliError> {
     let parse = |name: &String| {
         let full = if name.starts_with("refs/") { name.clone() } else { format!("refs/heads/{name}") };
@@ -183,6 +203,7 @@ pub(super) fn told(name: &Name, error: &PullError) -> CliError {
         PullError::Home(HomeError::None { .. }) => {
             (Kind::WrongState, "`git init` makes one, or `--into DIR` names one".to_owned())
         }
+        PullError::Cancelled => (Kind::Cancelled, String::new()),
         PullError::Publish(PublishError::Busy) => (Kind::WrongState, "try again in a moment".to_owned()),
         _ => (Kind::Failed, String::new()),
     };
@@ -195,16 +216,34 @@ pub(super) fn show(name: &Name, pulled: &Pulled, dry_run: bool) -> Result<(), Cl
         print_line(&format!("{name}: nothing new"))?;
     } else {
         let (found, diff) = (&pulled.found, &pulled.diff);
-        let what = [
-            count(found.commits, "commit"),
-            count(diff.files, "file"),
-            count(diff.insertions, "insertion"),
-            count(diff.deletions, "deletion"),
-        ];
+        // Snapshots come by the minute: all of them are one line.
+        let namespace = namespace(name);
+        let (snapshots, refs): (Vec<_>, Vec<_>) =
+            pulled.refs.iter().partition(|one| is_snapshot(&one.change.name, &namespace));
+        let is_new = |one: &&&Described| one.change.old.is_none() && one.change.new.is_some();
+        let new = snapshots.iter().filter(is_new).count() as u64;
+        let gone = snapshots.iter().filter(|one| one.change.new.is_none()).count() as u64;
+        let commits = found.commits.saturating_sub(new);
+        let is_told = commits == 0 || pulled.refs.iter().any(|one| one.diff.is_some());
+        let what = if is_told {
+            vec![
+                count(commits, "commit"),
+                count(diff.files, "file"),
+                count(diff.insertions, "insertion"),
+                count(diff.deletions, "deletion"),
+            ]
+        } else {
+            vec![count(commits, "commit"), count(found.objects, "object")]
+        };
         let would = if dry_run { " would come" } else { "" };
         print_line(&format!("{name}: {}{would}", what.join(", ")))?;
-        for one in &pulled.refs {
+        for one in refs {
             print_line(&format!("  {}", described(one)))?;
+        }
+        match (new, gone) {
+            (0, 0) => {}
+            (new, 0) => print_line(&format!("  {}", count(new, "snapshot")))?,
+            (new, gone) => print_line(&format!("  {}, {gone} expired", count(new, "snapshot")))?,
         }
     }
     for name in &pulled.gone {

@@ -9,7 +9,9 @@ use super::{
     launch_args::LaunchArgs,
     output::{clean, print_json, print_line},
     prepare::Stay,
-    resolve, worktree,
+    resolve,
+    snapshot::Keeper,
+    worktree,
 };
 use crate::{client, sandbox::start::Occasion, worktree::Worktrees};
 
@@ -35,6 +37,9 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
         let whose = args.worktree.as_ref().map_or_else(String::new, |branch| format!(" on `{branch}`"));
         print_line(&clean(&format!("the agent{whose} of `{}` would be started anew", sandbox.name())))?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(keeper) = Keeper::new(ctx, &sandbox) {
+        keeper.before();
     }
     if let Some(branch) = &args.worktree {
         let branch = worktree::named(ctx, &sandbox, branch)?;

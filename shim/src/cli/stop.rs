@@ -6,6 +6,7 @@ use super::{
     keep,
     output::{print_json, print_line},
     pull, resolve,
+    snapshot::Keeper,
 };
 use crate::repo::pull::Pulled;
 use crate::sandbox::{
@@ -100,7 +101,17 @@ pub(super) fn end(
         lock => Some(lock?),
     };
     let remove = sandbox.record().is_ok_and(|record| record.remove);
+    // By force there is no time for it.
+    let keeper = if force { None } else { Keeper::new(ctx, sandbox) };
+    if let Some(keeper) = &keeper {
+        keeper.before();
+    }
     let stopped = if force { stop::force(sandbox)? } else { gracefully(sandbox)? };
+    if let (Some(keeper), Some(lock)) = (&keeper, &lock)
+        && stopped != Stopped::Already
+    {
+        keeper.after(lock);
+    }
     if stopped == Stopped::Killed && !force {
         ctx.say("it did not end in time and was killed");
     }

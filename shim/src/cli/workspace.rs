@@ -3,23 +3,24 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    context::Context,
     error::{CliError, Kind},
     output::{clean, tell},
 };
 use crate::{
-    config::settings::Settings,
+    config::{origin::Origin as Said, settings::Settings},
     env::progress::StandardError,
     repo::{
         GitError,
         clone::{
-            self, CloneError, LeftOut, Made, Several,
+            self, CloneError, Dirty, LeftOut, Made, Several,
             origin::{Origin, seems_to_be_in_a_repository},
             watch::Watch,
         },
     },
     sandbox::{
         Sandbox,
-        record::{Cloned, Record, Workspace},
+        record::{CloneObjects, Cloned, Record, Workspace},
     },
 };
 
@@ -46,7 +47,14 @@ pub(crate) fn decide(
             settings.apply_clone(&mut wish);
             let until = Instant::now() + ANSWER_PATIENCE;
             let found = Origin::find(&record.project, wish.branch.as_deref(), until);
-            found.map_err(|error| told(&error, record))?
+            let found = found.map_err(|error| told(&error, record))?;
+            // Who says on the command line that it is to be cloned knows what it is.
+            let is_meant =
+                settings.workspace.as_ref().is_some_and(|asked| matches!(asked.origin, Said::Flag(_)));
+            if let Some(origin) = found.as_ref().filter(|_| !is_meant) {
+                origin.check_own(until).map_err(|error| told(&error, record))?;
+            }
+            found
         }
     };
     let Some(origin) = origin else {
@@ -65,6 +73,10 @@ pub(crate) fn decide(
     record.workspace = Workspace::Clone;
     wish.folder = origin.below.to_str().map(|below| below.trim_end_matches('/').to_owned());
     wish.folder = wish.folder.filter(|below| !below.is_empty());
+    wish.shared = Vec::new();
+    if wish.objects == Some(CloneObjects::Share) {
+        wish.shared = origin.places().map_err(|error| told(&error, record))?;
+    }
     wish.made = None;
     record.cloned = Some(wish);
     Ok(Some(origin))
@@ -94,11 +106,16 @@ pub(crate) fn decide_again(
 }
 
 /// Makes the clone, and writes into the record what it is.
-pub(crate) fn make(sandbox: &Sandbox, record: &mut Record, origin: &Origin) -> Result<(), CliError> {
+pub(crate) fn make(
+    ctx: &Context,
+    sandbox: &Sandbox,
+    record: &mut Record,
+    origin: &Origin,
+) -> Result<(), CliError> {
     let wish = record.cloned.clone().unwrap_or_default();
     let mut report = StandardError::new();
     let made = Watch::new(&mut report)
-        .and_then(|mut watch| clone::clone(origin, &wish, sandbox.folder(), &mut watch))
+        .and_then(|mut watch| clone::clone(origin, &wish, sandbox.folder(), ctx.data.path(), &mut watch))
         .map_err(|error| told(&error, record))?;
     tell_of(record, &made);
     record.cloned = Some(crate::sandbox::record::CloneRecord { made: Some(made.cloned), ..wish });
@@ -117,6 +134,35 @@ fn tell_of(record: &Record, made: &Made) {
         "/workspace is a clone of its own, {}; `agent-shim pull {name}` brings home what is committed there",
         described(&made.cloned)
     ));
+    match made.cloned.objects {
+        CloneObjects::Copy => {}
+        CloneObjects::Reflink => {
+            note("it holds every object of the repository, also those of other branches");
+        }
+        CloneObjects::Share => {
+            let shared = record.cloned.iter().flat_map(|cloned| &cloned.shared);
+            let shared: Vec<String> = shared.map(|folder| folder.display().to_string()).collect();
+            note(&format!("the agent can read every object in {}", shared.join(", ")));
+        }
+    }
+    match &made.dirty {
+        Some(Ok(Dirty { files, commit: Some(commit) })) => note(&format!(
+            "{} that {} not committed came along, as commit {} on top: {}",
+            changes(files),
+            if files.count == 1 { "was" } else { "were" },
+            short(commit),
+            names(files)
+        )),
+        Some(Ok(Dirty { files, commit: None })) if files.count > 0 => note(&format!(
+            "{} that {} not committed {} outside: {}; `--include-dirty` takes them along",
+            changes(files),
+            if files.count == 1 { "is" } else { "are" },
+            if files.count == 1 { "stays" } else { "stay" },
+            names(files)
+        )),
+        Some(Err(error)) => note(&format!("what is not committed stays outside; {error}")),
+        Some(Ok(_)) | None => {}
+    }
     let LeftOut { submodules, large_files } = &made.left_out;
     if submodules.count > 0 {
         let (what, are) = if submodules.count == 1 {
@@ -141,8 +187,16 @@ fn tell_of(record: &Record, made: &Made) {
     }
 }
 
+fn changes(files: &Several) -> String {
+    format!("{} {}", files.count, if files.count == 1 { "file" } else { "files" })
+}
+
+fn short(commit: &str) -> &str {
+    &commit[..commit.len().min(10)]
+}
+
 fn described(cloned: &Cloned) -> String {
-    let at = cloned.commit.as_deref().map(|commit| &commit[..commit.len().min(10)]);
+    let at = cloned.commit.as_deref().map(short);
     match (&cloned.branch, at) {
         (Some(branch), Some(at)) => format!("branch `{branch}` at {at}"),
         (Some(branch), None) => format!("branch `{branch}`, without a commit yet"),
@@ -171,9 +225,28 @@ fn told(error: &CloneError, record: &Record) -> CliError {
             Kind::WrongState,
             format!("if you do: `git config --global --add safe.directory {project}`; {BIND_INSTEAD}"),
         ),
+        CloneError::NotOwn { .. } => (
+            Kind::WrongState,
+            format!(
+                "an agent may have put that there; `--workspace clone` clones it if it is meant, and {BIND_INSTEAD}"
+            ),
+        ),
         CloneError::NoBranch(_) => {
             (Kind::WrongState, format!("`git -C {project} branch --list` shows those there are"))
         }
+        CloneError::Elsewhere => {
+            (Kind::Usage, "leave out `--branch`, or say `--no-include-dirty`".to_owned())
+        }
+        CloneError::Dirty(_) => (
+            Kind::Failed,
+            "commit it, let .gitignore name what is not to come along, or leave out `--include-dirty`"
+                .to_owned(),
+        ),
+        CloneError::NoReflink(_) => (
+            Kind::WrongState,
+            "`--clone-objects copy` works everywhere; project and sandboxes on one btrfs or xfs can share"
+                .to_owned(),
+        ),
         CloneError::NotABranch(_) => (Kind::Usage, String::new()),
         CloneError::Partial(_) => (
             Kind::WrongState,

@@ -17,8 +17,9 @@ use super::{
     Connection, ConnectionError,
     endpoint::{Direction, Endpoint, Nature},
     error::io_error,
+    interrupt::{Interrupt, wait_for},
     operations::unexpected,
-    wait::{wait_any, wait_for},
+    wait::wait_any,
 };
 
 /// Bytes on their way in one direction.
@@ -28,6 +29,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct GitStream {
     socket: OwnedFd,
+    interrupt: Option<Interrupt>,
 }
 
 /// Git, asked for and not heard of yet: it may work while we do something else.
@@ -43,7 +45,16 @@ pub fn ask(mut connection: Connection, request: GitRequest) -> Result<Asked, Con
 impl Asked {
     /// The stream, once git has said its first byte. In its place init may refuse: no packet of git's begins as a
     /// frame does.
-    pub fn stream(mut self, deadline: Instant) -> Result<GitStream, ConnectionError> {
+    pub fn stream(self, deadline: Instant) -> Result<GitStream, ConnectionError> {
+        self.stream_unless(deadline, None)
+    }
+
+    /// The same, unless it is called off first.
+    pub fn stream_unless(
+        mut self,
+        deadline: Instant,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<GitStream, ConnectionError> {
         const DURING: &str = "asking for its git";
         let mut first = [0];
         loop {
@@ -53,10 +64,11 @@ impl Asked {
                     let message = self.0.recv_message(DURING, Some(deadline))?;
                     return Err(unexpected(&message, DURING));
                 }
-                Ok(_) => return Ok(GitStream::over(self.0.into_stream())),
+                Ok(_) => return Ok(GitStream::over(self.0.into_stream()).interrupted_by(interrupt)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
-                    if !wait_for(self.0.as_fd(), PollFlags::IN, Some(deadline)).map_err(io_error(DURING))? {
+                    let in_time = wait_for(self.0.as_fd(), PollFlags::IN, Some(deadline), interrupt);
+                    if !in_time.map_err(io_error(DURING))? {
                         return Err(ConnectionError::Deadline(DURING));
                     }
                 }
@@ -69,7 +81,12 @@ impl Asked {
 impl GitStream {
     /// A stream to somebody else who speaks the protocol; the socket does not wait.
     pub fn over(socket: OwnedFd) -> Self {
-        Self { socket }
+        Self { socket, interrupt: None }
+    }
+
+    /// The same, whose waits end when it is called off.
+    pub fn interrupted_by(self, interrupt: Option<&Interrupt>) -> Self {
+        Self { interrupt: interrupt.cloned(), ..self }
     }
 
     /// Reads what is there, at least one byte; 0 is the end. Waits until `deadline`.
@@ -100,7 +117,7 @@ impl GitStream {
     }
 
     fn wait(&self, flags: PollFlags, deadline: Instant) -> io::Result<()> {
-        let in_time = wait_for(self.socket.as_fd(), flags, Some(deadline))?;
+        let in_time = wait_for(self.socket.as_fd(), flags, Some(deadline), self.interrupt.as_ref())?;
         if in_time { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 

@@ -11,6 +11,8 @@ pub mod capture;
 pub mod exec;
 /// Git's pack protocol with a repository inside.
 pub mod git;
+/// A person who calls something off.
+pub mod interrupt;
 
 mod connection;
 mod dial;

@@ -228,6 +228,14 @@ fn every_question_gets_its_answer() {
     operations::restart(&mut connection, soon()).unwrap();
     assert_eq!(peer.join().unwrap(), Request::RestartAgent);
 
+    let (mut connection, peer) = answer(ServerMessage::Done);
+    operations::restart_unit(&mut connection, "db", soon()).unwrap();
+    assert_eq!(peer.join().unwrap(), Request::RestartUnit { name: "db".to_owned() });
+
+    let (mut connection, peer) = answer(ServerMessage::Done);
+    operations::remove_agent(&mut connection, "fix", true, soon()).unwrap();
+    assert_eq!(peer.join().unwrap(), Request::RemoveAgent { name: "fix".to_owned(), force: true });
+
     let refusal = Failure::new(FailureKind::WrongState, "the sandbox is stopping");
     let (mut connection, _peer) = answer(ServerMessage::Failed(refusal.clone()));
     let error = operations::restart(&mut connection, soon()).unwrap_err();

@@ -95,12 +95,12 @@ pub(crate) fn every(text: &str) -> Result<u32, String> {
     let wrong = || "write a time from 1s to 7days, or `off`".to_owned();
     let time = any_duration(text).map_err(|_| wrong())?;
     let seconds = u32::try_from(time.as_secs()).map_err(|_| wrong())?;
-    let is_whole = time.subsec_nanos() == 0 && seconds <= MAX_EVERY_SECONDS;
+    let is_whole = time.subsec_nanos() == 0 && seconds <= MOST_EVERY_SECONDS;
     is_whole.then_some(seconds).ok_or_else(wrong)
 }
 
 /// Longest time between two of what is done again and again.
-const MAX_EVERY_SECONDS: u32 = 7 * 24 * 60 * 60;
+const MOST_EVERY_SECONDS: u32 = 7 * 24 * 60 * 60;
 
 /// The same as text.
 pub(crate) fn pause(seconds: u32) -> String {

@@ -83,6 +83,8 @@ pub struct Request {
     pub folder: PathBuf,
     /// The folder that appears at `/workspace`, without symbolic links in its path.
     pub workspace: PathBuf,
+    /// Folders of git objects that the workspace's repository reads, without symbolic links in their paths.
+    pub objects: Vec<PathBuf>,
     /// Tools and system files.
     pub environment: Environment,
     /// Further files and folders.

@@ -21,6 +21,8 @@ pub const USER_ID: u32 = 1000;
 pub const INIT: &str = "/run/agent/init";
 /// Where what serves git beside init appears.
 pub const GIT: &str = "/run/agent/git";
+/// Where objects of the host's repository appear, each folder under a number.
+pub const OBJECTS: &str = "/run/agent/objects";
 /// Where secrets appear, one file each.
 pub const SECRETS: &str = "/run/secrets";
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::error::IsolationError;
-use super::plan::{Access, Caller, Content, GIT, HOME, INIT, Mount, SECRETS, StoreView, WORKSPACE};
+use super::plan::{Access, Caller, Content, GIT, HOME, INIT, Mount, OBJECTS, SECRETS, StoreView, WORKSPACE};
 use super::{Request, UserMount};
 
 /// Shared memory is the only file system in memory that can be written to inside.
@@ -44,6 +44,7 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
         Mount::given(&request.init, INIT, Access::ReadOnly),
         Mount::given(&request.git, GIT, Access::ReadOnly),
     ]);
+    mounts.extend(objects(request)?);
     if !request.secrets.is_empty() {
         mounts.push(dir(SECRETS, 0o700));
     }
@@ -90,6 +91,26 @@ pub fn mounts(request: &Request) -> Result<Vec<Mount>, IsolationError> {
     mounts.push(Mount::Seal { at: at("/") });
     mounts.extend(stores);
     Ok(with_parents(mounts))
+}
+
+/// Objects that the workspace's repository reads and nobody inside can write. That some of them lie elsewhere on the host is
+/// told inside by the repository itself: what the folder says about it would lead nowhere.
+fn objects(request: &Request) -> Result<Vec<Mount>, IsolationError> {
+    let mut mounts = Vec::new();
+    for (number, source) in request.objects.iter().enumerate() {
+        let at = format!("{OBJECTS}/{number}");
+        mounts.push(Mount::given(source, at.clone(), Access::ReadOnly));
+        mounts.extend(masks(
+            &UserMount { source: source.clone(), at: at.clone(), access: Access::ReadOnly },
+            request,
+        )?);
+        if fs::symlink_metadata(source.join("info/alternates")).is_ok() {
+            let at = format!("{at}/info");
+            mounts.push(Mount::Tmpfs { at: at.clone(), size_bytes: 4096, mode: 0o555 });
+            mounts.push(Mount::Seal { at });
+        }
+    }
+    Ok(mounts)
 }
 
 /// Adds the folders that mounts lie in. bwrap would make them by itself, but 0.8 lets nobody else look into them.
@@ -139,6 +160,9 @@ pub fn check_sources(request: &Request) -> Result<(), IsolationError> {
         }
     }
     check_unmoved(&request.workspace, WORKSPACE)?;
+    for (number, source) in request.objects.iter().enumerate() {
+        check_unmoved(source, &format!("{OBJECTS}/{number}"))?;
+    }
     for (index, mount) in request.mounts.iter().enumerate() {
         check_unmoved(&mount.source, &mount.at)?;
         let earlier = request.mounts[..index].iter().map(|earlier| (&earlier.source, earlier.at.as_str()));

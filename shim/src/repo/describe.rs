@@ -35,6 +35,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) format: ObjectFormat,
     /// What is checked out at home: new branches are compared with where they left its history.
     pub(crate) head: Option<&'a ObjectId>,
+    /// Whether few objects came.
+    pub(crate) is_little: bool,
     /// When it must have answered.
     pub(crate) until: Instant,
 }
@@ -118,6 +120,8 @@ impl<'a> Asking<'a> {
         let base = match (old, self.head) {
             (Some(old), _) => (old.as_str(), false),
             (None, Some(head)) => (head.as_str(), true),
+            // Every line of every file would have to be read, to say that all of it is new.
+            (None, None) if !self.is_little => return Comparing::None,
             (None, None) => (check::empty_tree(self.format), false),
         };
         check::ask_diff(self.git, self.quarantine, base, new, self.until)

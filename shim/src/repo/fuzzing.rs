@@ -134,10 +134,12 @@ impl Server<'_> {
 
 /// Everything that would change is the sandbox's own, and git could make all of it at once.
 fn planned(refs: &Advertised, prune: bool) -> Vec<ObjectId> {
-    let plan = Plan::new(refs, &[], &namespace(), &Choice { branches: Vec::new(), prune });
+    let plan = Plan::new(refs, &[], &namespace(), &Choice { prune, ..Choice::default() });
     let mut names: Vec<&RefName> = plan.changes.iter().map(|change| &change.name).collect();
     assert!(plan.in_the_way.is_empty() && plan.gone.is_empty(), "nothing was there");
-    names.iter().for_each(|name| is_at_home(name));
+    for name in &names {
+        is_at_home(name);
+    }
     let count = names.len();
     names.sort_unstable();
     names.dedup();

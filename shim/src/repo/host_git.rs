@@ -8,7 +8,11 @@ use std::{
     io::{self, Read, Seek},
     os::{
         fd::AsFd,
-        unix::{ffi::OsStrExt, fs::FileExt, process::ExitStatusExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::FileExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -21,7 +25,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit},
 };
 
-use crate::client::wait::wait_for;
+use crate::client::interrupt::{Interrupt, wait_for};
 
 /// The oldest git that does all we ask: `GIT_CONFIG_COUNT`, `--config-env` and `rev-parse --path-format` came with it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
@@ -98,6 +102,9 @@ pub(crate) struct HostGit {
     program: PathBuf,
     path: OsString,
     memory_bytes: u64,
+    interrupt: Option<Interrupt>,
+    /// Whether its runs are out of reach of the terminal's signals.
+    is_apart: bool,
 }
 
 /// A run of it. Killed on drop, if it has not ended.
@@ -110,6 +117,7 @@ pub(crate) struct Running {
     complaint: File,
     ended: bool,
     until: Instant,
+    interrupt: Option<Interrupt>,
 }
 
 impl HostGit {
@@ -121,7 +129,22 @@ impl HostGit {
         let program = places
             .find_map(|place| Some(place.join("git")).filter(|git| is_program(git)))
             .ok_or(GitError::Missing)?;
-        Ok(Self { program, path, memory_bytes })
+        Ok(Self { program, path, memory_bytes, interrupt: None, is_apart: false })
+    }
+
+    /// The same, whose runs end when it is called off. A terminal's signals are not theirs then.
+    pub(crate) fn interrupted_by(self, interrupt: Option<&Interrupt>) -> Self {
+        Self { interrupt: interrupt.cloned(), is_apart: interrupt.is_some(), ..self }
+    }
+
+    /// The same, whose runs are waited for, whoever calls it off.
+    pub(crate) fn insistent(&self) -> Self {
+        Self { interrupt: None, ..self.clone() }
+    }
+
+    /// Whether it was called off.
+    pub(crate) fn is_called_off(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(Interrupt::is_set)
     }
 
     /// Asks where a repository is, the way that a person would: with their configuration, which may say that they
@@ -153,6 +176,16 @@ impl HostGit {
             };
         }
         self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
+    }
+
+    /// Has git look after the objects of a repository, as it does after each `git fetch` and as the person wants it (`gc.auto`,
+    /// git-maintenance(1)); only hooks are not run. How much memory it takes is the person's affair, too.
+    pub(crate) fn maintain(&self, git_dir: &Path, until: Instant) -> Result<(), GitError> {
+        let flag = format!("--config-env=core.hooksPath={NO_HOOKS}");
+        let mut command = self.persons(Path::new("/"), &[&flag, "maintenance", "run", "--auto", "--quiet"]);
+        command.env(NO_HOOKS, "/dev/null").env("GIT_DIR", git_dir).env_remove("GIT_OPTIONAL_LOCKS");
+        let git = Self { memory_bytes: u64::MAX, ..self.clone() };
+        git.start(command, "maintenance", until)?.output(1024).map(drop)
     }
 
     /// A command in a folder with a person's configuration. It may only ask.
@@ -223,9 +256,13 @@ impl HostGit {
             rustix::fs::memfd_create(c"git", flags).map_err(|error| failed(error.into()))?.into();
         let its_complaint = complaint.try_clone().map_err(failed)?;
         command.stdout(Stdio::piped()).stderr(its_complaint);
+        if self.is_apart {
+            command.process_group(0);
+        }
         let mut child = command.spawn().map_err(failed)?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let running = Running { what, child, stdin, stdout, complaint, ended: false, until };
+        let interrupt = self.interrupt.clone();
+        let running = Running { what, child, stdin, stdout, complaint, ended: false, until, interrupt };
         // Private memory only: the packs that it maps are no cost.
         let most = Some(self.memory_bytes);
         let pid = i32::try_from(running.child.id()).ok().and_then(Pid::from_raw);
@@ -277,7 +314,9 @@ impl Running {
                 Ok(count) => bytes = &bytes[count..],
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    if !wait_for(stdin.as_fd(), PollFlags::OUT, Some(self.until)).map_err(failed)? {
+                    if !wait_for(stdin.as_fd(), PollFlags::OUT, Some(self.until), self.interrupt.as_ref())
+                        .map_err(failed)?
+                    {
                         return Err(GitError::Deadline { what });
                     }
                 }
@@ -289,6 +328,11 @@ impl Running {
             }
         }
         Ok(())
+    }
+
+    /// From here on it is waited for, whoever calls it off.
+    pub(crate) fn insist(&mut self) {
+        self.interrupt = None;
     }
 
     /// Ends its standard input.
@@ -306,7 +350,9 @@ impl Running {
                 Ok(count) => return Ok(count),
                 Err(rustix::io::Errno::INTR) => {}
                 Err(rustix::io::Errno::AGAIN) => {
-                    if !wait_for(stdout.as_fd(), PollFlags::IN, Some(self.until)).map_err(failed)? {
+                    if !wait_for(stdout.as_fd(), PollFlags::IN, Some(self.until), self.interrupt.as_ref())
+                        .map_err(failed)?
+                    {
                         return Err(GitError::Deadline { what });
                     }
                 }
@@ -366,7 +412,8 @@ impl Running {
             loop {
                 let now = Instant::now();
                 let next = (now + every).min(self.until);
-                if wait_for(pidfd.as_fd(), PollFlags::IN, Some(next)).map_err(|error| failed(error.into()))? {
+                let ended = wait_for(pidfd.as_fd(), PollFlags::IN, Some(next), self.interrupt.as_ref());
+                if ended.map_err(|error| failed(error.into()))? {
                     break;
                 }
                 if now >= self.until {
@@ -401,7 +448,7 @@ impl Running {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let (Some(pid), false) = (pid, self.ended) {
             let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(error.into()))?;
-            let ended = wait_for(pidfd.as_fd(), PollFlags::IN, Some(self.until));
+            let ended = wait_for(pidfd.as_fd(), PollFlags::IN, Some(self.until), self.interrupt.as_ref());
             if !ended.map_err(|error| failed(error.into()))? {
                 return Err(GitError::Deadline { what });
             }
@@ -435,6 +482,8 @@ fn words(said: &str) -> String {
     // How far it got stands in front, each line over the one before.
     let lines = said.lines().map(|line| line.rsplit('\r').next().unwrap_or_default());
     let lines = lines.map(|line| line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim());
+    // What it would have us do next time, and how far it got, is not why.
+    let lines = lines.filter(|line| !line.starts_with("hint:") && !line.ends_with(", done."));
     lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
@@ -472,6 +521,12 @@ mod tests {
         assert_eq!(version("git version 2.50.1 (Apple Git-155)"), Some((2, 50)));
         assert_eq!(version("git version 3.x"), None);
         assert!(version("git version 2.9.1").unwrap() < OLDEST);
+    }
+
+    #[test]
+    fn a_complaint_is_told_without_what_is_around_it() {
+        let said = "hint: a\nCounting: 50%\rCounting: 100% (2/2), done.\nfatal: bad\n\nerror: worse\n";
+        assert_eq!(words(said), "bad; worse");
     }
 
     #[test]

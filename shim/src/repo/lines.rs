@@ -68,7 +68,7 @@ impl Difference<'_> {
         if self.folders > MAX_FOLDERS || depth > super::check::MAX_PATH_DEPTH {
             return None;
         }
-        let read = |id: Option<Oid>| id.map_or(Some(Vec::new()), |id| Some(self.objects.tree(id)?.0));
+        let read = |id: Option<Oid>| id.map_or(Some(Vec::new()), |id| self.objects.tree(id));
         let mut before: HashMap<Vec<u8>, Entry> =
             read(old)?.into_iter().map(|entry| (entry.name.clone(), entry)).collect();
         let after = read(new)?;

@@ -38,15 +38,20 @@ mod session;
 /// Work in progress that was kept.
 pub mod snapshot;
 mod source;
+mod upkeep;
+mod watch;
 mod whole;
 
 pub use check::{CheckError, DiffStat, Found};
 pub use home::HomeError;
 pub use host_git::GitError;
 pub use object_id::ObjectId;
+pub(crate) use plan::is_snapshot;
 pub use plan::{Change, Choice};
 pub use publish::PublishError;
 pub use refs::RefName;
+pub(crate) use refs::namespace;
 pub use session::{Limits, SessionError};
 pub(crate) use source::ENDPOINT_PATIENCE;
 pub use source::{Source, SourceError};
+pub use watch::{Progress, Watch};

@@ -69,10 +69,9 @@ impl<'a> Objects<'a> {
         (found == kind).then_some(side)
     }
 
-    /// A folder, and where it is.
-    pub(crate) fn tree(&self, id: Oid) -> Option<(Vec<Entry>, Side)> {
-        let (bytes, side) = self.read(id, ObjectType::Tree, MAX_READ_BYTES)?;
-        Some((entries(&bytes)?, side))
+    /// A folder.
+    pub(crate) fn tree(&self, id: Oid) -> Option<Vec<Entry>> {
+        entries(&self.read(id, ObjectType::Tree, MAX_READ_BYTES)?.0)
     }
 
     /// A commit, and where it is.

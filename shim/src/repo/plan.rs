@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent_protocol::retention::{self, Keep};
+
 use super::{
     home::HomeRef,
     object_id::ObjectId,
     refs::{Advertised, RefName, folders},
+    snapshot::INSIDE,
 };
 
 /// A ref at home that is to change.
@@ -41,7 +44,15 @@ pub struct Choice {
     pub branches: Vec<RefName>,
     /// Whether what is no longer inside goes at home too.
     pub prune: bool,
+    /// What is kept of snapshots that are no longer inside, and what time it is; all of them where this is not said.
+    pub expiry: Option<(Keep, u64)>,
 }
+
+/// Where snapshots are at home, below the sandbox's own place.
+const SNAPSHOTS: &str = "snapshots/";
+
+/// Snapshots that are taken at most: the newest.
+const MAX_SNAPSHOTS: usize = 5_000;
 
 impl Plan {
     /// Compares what is inside with what is here.
@@ -54,8 +65,13 @@ impl Plan {
         let known: BTreeSet<&ObjectId> = home.iter().map(|one| &one.id).collect();
         let mut plan = Self::default();
         let (mut wants, mut there) = (BTreeSet::new(), BTreeSet::new());
+        let oldest = oldest_snapshot(inside);
         for (from, new) in &inside.refs {
-            let is_chosen = choice.branches.is_empty() || choice.branches.contains(from);
+            let is_chosen = if choice.branches.is_empty() {
+                moment(from.as_bytes()).is_none_or(|at| at >= oldest)
+            } else {
+                choice.branches.contains(from)
+            };
             let Some(name) = from.at_home(namespace).filter(|_| is_chosen) else { continue };
             let old = here.get(&name).copied();
             if old != Some(new) {
@@ -68,6 +84,7 @@ impl Plan {
             there.insert(name);
         }
         plan.wants = wants.into_iter().collect();
+        let expired = expired(&here, &there, namespace, choice);
         let needed: BTreeSet<&[u8]> = there.iter().flat_map(|name| folders(name.as_bytes())).collect();
         for (name, old) in here.into_iter().filter(|(name, _)| !there.contains(name)) {
             let goes = Change { from: None, name: name.clone(), old: Some(old.clone()), new: None };
@@ -78,8 +95,10 @@ impl Plan {
                 plan.in_the_way.push(goes);
             } else if !choice.branches.is_empty() {
                 // Nobody looked for it.
-            } else if choice.prune {
+            } else if choice.prune || expired.contains(name) {
                 plan.changes.push(goes);
+            } else if is_snapshot(name, namespace) {
+                // It goes when its time has come. Until then nobody needs to be told every time.
             } else {
                 plan.gone.push(name.clone());
             }
@@ -91,6 +110,59 @@ impl Plan {
     pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.in_the_way.is_empty()
     }
+}
+
+/// Whether a ref at home is a snapshot of a sandbox.
+pub(crate) fn is_snapshot(name: &RefName, namespace: &str) -> bool {
+    snapshot(name, namespace).is_some()
+}
+
+/// The worktree and the moment of a snapshot at home.
+fn snapshot<'n>(name: &'n RefName, namespace: &str) -> Option<(&'n [u8], u64)> {
+    let rest = name.strip_prefix(namespace)?.strip_prefix(SNAPSHOTS.as_bytes())?;
+    let slash = rest.iter().position(|byte| *byte == b'/')?;
+    Some((&rest[..slash], number(&rest[slash + 1..])?))
+}
+
+/// The moment of a snapshot inside.
+fn moment(name: &[u8]) -> Option<u64> {
+    let rest = name.strip_prefix(INSIDE.as_bytes())?;
+    number(&rest[rest.iter().position(|byte| *byte == b'/')? + 1..])
+}
+
+fn number(text: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(text).ok()?;
+    text.parse().ok().filter(|number: &u64| number.to_string() == text)
+}
+
+/// The moment from which on there are as many as are taken.
+fn oldest_snapshot(inside: &Advertised) -> u64 {
+    let mut moments: Vec<u64> = inside.refs.keys().filter_map(|name| moment(name.as_bytes())).collect();
+    moments.sort_unstable();
+    moments.iter().rev().nth(MAX_SNAPSHOTS - 1).copied().unwrap_or(0)
+}
+
+/// Snapshots at home that are no longer inside and go there too: those that would have gone, had they all stayed.
+fn expired(
+    here: &BTreeMap<&RefName, &ObjectId>,
+    there: &BTreeSet<RefName>,
+    namespace: &str,
+    choice: &Choice,
+) -> BTreeSet<RefName> {
+    let (Some((keep, now_ms)), true) = (choice.expiry, choice.branches.is_empty()) else {
+        return BTreeSet::new();
+    };
+    let mut worktrees: BTreeMap<&[u8], BTreeMap<u64, &RefName>> = BTreeMap::new();
+    for name in there.iter().chain(here.keys().copied()) {
+        if let Some((worktree, at)) = snapshot(name, namespace) {
+            worktrees.entry(worktree).or_default().insert(at, name);
+        }
+    }
+    let gone = worktrees.values().flat_map(|snapshots| {
+        let moments: Vec<u64> = snapshots.keys().copied().collect();
+        retention::expired(&moments, now_ms, keep).into_iter().map(|at| snapshots[&at].clone())
+    });
+    gone.filter(|name| !there.contains(name)).collect()
 }
 
 #[cfg(test)]
@@ -144,6 +216,40 @@ mod tests {
         assert_eq!(names(&plan.changes), ["refs/agents/web/heads/old"]);
         choice.branches.push(name("refs/heads/main"));
         assert!(Plan::new(&inside(&[]), &home, PLACE, &choice).is_empty());
+    }
+
+    #[test]
+    fn snapshots_that_are_gone_inside_stay_until_their_time_has_come() {
+        let home = home(&[
+            ("refs/agents/web/snapshots/main/10", '1'),
+            ("refs/agents/web/snapshots/main/5000", '1'),
+            ("refs/agents/web/snapshots/main/5001", '1'),
+            ("refs/agents/web/snapshots/fix/20", '1'),
+            ("refs/agents/web/snapshots/main/x", '1'),
+        ]);
+        let inside = inside(&[("refs/agents/snapshots/main/5002", '1')]);
+        let mut choice = Choice::default();
+        let plan = Plan::new(&inside, &home, PLACE, &choice);
+        assert_eq!(names(&plan.changes), ["refs/agents/web/snapshots/main/5002"]);
+        assert_eq!(plan.gone, [name("refs/agents/web/snapshots/main/x")]);
+        choice.expiry = Some((Keep { count: 50, age_ms: 1000 }, 5500));
+        let plan = Plan::new(&inside, &home, PLACE, &choice);
+        let gone = names(&plan.changes);
+        assert_eq!(gone, ["refs/agents/web/snapshots/main/5002", "refs/agents/web/snapshots/main/10"]);
+        choice.expiry = Some((Keep { count: 1, age_ms: 10_000 }, 5500));
+        assert_eq!(Plan::new(&inside, &home, PLACE, &choice).changes.len(), 4);
+        choice.branches.push(name("refs/heads/x"));
+        assert!(Plan::new(&inside, &home, PLACE, &choice).is_empty());
+    }
+
+    #[test]
+    fn of_very_many_snapshots_the_newest_are_taken() {
+        let refs =
+            (0..MAX_SNAPSHOTS + 7).map(|at| (name(&format!("refs/agents/snapshots/main/{at}")), id('1')));
+        let inside = Advertised { refs: refs.collect(), head: None };
+        let plan = Plan::new(&inside, &[], PLACE, &Choice::default());
+        assert_eq!(plan.changes.len(), MAX_SNAPSHOTS);
+        assert!(!names(&plan.changes).contains(&"refs/agents/web/snapshots/main/6".to_owned()));
     }
 
     #[test]

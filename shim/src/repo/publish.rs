@@ -76,11 +76,12 @@ impl<'a> Publisher<'a> {
         meanwhile: impl FnOnce() -> io::Result<T>,
     ) -> Result<T, PublishError> {
         let (git, home, until) = (self.git, self.home, self.until);
-        let _lock = lock(home, until)?;
+        let _lock = lock(git, home, until)?;
         if in_the_way.is_empty() {
             return self.publish_refs(quarantine, changes, meanwhile);
         }
-        // Git cannot make room and use it in one transaction.
+        // Git cannot make room and use it in one transaction. Once it was begun, it is brought to an end.
+        let git = &git.insistent();
         Transaction::whole(git, home, in_the_way, until)?;
         let published = self.publish_refs(quarantine, changes, meanwhile);
         if published.is_err() {
@@ -100,10 +101,12 @@ impl<'a> Publisher<'a> {
         let done = meanwhile().map_err(PublishError::Objects)?;
         self.transaction.prepared().map_err(PublishError::Refs)?;
         let moved = quarantine.map(Quarantine::move_home).transpose().map_err(PublishError::Objects)?;
-        self.transaction.commit()?;
+        let committed = self.transaction.commit();
+        // Some refs may be there even where git failed: without their objects, the repository would be damaged.
         if let Some(moved) = moved {
             moved.stay();
         }
+        committed?;
         Ok(done)
     }
 }
@@ -113,13 +116,15 @@ fn reversed(change: &Change) -> Change {
 }
 
 /// One that is killed leaves no lock behind: the kernel holds it.
-fn lock(home: &HomeRepository, until: Instant) -> Result<File, PublishError> {
+fn lock(git: &HostGit, home: &HomeRepository, until: Instant) -> Result<File, PublishError> {
     let objects = home.open_objects().map_err(PublishError::Objects)?;
     let until = until.min(Instant::now() + LOCK_PATIENCE);
     loop {
         match flock(&objects, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(objects),
-            Err(Errno::WOULDBLOCK) if Instant::now() < until => thread::sleep(LOCK_LOOK),
+            Err(Errno::WOULDBLOCK) if Instant::now() < until && !git.is_called_off() => {
+                thread::sleep(LOCK_LOOK);
+            }
             Err(Errno::WOULDBLOCK) => return Err(PublishError::Busy),
             Err(error) => return Err(PublishError::Objects(error.into())),
         }
@@ -184,6 +189,7 @@ impl Transaction {
     }
 
     fn commit(&mut self) -> Result<(), GitError> {
+        self.running.insist();
         self.running.write(b"commit\0")?;
         self.expect(b"commit: ok")?;
         self.running.wait()

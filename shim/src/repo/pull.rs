@@ -25,6 +25,8 @@ use super::{
     refs::{self, Advertised, RefName},
     session::{Limits, Session, SessionError},
     source::{Source, SourceError},
+    upkeep,
+    watch::Watch,
     whole::{self, Walked},
 };
 use crate::sandbox::name::Name;
@@ -70,7 +72,7 @@ pub struct Pulled {
     pub refs: Vec<Described>,
     /// Refs that are no longer inside and stay at home.
     pub gone: Vec<RefName>,
-    /// New commits and objects.
+    /// How much came.
     pub found: Found,
     /// All changes together; a change that two branches share counts once.
     pub diff: DiffStat,
@@ -132,6 +134,9 @@ pub enum PullError {
     /// It could not be published.
     #[error("nothing was changed")]
     Publish(#[from] PublishError),
+    /// The person called it off.
+    #[error("it was called off; nothing was changed")]
+    Cancelled,
     /// A branch that was asked for is not there.
     #[error("there is no branch `{0}` inside")]
     NoBranch(String),
@@ -154,11 +159,18 @@ impl PullError {
 impl Pull<'_> {
     /// Does it.
     pub fn run(&self) -> Result<Pulled, PullError> {
+        self.run_watched(Watch::default())
+    }
+
+    /// Does it, and tells how it goes. Called off, it leaves nothing behind.
+    pub fn run_watched(&self, watch: Watch<'_>) -> Result<Pulled, PullError> {
         let until = Instant::now() + self.limits.time;
-        let git = HostGit::find(self.limits.memory_bytes)?;
+        let git = HostGit::find(self.limits.memory_bytes)?.interrupted_by(watch.interrupt);
         let mut tries = 1;
         loop {
-            match self.attempt(&git, until) {
+            match self.attempt(&git, watch, until) {
+                // Whatever failed, it failed for that.
+                Err(_) if watch.is_called_off() => return Err(PullError::Cancelled),
                 // Somebody else moved the same refs meanwhile: what they are now decides.
                 Err(PullError::Publish(PublishError::Refs(_))) if tries < TRIES => tries += 1,
                 Err(error) => {
@@ -173,7 +185,7 @@ impl Pull<'_> {
         }
     }
 
-    fn attempt(&self, git: &HostGit, until: Instant) -> Result<Pulled, PullError> {
+    fn attempt(&self, git: &HostGit, watch: Watch<'_>, until: Instant) -> Result<Pulled, PullError> {
         let is_agents = |path: &Path| self.agents_own.iter().any(|own| path.starts_with(own));
         if is_agents(self.into) {
             return Err(PullError::AgentsOwn(self.into.to_owned()));
@@ -185,7 +197,7 @@ impl Pull<'_> {
             error => error.into(),
         })?;
         let asked = home.ask_refs(git, until)?;
-        let (stream, _speaker) = opening.stream(until)?;
+        let (stream, _speaker) = opening.stream(until, watch.interrupt)?;
         let mut session = Session::open(stream, self.limits, until).map_err(explained)?;
         if session.format() != home.format {
             let (inside, home_format) = (session.format().name(), home.format.name());
@@ -204,14 +216,14 @@ impl Pull<'_> {
         } else {
             let pull =
                 Transfer { git, home: &home, here: &here, namespace: &namespace, shallow: &shallow, until };
-            pull.run(&mut session, &plan.wants, !self.dry_run)?
+            pull.run(&mut session, &plan.wants, watch, !self.dry_run)?
         };
         session.close();
         if arrival.publisher.is_none() && !self.dry_run && !plan.is_empty() {
             let publisher = Publisher::new(git, &home, None, until);
             arrival.publisher = Some(publisher.map_err(PublishError::Git)?);
         }
-        let (refs, found, diff) = take(
+        let (refs, commits, diff) = take(
             git,
             &home,
             (&here, &plan),
@@ -221,6 +233,10 @@ impl Pull<'_> {
         )?;
         let to_merge =
             to_merge(&inside, &self.choice).and_then(|(from, id)| Some((from.at_home(&namespace)?, id)));
+        if !self.dry_run && arrival.objects > 0 {
+            upkeep::look_after(git, &home, until);
+        }
+        let found = Found { commits, objects: arrival.objects.into() };
         let came = arrival.quarantine.filter(|_| self.dry_run).map(Rc::new);
         Ok(Pulled { repository: home.git_dir, refs, gone: plan.gone, found, diff, to_merge, came })
     }
@@ -261,16 +277,16 @@ fn take(
     publisher: Option<Publisher<'_>>,
     (quarantine, is_little): (Option<&Quarantine>, bool),
     until: Instant,
-) -> Result<(Vec<Described>, Found, DiffStat), PullError> {
+) -> Result<(Vec<Described>, u64, DiffStat), PullError> {
     let Some(quarantine) = quarantine else {
         let (refs, diff) = describe::plain(plan);
         if let Some(publisher) = publisher {
             publisher.publish(None, (&plan.in_the_way, &plan.changes), || Ok(()))?;
         }
-        return Ok((refs, Found::default(), diff));
+        return Ok((refs, 0, diff));
     };
     let head = here.iter().find(|one| one.is_head).map(|head| &head.id);
-    let asking = Asking { git, quarantine, format: home.format, head, until }.within(until);
+    let asking = Asking { git, quarantine, format: home.format, head, is_little, until }.within(until);
     thread::scope(|scope| {
         // The disk is slow, and has nothing to do with what is checked here.
         let durable = scope.spawn(|| quarantine.make_durable());
@@ -279,15 +295,15 @@ fn take(
         let objects = is_little.then(|| Objects::of(home, quarantine)).flatten();
         let near = objects.as_ref().and_then(|objects| Some((objects, walked(objects, here, plan)?)));
         let asked = asking.ask(&plan.changes, near.as_ref().map(|(objects, walked)| (*objects, walked)));
-        let found = match &near {
-            Some((_, walked)) => walked.found,
+        let commits = match &near {
+            Some((_, walked)) => walked.new_commits(),
             None => follow(git, quarantine, here, plan, until)?,
         };
         let (refs, diff) = asked.answers(plan);
         if let Some(publisher) = publisher {
             publisher.publish(Some(quarantine), (&plan.in_the_way, &plan.changes), wait_for_disk)?;
         }
-        Ok((refs, found, diff))
+        Ok((refs, commits, diff))
     })
 }
 
@@ -298,7 +314,7 @@ fn follow(
     here: &[HomeRef],
     plan: &Plan,
     until: Instant,
-) -> Result<Found, CheckError> {
+) -> Result<u64, CheckError> {
     let known: BTreeSet<&ObjectId> = here.iter().map(|one| &one.id).collect();
     let known: Vec<ObjectId> = known.into_iter().cloned().collect();
     check::follow(git, quarantine, &plan.wants, &known, until)
@@ -337,6 +353,7 @@ struct Transfer<'a> {
 struct Arrival<'a> {
     publisher: Option<Publisher<'a>>,
     quarantine: Option<Quarantine>,
+    objects: u32,
     /// Whether it can be looked at without a process.
     is_little: bool,
 }
@@ -347,6 +364,7 @@ impl<'a> Transfer<'a> {
         &self,
         session: &mut Session,
         wants: &[ObjectId],
+        watch: Watch<'_>,
         publishes: bool,
     ) -> Result<Arrival<'a>, PullError> {
         let haves = self.first_haves();
@@ -354,7 +372,7 @@ impl<'a> Transfer<'a> {
         session.ask(&first).map_err(explained)?;
         let made = Quarantine::new(self.home, self.shallow);
         let mut quarantine = made.map_err(|error| PullError::Quarantine(self.home.objects.clone(), error))?;
-        let mut indexer = quarantine.indexer(self.git, self.until).map_err(PullError::Refused)?;
+        let mut indexer = quarantine.indexer(self.git, watch, self.until).map_err(PullError::Refused)?;
         let publisher = publishes
             .then(|| Publisher::new(self.git, self.home, Some(indexer.quarantine()), self.until))
             .transpose()
@@ -369,7 +387,7 @@ impl<'a> Transfer<'a> {
         }
         let objects = indexer.finish().map_err(PullError::Refused)?;
         let is_little = objects <= NEAR_OBJECTS && self.shallow.is_empty();
-        Ok(Arrival { publisher, quarantine: Some(quarantine), is_little })
+        Ok(Arrival { publisher, quarantine: Some(quarantine), objects, is_little })
     }
 
     /// What the refs here point to, what came from this sandbox first.

@@ -17,6 +17,7 @@ use super::{
     host_git::{GitError, HostGit, Running},
     object_id::{ObjectFormat, ObjectId},
     session::{PackSink, SessionError},
+    watch::{Progress, Watch},
 };
 
 /// What such a folder is called. Git's own begin the same way, so that `git prune` knows what one is.
@@ -57,8 +58,10 @@ pub(crate) struct Moved {
 
 /// `git index-pack` in a quarantine, fed piece by piece.
 pub(crate) struct Indexer<'a> {
-    /// Objects that it was told of.
+    /// Objects that it was told of, and bytes so far.
     objects: u32,
+    bytes: u64,
+    watch: Watch<'a>,
     quarantine: &'a mut Quarantine,
     /// None where there is nothing to index.
     running: Option<Running>,
@@ -110,13 +113,25 @@ impl Quarantine {
     }
 
     /// What takes the next pack. Git starts while the pack is still made.
-    pub(crate) fn indexer(&mut self, git: &HostGit, until: Instant) -> Result<Indexer<'_>, GitError> {
+    pub(crate) fn indexer<'a>(
+        &'a mut self,
+        git: &HostGit,
+        watch: Watch<'a>,
+        until: Instant,
+    ) -> Result<Indexer<'a>, GitError> {
         // The disk is waited for by `make_durable`, while other things are done.
         let mut command = git.on_with(&self.folder, &[("core.fsync", "none")]);
         command.args(["index-pack", "--stdin", "--fix-thin", "--strict", &format!("--keep={KEEP}")]);
         command.stdin(Stdio::piped());
         let running = git.start(command, "index-pack", until)?;
-        Ok(Indexer { objects: 0, quarantine: self, running: Some(running), has_begun: false })
+        Ok(Indexer {
+            objects: 0,
+            bytes: 0,
+            watch,
+            quarantine: self,
+            running: Some(running),
+            has_begun: false,
+        })
     }
 
     /// Waits until what came is on the disk. What a ref points to must not be lost with the power.
@@ -196,6 +211,7 @@ impl Indexer<'_> {
     pub(crate) fn finish(mut self) -> Result<u32, GitError> {
         let Some(mut running) = self.running.take().filter(|_| self.has_begun) else { return Ok(0) };
         running.end_input();
+        self.watch.tell(Progress::Checking { objects: self.objects });
         let said = running.output(1024)?;
         let name = said.strip_prefix(b"keep\t").or(said.strip_prefix(b"pack\t"));
         let name = name.and_then(|name| std::str::from_utf8(name).ok()).map(str::trim_end);
@@ -223,6 +239,12 @@ impl PackSink for Indexer<'_> {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
+        self.bytes += bytes.len() as u64;
+        self.watch.tell(Progress::Receiving { objects: self.objects, bytes: self.bytes });
+        // Where bytes always come, nothing waits that could be called off.
+        if self.watch.is_called_off() {
+            return Err(SessionError::Io(io::ErrorKind::Interrupted.into()));
+        }
         match &mut self.running {
             Some(running) => running.write(bytes).map_err(|error| SessionError::Sink(error.into())),
             None => Ok(()),

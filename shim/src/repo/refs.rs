@@ -17,11 +17,12 @@ pub(crate) const MAX_REF_BYTES: usize = 1024;
 const MAX_PART_BYTES: usize = 250;
 
 /// What is asked for, and what it is called below `refs/agents/NAME/`. Everything else stays where it is.
-const TAKEN: [(&str, &str); 5] = [
+const TAKEN: [(&str, &str); 6] = [
     ("refs/heads/", "heads/"),
     ("refs/tags/", "tags/"),
     ("refs/notes/", "notes/"),
     ("refs/agents/snapshots/", "snapshots/"),
+    ("refs/agents/kept/", "kept/"),
     ("refs/stash", "stash"),
 ];
 

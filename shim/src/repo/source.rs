@@ -21,6 +21,7 @@ use crate::{
     client::{
         ConnectionError,
         git::{self, GitStream},
+        interrupt::Interrupt,
     },
     sandbox::endpoint::{EndpointError, Reach},
 };
@@ -96,10 +97,19 @@ impl Source<'_> {
 
 impl Opening {
     /// The stream, and what has to live as long as it.
-    pub fn stream(self, until: Instant) -> Result<(GitStream, Option<Speaker>), SourceError> {
+    pub fn stream(
+        self,
+        until: Instant,
+        interrupt: Option<&Interrupt>,
+    ) -> Result<(GitStream, Option<Speaker>), SourceError> {
         match self {
-            Self::Sandbox(asked) => Ok((asked.stream(until.min(Instant::now() + FIRST_BYTE_WITHIN))?, None)),
-            Self::Command(socket, speaker) => Ok((GitStream::over(socket), Some(speaker))),
+            Self::Sandbox(asked) => {
+                let until = until.min(Instant::now() + FIRST_BYTE_WITHIN);
+                Ok((asked.stream_unless(until, interrupt)?, None))
+            }
+            Self::Command(socket, speaker) => {
+                Ok((GitStream::over(socket).interrupted_by(interrupt), Some(speaker)))
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use git2::{ObjectType, Oid};
 
 use super::{
-    check::{Found, MAX_PATH_BYTES, MAX_PATH_DEPTH},
+    check::{MAX_PATH_BYTES, MAX_PATH_DEPTH},
     objects::{Entry, Kind, Objects, Side},
 };
 
@@ -27,8 +27,6 @@ const MAX_BASES: usize = 8;
 /// What a walk came to.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// How much is new.
-    pub(crate) found: Found,
     /// New commits and their parents.
     commits: HashMap<Oid, Vec<Oid>>,
 }
@@ -52,6 +50,11 @@ pub(crate) fn walk(objects: &Objects<'_>, tips: &[Oid], known: &HashSet<Oid>) ->
 }
 
 impl Walked {
+    /// How many commits are new.
+    pub(crate) fn new_commits(&self) -> u64 {
+        self.commits.len() as u64
+    }
+
     /// How many new commits `new` reaches, where all of them grew out of `old` and of nothing else.
     pub(crate) fn since(&self, old: Oid, new: Oid) -> Option<u64> {
         let (mut seen, mut left, mut count) = (HashSet::from([new]), vec![new], 0);
@@ -96,8 +99,6 @@ impl Walk<'_> {
             if side == Side::Home {
                 return None;
             }
-            self.walked.found.commits += 1;
-            self.walked.found.objects += 1;
             self.trees.insert(id, commit.tree);
             left.extend(&commit.parents);
             self.walked.commits.insert(id, commit.parents);
@@ -110,7 +111,6 @@ impl Walk<'_> {
         let mut id = tip;
         while self.objects.side(id, ObjectType::Tag) == Some(Side::Came) {
             self.look()?;
-            self.walked.found.objects += 1;
             let (target, kind) = self.objects.tag(id)?;
             if kind != b"commit" && kind != b"tag" {
                 return None;
@@ -139,11 +139,10 @@ impl Walk<'_> {
             Some(kind) => return (kind == Kind::Tree).then_some(()),
         }
         self.look()?;
-        let (entries, side) = self.objects.tree(id)?;
-        self.walked.found.objects += u64::from(side == Side::Came);
+        let entries = self.objects.tree(id)?;
         let mut of_bases: HashMap<Vec<u8>, Vec<Entry>> = HashMap::new();
         for base in bases {
-            for entry in self.objects.tree(*base)?.0 {
+            for entry in self.objects.tree(*base)? {
                 of_bases.entry(entry.name.clone()).or_default().push(entry);
             }
         }
@@ -176,8 +175,7 @@ impl Walk<'_> {
             Some(kind) => return (kind == Kind::File).then_some(()),
         }
         self.look()?;
-        let side = self.objects.side(id, ObjectType::Blob)?;
-        self.walked.found.objects += u64::from(side == Side::Came);
+        self.objects.side(id, ObjectType::Blob)?;
         Some(())
     }
 

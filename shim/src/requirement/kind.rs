@@ -207,8 +207,8 @@ requirements! {
         "the file system of a folder cannot be mounted under another owner, and root starts the sandbox",
         "root's files can only be lent to a sandbox through such mounts";
     AgentInitMissing "agent-init-missing" AgentInit Needed [Sandbox]
-        "agent-init is not where it is looked for, or cannot be executed",
-        "it is the first process of every sandbox";
+        "agent-init, or agent-git beside it, is not where it is looked for, or cannot be executed",
+        "one is the first process of every sandbox, the other serves its repository";
     DataFolderUnknown "data-folder-unknown" DataFolder Needed [Sandbox]
         "nothing says where sandboxes are kept",
         "every sandbox has a folder";

@@ -69,7 +69,7 @@ impl MadeUp {
             made_up.file(path, text);
         }
         made_up.programs(&PROGRAMS);
-        made_up.programs(&[("agent-init", "exit 0")]);
+        made_up.programs(&[("agent-init", "exit 0"), ("agent-git", "exit 0")]);
         made_up
     }
 
@@ -188,6 +188,7 @@ const CASES: &[Case] = &[
         refuses(made_up, "Can't mount proc on /newroot/proc: Operation not permitted");
     }),
     (Requirement::AgentInitMissing, "neither", |made_up| made_up.without("bin/agent-init")),
+    (Requirement::AgentInitMissing, "agent-git comes with it", |made_up| made_up.without("bin/agent-git")),
     (Requirement::AgentInitMissing, "AGENT_SHIM_INIT names /no/such/init", |made_up| {
         made_up.set("AGENT_SHIM_INIT", "/no/such/init");
     }),

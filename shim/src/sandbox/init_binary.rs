@@ -51,7 +51,11 @@ pub(crate) fn choose(shim: &Path, given: Option<&Path>) -> io::Result<PathBuf> {
 
 /// The binary that serves git inside; it comes with init.
 pub(crate) fn git_beside(init: &Path) -> io::Result<PathBuf> {
-    let shim = env::current_exe()?;
+    git_of(&env::current_exe()?, init)
+}
+
+/// The same, for that shim.
+pub(crate) fn git_of(shim: &Path, init: &Path) -> io::Result<PathBuf> {
     let folder = shim.parent().unwrap_or(Path::new("/"));
     // Another init than ours was asked for: what serves git need not be beside it.
     let places = [init.with_file_name(GIT), folder.join(GIT), folder.join("../libexec/agent-shim").join(GIT)];
@@ -93,6 +97,16 @@ mod tests {
         for place in [&libexec, &beside] {
             program(place);
             assert_eq!(choose(&shim, None).unwrap(), *place);
+        }
+        // Its git is beside it, or beside the shim where another init was named.
+        let error = git_of(&shim, &beside).unwrap_err().to_string();
+        assert!(error.contains("agent-git comes with it"), "{error}");
+        for place in
+            ["libexec/agent-shim/agent-git", "bin/agent-git", "agent-git"].map(|path| root.join(path))
+        {
+            program(&place);
+            let init = if place.parent() == Some(&root) { &given } else { &beside };
+            assert_eq!(git_of(&shim, init).unwrap(), place);
         }
         // Nothing stands in for what was asked for.
         let error = choose(&shim, Some(&given)).unwrap_err().to_string();

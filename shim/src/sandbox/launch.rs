@@ -102,6 +102,7 @@ pub(crate) fn prepare(
         // Root opens nothing through a link; the way to the data folder can have one, and that is the person's own.
         folder: sandbox.folder().canonicalize().map_err(PrepareError::Folder)?,
         workspace: workspace(sandbox, record),
+        objects: record.cloned.as_ref().map(|cloned| cloned.shared.clone()).unwrap_or_default(),
         environment,
         mounts: of_agent.chain(&record.mounts).map(user_mount).collect(),
         secrets: record

@@ -79,14 +79,19 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
 
 /// Every worktree that was asked for; without a session it has exited.
 fn worktrees(record: &Record, answer: &Answer) -> Vec<WorktreeView> {
-    let units = if let Answer::Status(status) = answer { status.units.as_slice() } else { &[] };
+    let (units, otherwise) = match answer {
+        Answer::Status(status) => (status.units.as_slice(), AgentState::Exited),
+        Answer::Dead => (&[][..], AgentState::Exited),
+        // Nobody knows.
+        Answer::Silent | Answer::Broken(_) => (&[][..], AgentState::Setup),
+    };
     let view = |branch: &Branch| {
         let unit = units.iter().find(|unit| unit.name == branch.unit());
         WorktreeView {
             branch: branch.to_string(),
             path: branch.path(),
             name: branch.unit(),
-            unit: unit.map_or(AgentView::in_state(AgentState::Exited), AgentView::from),
+            unit: unit.map_or(AgentView::in_state(otherwise), AgentView::from),
         }
     };
     record.worktrees.iter().map(|worktree| view(&worktree.branch)).collect()
@@ -176,7 +181,8 @@ fn stuck(facts: &Facts, state: State) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use agent_protocol::message::{AgentStatus, Counts, Usage};
+    use crate::sandbox::record::WorktreeRecord;
+    use agent_protocol::message::{AgentStatus, Counts, UnitState, UnitStatus, Usage};
     use std::time::SystemTime;
 
     const ID: ProcessId = ProcessId { pid: 7, start_ticks: 1 };
@@ -262,6 +268,34 @@ mod tests {
             assert_eq!(view.state, State::Running);
             assert!(view.stuck.unwrap().starts_with(name), "{name}");
         }
+    }
+
+    #[test]
+    fn every_worktree_is_shown_with_or_without_its_session() {
+        let unit = |name: &str| UnitStatus {
+            name: name.to_owned(),
+            kind: UnitKind::Agent,
+            state: UnitState::Running,
+            pid: Some(9),
+            restarts: 1,
+            started_at_unix_ms: None,
+            next_start_ms: None,
+            reason: None,
+            status_text: None,
+            last_exit: None,
+        };
+        let Answer::Status(mut status) = status(Phase::Running) else { panic!() };
+        status.units = vec![unit("agent"), unit("worktree.a..b"), unit("worktree.evil")];
+        let mut facts = facts(Some(Stage::Running), Answer::Status(status));
+        facts.record.worktrees = ["a/b", "lost"]
+            .map(|branch| WorktreeRecord { branch: branch.parse().unwrap(), command: None })
+            .to_vec();
+        let view = decide(&facts);
+        let shown: Vec<_> = view.worktrees.iter().map(|one| (one.branch.as_str(), one.unit.state)).collect();
+        assert_eq!(shown, [("a/b", AgentState::Running), ("lost", AgentState::Exited)]);
+        assert!(view.units.is_empty());
+        facts.answer = Answer::Dead;
+        assert!(decide(&facts).worktrees.iter().all(|one| one.unit.state == AgentState::Exited));
     }
 
     #[test]

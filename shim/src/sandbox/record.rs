@@ -269,6 +269,9 @@ pub struct AgentRecord {
     /// What it is to do first.
     #[serde(default)]
     pub prompt: Option<String>,
+    /// How many of the command's last arguments are the first prompt of its last start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompt_arguments: usize,
     /// Whether it keeps its own permission prompts.
     #[serde(default)]
     pub ask: bool,
@@ -371,6 +374,12 @@ impl Record {
         }
     }
 
+    /// What starts the agent once more, for other work: without the first prompt, which was for the first.
+    pub fn command_without_prompt(&self) -> Vec<String> {
+        let prompt = self.agent.as_ref().map_or(0, |agent| agent.prompt_arguments);
+        self.command[..self.command.len().saturating_sub(prompt)].to_vec()
+    }
+
     /// When its work is brought home. Where it works in the project itself there is nothing to bring.
     pub fn effective_sync(&self) -> SyncMode {
         match self.workspace {
@@ -425,6 +434,11 @@ impl Record {
             },
         )
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference to the field.
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// Reads a file of ours. It may be damaged, so its size is not trusted.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use agent_protocol::retention::Keep;
 use serde::{Deserialize, Serialize};
 
 /// What a sandbox was told about snapshots.
@@ -29,6 +30,12 @@ impl SnapshotPolicy {
     /// Whether snapshots are taken without being asked for.
     pub fn is_on(&self) -> bool {
         self.every_s > 0
+    }
+
+    /// What is kept, here as inside.
+    pub fn retention(&self) -> Keep {
+        let count = usize::try_from(self.keep).unwrap_or(usize::MAX);
+        Keep { count, age_ms: u64::from(self.days) * 24 * 60 * 60 * 1000 }
     }
 
     /// How long after the last one; `None` where none is taken by itself.

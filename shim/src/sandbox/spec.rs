@@ -10,7 +10,7 @@ use super::{
     record::{DEFAULT_SYNC_IDLE_S, Record, SyncMode, Workspace, WorktreeRecord},
     start::Occasion,
 };
-use crate::{agents::start, isolation::plan::WORKSPACE};
+use crate::isolation::plan::WORKSPACE;
 
 /// The descriptor under which init finds its listening socket.
 pub(crate) const CONTROL_FD: i32 = 3;
@@ -44,7 +44,7 @@ pub(crate) fn spec_for(
     for workdir in dirs.chain(services.iter_mut().map(|service| &mut service.workdir)) {
         *workdir = workdir.take().or_else(|| folder.clone());
     }
-    let standing = start::command_without_prompt(record);
+    let standing = record.command_without_prompt();
     let agents = record.worktrees.iter().map(|worktree| {
         let mut agent = session_of(record, worktree, &standing, terminal.clone());
         agent.env = agent_env(record, occasion);
@@ -99,9 +99,12 @@ pub(crate) fn session_of(
     standing: &[String],
     terminal: Terminal,
 ) -> Agent {
+    // Where the project is a folder of a repository, that folder of the worktree.
+    let folder = record.cloned.as_ref().and_then(|cloned| cloned.folder.as_ref());
+    let path = worktree.branch.path();
     Agent {
         argv: worktree.command.clone().unwrap_or_else(|| standing.to_vec()),
-        workdir: Some(worktree.branch.path()),
+        workdir: Some(folder.map_or_else(|| path.clone(), |folder| format!("{path}/{folder}"))),
         restart: Restart { policy: record.restart, ..Restart::default() },
         terminal: Some(terminal),
         ..Agent::default()
@@ -118,7 +121,7 @@ fn agent_env(record: &Record, occasion: &Occasion) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::record::SecretRecord;
+    use crate::sandbox::record::{CloneRecord, SecretRecord};
     use agent_protocol::{
         message::TerminalSize,
         spec::{OnAgentExit, RestartPolicy},
@@ -162,7 +165,8 @@ mod tests {
         let occasion = Occasion { private, ..Occasion::default() };
         let spec = spec_for(&record, &variables(), &occasion, None, None);
         spec.validate().unwrap();
-        let (same, other) = (&spec.agents["worktree.a..b"], &spec.agents["worktree.a-b"]);
+        let [(same_unit, same), (other_unit, other)] = &spec.agents[..] else { panic!() };
+        assert_eq!((same_unit.as_str(), other_unit.as_str()), ("worktree.a..b", "worktree.a-b"));
         assert_eq!(
             (same.argv.as_slice(), other.argv.as_slice()),
             (&record.command[..], &["sh".to_owned()][..])
@@ -170,6 +174,11 @@ mod tests {
         assert_eq!(same.workdir.as_deref(), Some("/workspace/.worktrees/a/b"));
         assert_eq!((same.env["KEY"].as_str(), other.env["KEY"].as_str()), ("k", "k"));
         assert_eq!(same.restart.policy, record.restart);
+        // A project that is a folder of its repository is that folder in each worktree.
+        record.cloned = Some(CloneRecord { folder: Some("app".to_owned()), ..CloneRecord::default() });
+        let spec = spec_for(&record, &variables(), &occasion, None, None);
+        assert_eq!(spec.agents[0].1.workdir.as_deref(), Some("/workspace/.worktrees/a/b/app"));
+        assert_eq!(spec.agent.unwrap().workdir.as_deref(), Some("/workspace/app"));
     }
 
     #[test]

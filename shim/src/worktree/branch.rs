@@ -76,11 +76,6 @@ impl FromStr for Branch {
         if matches!(name, "HEAD" | "@") || name.starts_with("refs/") {
             return wrong("git means something else by it");
         }
-        // An agent's own `.git` would be hidden by it, and git makes no such folder.
-        if name.split('/').any(|part| part.eq_ignore_ascii_case(".git") || part.eq_ignore_ascii_case("git~1"))
-        {
-            return wrong("git keeps its own files there");
-        }
         if name.len() > MAX_BRANCH_BYTES {
             return wrong("it is longer than 200 bytes");
         }

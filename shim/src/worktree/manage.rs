@@ -14,7 +14,6 @@ use super::{
     inside::{Inside, Place},
 };
 use crate::{
-    agents::start::command_without_prompt,
     client::{self, ConnectionError},
     isolation::plan::WORKSPACE,
     sandbox::{
@@ -239,7 +238,7 @@ impl<'a> Worktrees<'a> {
         if let Some(term) = record.env.get("TERM") {
             terminal.term.clone_from(term);
         }
-        let agent = session_of(record, worktree, &command_without_prompt(record), terminal);
+        let agent = session_of(record, worktree, &record.command_without_prompt(), terminal);
         let request = AddAgent {
             name: worktree.branch.unit(),
             agent: serde_json::to_string(&agent)

@@ -76,6 +76,7 @@ impl World {
             name: "web".to_owned(),
             folder: path.clone(),
             workspace: path.join("project"),
+            objects: vec![],
             environment: host::environment(Path::new("/"), Network::None).unwrap(),
             mounts: vec![],
             secrets: vec![],

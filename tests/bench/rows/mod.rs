@@ -6,12 +6,15 @@ use super::{
     tools::Workshop,
 };
 
+mod clones;
 mod commands;
 mod crowd;
 mod orphans;
 mod pulls;
 mod rest;
 mod screens;
+mod serving;
+mod snapshots;
 mod starts;
 mod stores;
 mod streams;
@@ -33,7 +36,7 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 17] = [
+pub(crate) const ROWS: [(&str, Measure); 21] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
@@ -47,8 +50,12 @@ pub(crate) const ROWS: [(&str, Measure); 17] = [
     ("rest", rest::rest),
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
+    ("clone", clones::clones),
     ("pull", pulls::one_commit),
+    ("snapshot", snapshots::everything),
     ("sync", syncs::one_commit),
+    ("serve", serving::upload_pack),
+    ("pull-everything", pulls::everything),
     ("store", stores::start),
     ("store-use", stores::using),
 ];

@@ -54,6 +54,7 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
         name: "box".to_owned(),
         folder: folder.clone(),
         workspace: folder.join("project"),
+        objects: Vec::new(),
         environment,
         mounts: Vec::new(),
         secrets: Vec::new(),

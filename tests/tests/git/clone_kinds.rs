@@ -1,5 +1,7 @@
 //! Every kind of repository that git has, as the project of a clone.
 
+use std::os::unix::fs::MetadataExt;
+
 use agent_tests::{Home, Output, Sandbox, Who};
 use anyhow::ensure;
 
@@ -187,5 +189,79 @@ fn the_other_way_is_the_folder_itself() -> anyhow::Result<()> {
     ensure!(!told.errors().contains("clone"), "{told}");
     Sandbox::sh(&sandbox, "echo two > file")?.success()?;
     ensure!(std::fs::read(project.join("file"))? == b"two\n");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_written_to_the_repository_and_the_clone_may_lie_elsewhere() -> anyhow::Result<()> {
+    let mut home = Home::new(Who::Ordinary)?;
+    let project = repository(&home, "project")?;
+    let read_only = home.command("chmod", ["-R", "a-w", &project.to_string_lossy()]);
+    agent_tests::finish(read_only, b"")?.success()?;
+    for flags in [&[][..], &["--all-branches"], &["--depth", "1"], &["--clone-objects", "share"]] {
+        start(&home, "project", flags)?.success()?;
+        home.run(["destroy", "--force", "box"])?.success()?;
+    }
+    // On another file system nothing can be moved from the repository to the clone.
+    let elsewhere = tempfile::Builder::new().prefix("as-").tempdir_in("/dev/shm")?;
+    if elsewhere.path().metadata()?.dev() == project.metadata()?.dev() {
+        agent_tests::skip("/dev/shm is no file system of its own here");
+        return Ok(());
+    }
+    std::os::unix::fs::chown(elsewhere.path(), Some(home.uid()), Some(home.uid()))?;
+    home.variable("XDG_DATA_HOME", elsewhere.path());
+    start(&home, "project", &[])?.success()?;
+    ensure!(inside(&home, "cd /workspace; cat file; git fsck --strict")? == "one");
+    home.run(["destroy", "--force", "box"])?.success()?;
+    agent_tests::finish(home.command("chmod", ["-R", "u+w", &project.to_string_lossy()]), b"")?.success()?;
+    Ok(())
+}
+
+#[test]
+fn a_repository_that_a_folder_only_claims_is_not_cloned() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    let secret = repository(&home, "secret")?;
+    git(&home, &secret, &["worktree", "add", "-q", "../tree"])?.success()?;
+    let refused = |flags: &[&str]| -> anyhow::Result<()> {
+        start(&home, "project", flags)?.exits(2)?.complains("which knows nothing of it")?;
+        Ok(())
+    };
+    // An agent that worked in the folder itself can have left any of these.
+    let project = home.project("project")?;
+    for place in ["../secret/.git", "../secret/.git/worktrees/tree"] {
+        home.file("project/.git", format!("gitdir: {place}\n").as_bytes())?;
+        refused(&[])?;
+    }
+    std::fs::remove_file(project.join(".git"))?;
+    agent_tests::finish(home.command("ln", ["-s", "../secret/.git", "project/.git"]), b"")?.success()?;
+    refused(&[])?;
+    std::fs::remove_file(project.join(".git"))?;
+    git(&home, &project, &["init", "-q", "-b", "main"])?.success()?;
+    home.file("project/.git/commondir", b"../../secret/.git\n")?;
+    refused(&["--all-branches"])?;
+    std::fs::remove_file(project.join(".git/commondir"))?;
+    git(&home, &project, &["config", "core.worktree", &home.path().to_string_lossy()])?.success()?;
+    home.run(["start", "--include-dirty", "project", "--", "cat"])?.exits(2)?;
+    // Nor objects that are another's.
+    git(&home, &project, &["config", "--unset", "core.worktree"])?.success()?;
+    git(&home, &project, &["commit", "-q", "--allow-empty", "-m", "own"])?.success()?;
+    std::fs::rename(project.join(".git/objects"), project.join(".git/own"))?;
+    std::os::unix::fs::symlink("../../secret/.git/objects", project.join(".git/objects"))?;
+    for way in ["share", "reflink"] {
+        start(&home, "project", &["--clone-objects", way])?.exits(3)?;
+    }
+    ensure!(home.run(["list", "--json"])?.text() == "[]");
+
+    // A submodule is its own repository, and what is meant is taken.
+    let outer = repository(&home, "outer")?;
+    let add = ["-c", "protocol.file.allow=always", "submodule", "add", "-q", "../secret", "sub"];
+    git(&home, &outer, &add)?.success()?;
+    start(&home, "outer/sub", &[])?.success()?;
+    ensure!(inside(&home, "cat /workspace/file")? == "one");
+    home.run(["destroy", "--force", "box"])?.success()?;
+    let meant = home.project("meant")?;
+    home.file("meant/.git", b"gitdir: ../secret/.git\n")?;
+    start(&home, "meant", &["--workspace", "clone"])?.success()?;
+    ensure!(meant.join(".git").is_file());
     Ok(())
 }

@@ -64,6 +64,9 @@ impl Case {
     }
 }
 
+/// A file that nobody can read.
+const LOCKED: &str = "echo secret > locked; chmod 0 locked";
+
 const COMMIT: &str = "echo two >> file; git commit -qam two";
 
 #[test]
@@ -143,19 +146,57 @@ fn work_that_is_gone_from_home_again_counts_as_lacking() -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_was_not_committed_counts() -> anyhow::Result<()> {
-    for script in ["echo dirty >> file", "mkdir -p a/b; echo new > a/b/c", "git rm -q file"] {
-        let case = Case::stopped(Who::Ordinary, script)?;
-        case.refused("1 file not committed")?;
-        case.destroy(&["--force"])?.success()?;
+fn what_was_not_committed_is_kept_as_well() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        let case = Case::stopped(*who, "echo dirty >> file; mkdir -p a/b; echo new > a/b/c")?;
+        case.refused("files of the worktree main that are not committed")?;
+        // Nothing new was made for it, and what is at home is not named.
+        let again = case.destroy(&[])?.exits(2)?.complains("| 1 commit\n")?;
+        ensure!(!String::from_utf8_lossy(&again.stderr).contains("heads/main"), "{again}");
+        case.sandbox.tell("pull", &[])?.success()?;
+        case.destroy(&[])?.success()?;
         ensure!(case.is_gone());
+        let kept = case.git(&["for-each-ref", "--format=%(refname)", "refs/agents/box/snapshots"])?.text();
+        ensure!(case.git(&["show", &format!("{kept}:a/b/c")])?.success()?.text() == "new", "{kept}");
     }
     Ok(())
 }
 
 #[test]
+fn what_no_ref_holds_is_kept_as_well() -> anyhow::Result<()> {
+    let case = Case::stopped(
+        Who::Ordinary,
+        "echo 1 >> file; git stash -q; echo 2 >> file; git stash -q
+         git worktree add -q --detach .worktrees/d; cd .worktrees/d
+         git commit -q --allow-empty -m detached; echo loose > loose",
+    )?;
+    case.refused("refs/agents/box/kept/worktrees/d")?;
+    case.refused("refs/agents/box/kept/stash/")?;
+    case.refused("files of the worktree d that are not committed")?;
+    case.destroy(&["--pull"])?.success()?;
+    let shown = case.git(&["log", "--format=%s", "refs/agents/box/kept/worktrees/d"])?.success()?.text();
+    ensure!(shown == "detached\none", "{shown}");
+    let kept = case.git(&["for-each-ref", "--format=%(refname)", "refs/agents/box/kept/stash"])?.text();
+    ensure!(case.git(&["show", &format!("{kept}:file")])?.success()?.text() == "one\n1", "{kept}");
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_kept_at_all_is_named() -> anyhow::Result<()> {
+    let case = Case::stopped(Who::Ordinary, LOCKED)?;
+    case.refused("1 file that no commit can hold")?;
+    case.refused("locked (the agent cannot read it)")?;
+    case.destroy(&["--pull"])?.exits(2)?.complains("gives them up")?;
+    case.destroy(&["--force"])?.success()?;
+    ensure!(case.is_gone());
+    let empty = Case::stopped(Who::Ordinary, "mkfifo pipe")?;
+    empty.destroy(&[])?.success()?;
+    Ok(())
+}
+
+#[test]
 fn where_it_cannot_be_told_it_stays() -> anyhow::Result<()> {
-    let damaged = Case::stopped(Who::Ordinary, "rm -r .git/objects; mkdir .git/objects")?;
+    let damaged = Case::stopped(Who::Ordinary, &format!("{COMMIT}; rm -r .git/objects; mkdir .git/objects"))?;
     damaged.refused("cannot tell whether all work of `box` is at home too")?;
 
     let removed = Case::stopped(Who::Ordinary, "rm -r .git")?;
@@ -198,7 +239,7 @@ fn a_refusal_is_bounded_and_harmless() -> anyhow::Result<()> {
     )?;
     let output = case.destroy(&[])?.exits(2)?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(said.lines().count() < 40 && said.contains("more"), "{said}");
+    ensure!(said.lines().count() < 40 && said.contains("perhaps more"), "{said}");
     ensure!(!said.contains(['\x1b', '\u{9b}']), "{said}");
     Ok(())
 }
@@ -218,7 +259,7 @@ fn starting_afresh_asks_the_same() -> anyhow::Result<()> {
 #[test]
 fn one_that_is_removed_at_its_end_brings_its_work_home_first() -> anyhow::Result<()> {
     let work = "cd /workspace; git config user.name A; git config user.email a@b; echo two >> file; git commit -qam two";
-    for (more, stays) in [("", false), ("; echo dirty >> file", true)] {
+    for (more, stays) in [("; echo dirty >> file".to_owned(), false), (format!("; {LOCKED}"), true)] {
         for words in [&["run"][..], &["start"]] {
             let home = Home::new(Who::Ordinary)?;
             let project = repository(&home, "project")?;
@@ -240,7 +281,7 @@ fn one_that_is_removed_at_its_end_brings_its_work_home_first() -> anyhow::Result
             let shown = git(&home, &project, &["show", "refs/agents/box/heads/main:file"])?.success()?;
             ensure!(shown.text() == "one\ntwo");
             if stays {
-                home.run(["destroy", "box"])?.exits(2)?.complains("not committed")?;
+                home.run(["destroy", "box"])?.exits(2)?.complains("no commit can hold")?;
             }
         }
     }
@@ -250,7 +291,7 @@ fn one_that_is_removed_at_its_end_brings_its_work_home_first() -> anyhow::Result
 /// Nobody waits for it: the monitor does it alone, and says in the events why something stays.
 #[test]
 fn a_monitor_removes_what_is_at_home() -> anyhow::Result<()> {
-    for (more, stays) in [("", false), ("; echo dirty >> file", true)] {
+    for (more, stays) in [("; echo dirty >> file".to_owned(), false), (format!("; {LOCKED}"), true)] {
         let home = Home::new(Who::Ordinary)?;
         let project = repository(&home, "project")?;
         let sandbox = Sandbox::builder().home(home).flags(["--workspace", "clone", "--rm"]).start()?;
@@ -259,7 +300,7 @@ fn a_monitor_removes_what_is_at_home() -> anyhow::Result<()> {
         sandbox.kill(agent_tests::Part::Init)?;
         if stays {
             let kept = sandbox.wait_for_event("sandbox-kept")?;
-            ensure!(kept.to_string().contains("not committed"), "{kept:#}");
+            ensure!(kept.to_string().contains("no commit can hold"), "{kept:#}");
         } else {
             until("its removal", || Ok((!sandbox.folder().exists()).then_some(())))?;
         }
@@ -280,5 +321,16 @@ fn stopping_can_bring_home() -> anyhow::Result<()> {
     let failed = case.sandbox.tell("stop", &["--sync"])?.exits(3)?;
     failed.complains("was stopped, but its work is not at home")?.complains("is not in a git repository")?;
     ensure!(case.sandbox.status()?["state"] == "stopped");
+    Ok(())
+}
+
+#[test]
+fn one_that_never_had_anything_goes() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    let project = home.project("project")?;
+    git(&home, &project, &["init", "-q", "-b", "main"])?.success()?;
+    let sandbox = Sandbox::builder().home(home).flags(["--workspace", "clone"]).start()?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    sandbox.tell("destroy", &[])?.success()?;
     Ok(())
 }

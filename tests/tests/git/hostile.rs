@@ -1,9 +1,15 @@
 //! Servers that lie about everything. After each the repository at home is byte for byte what it was, and nothing ran.
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
 use agent_tests::{Home, Output, skip};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
+use rustix::process::{Pid, Signal};
 
 use crate::support::{contents, git, repository};
 
@@ -112,5 +118,38 @@ fn the_truth_from_the_same_mouth_is_taken() -> anyhow::Result<()> {
     ensure!(found.success()?.text() == "good");
     git(&liar.home, &liar.repository, &["fsck", "--strict"])?.success()?;
     ensure!(!liar.canary.exists(), "a hook ran");
+    Ok(())
+}
+
+/// Whoever calls it off gets their terminal back at once, and their repository as it was.
+#[test]
+fn a_pull_that_is_called_off_leaves_nothing() -> anyhow::Result<()> {
+    if !has_python() {
+        return Ok(());
+    }
+    let liar = Liar::new(Home::new(agent_tests::Who::Ordinary)?)?;
+    let before = contents(&liar.repository)?;
+    let objects = liar.repository.join(".git/objects");
+    let quarantine = || -> anyhow::Result<Option<PathBuf>> {
+        let mut all = fs::read_dir(&objects)?.flatten().map(|entry| entry.path());
+        Ok(all.find(|path| path.to_string_lossy().contains("tmp_objdir-agent-shim")))
+    };
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let command = format!("exec python3 {} stalls-in-pack", liar.script.display());
+        let into = liar.repository.to_string_lossy().into_owned();
+        let args = ["pull", "evil", "--into", &into, "--timeout", "10m", "--upload-pack", &command];
+        let mut pull = liar.home.shim(args);
+        pull.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut pull = pull.spawn()?;
+        let until = Instant::now() + agent_tests::DEADLINE;
+        while quarantine()?.is_none() {
+            ensure!(Instant::now() < until, "nothing came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let pid = Pid::from_raw(i32::try_from(pull.id())?).context("a process")?;
+        rustix::process::kill_process(pid, signal)?;
+        ensure!(pull.wait()?.code() == Some(5), "{signal:?}");
+        ensure!(contents(&liar.repository)? == before, "{signal:?}: something is left");
+    }
     Ok(())
 }

@@ -169,10 +169,11 @@ fn two_histories_become_one_by_the_person() -> anyhow::Result<()> {
     ensure!(status.lines().map(str::trim).eq(["M other", "A  staged"]), "{status}");
     let log = pair.git(&["log", "-1", "--format=%P|%an|%ce|%s"])?.text();
     ensure!(
-        log == format!("{ours} {theirs}|Agent|agent@example.org|Merge refs/agents/web/heads/work")
-            || log == format!("{ours} {theirs}|Person|person@example.org|Merge refs/agents/web/heads/work"),
+        log == format!("{ours} {theirs}|Person|person@example.org|Merge refs/agents/web/heads/work"),
         "{log}"
     );
+    let by = pair.git(&["log", "-g", "-1", "--format=%gn"])?.text();
+    ensure!(by == "Person", "{by}");
     pair.git(&["fsck", "--strict"])?.success()?;
     Ok(())
 }
@@ -249,6 +250,14 @@ fn what_is_the_persons_is_never_touched() -> anyhow::Result<()> {
     pair.home.file("mine/folder", b"mine\n")?;
     pair.refuses(2, &["would be overwritten: folder"])?;
     fs::remove_file(pair.mine.join("folder"))?;
+
+    // A file that can be executed all at once, unless that means nothing here.
+    pair.sh("mine", "chmod +x file")?;
+    pair.refuses(2, &["there are changes of yours in file"])?;
+    pair.git(&["config", "core.fileMode", "false"])?.success()?;
+    pair.merge(&["-n"])?.success()?;
+    pair.git(&["config", "core.fileMode", "true"])?.success()?;
+    pair.sh("mine", "chmod -x file")?;
 
     // An index that somebody else works on.
     pair.home.file("mine/.git/index.lock", b"")?;

@@ -79,17 +79,34 @@ fn commits_inside_are_left_behind_by_force_alone() -> anyhow::Result<()> {
 }
 
 #[test]
+fn what_is_checked_out_moves_along_if_nothing_was_changed() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        let case = Case::start(*who, &[])?;
+        let new = case.commit("two")?;
+        case.push(&[])?.success()?;
+        let now = case.inside("git rev-parse HEAD; git status --porcelain; cat file")?;
+        ensure!(now == format!("{new}\none\ntwo"), "{now}");
+    }
+    Ok(())
+}
+
+#[test]
 fn what_the_agent_has_changed_is_not_touched() -> anyhow::Result<()> {
-    let case = Case::start(Who::Ordinary, &[])?;
-    case.inside("echo mine > file; echo new > other")?;
-    let before = case.inside("git rev-parse HEAD; cat file other; git status --porcelain")?;
-    case.commit("two")?;
-    let refused = case.push(&[])?.exits(3)?;
-    refused.complains("refs/heads/main` stays as it is")?.complains("another name inside")?;
-    ensure!(case.inside("git rev-parse HEAD; cat file other; git status --porcelain")? == before);
-    case.push(&["main:from-host"])?.success()?;
-    ensure!(case.inside("git rev-parse HEAD; cat file other; git status --porcelain")? == before);
-    ensure!(case.inside("git show from-host:file")? == "one\ntwo");
+    for change in ["echo mine > file; echo new > other", "echo mine > file; git add file", "rm file"] {
+        let case = Case::start(Who::Ordinary, &[])?;
+        case.inside(change)?;
+        let look = "git rev-parse HEAD; git diff HEAD; git status --porcelain";
+        let before = case.inside(look)?;
+        case.commit("two")?;
+        for flags in [&[][..], &["--force"]] {
+            let refused = case.push(flags)?.exits(3)?;
+            refused.complains("refs/heads/main` stays as it is")?.complains("another name inside")?;
+            ensure!(case.inside(look)? == before);
+        }
+        case.push(&["main:from-host"])?.success()?;
+        ensure!(case.inside(look)? == before);
+        ensure!(case.inside("git show from-host:file")? == "one\ntwo");
+    }
     Ok(())
 }
 
@@ -148,6 +165,8 @@ fn nothing_runs_at_home() -> anyhow::Result<()> {
 #[test]
 fn a_git_inside_that_lies_hurts_nobody() -> anyhow::Result<()> {
     let case = Case::start(Who::Ordinary, &["-e", "PATH=/home/sandbox/bin:/usr/bin:/bin"])?;
+    // What a repository of this form is served by is git itself, whatever that is.
+    case.inside("git config core.repositoryformatversion 1; git config extensions.noop-v1 true")?;
     let bin = case.sandbox.folder().join("home/bin");
     fs::create_dir(&bin)?;
     let before = (case.git(&["for-each-ref"])?, case.git(&["status", "--porcelain"])?);

@@ -21,7 +21,7 @@ EVILS = {}
 PLAIN = ["list", "fetch", "clone"]
 
 # For what is waited for.
-PULLED_ONCE = ["dry", "branch", *PLAIN]
+PULLED_ONCE = ["dry", "branch", "merge", *PLAIN]
 
 # Every name that git runs (githooks(5)).
 HOOKS = """applypatch-msg pre-applypatch post-applypatch pre-commit pre-merge-commit prepare-commit-msg commit-msg post-commit
@@ -247,7 +247,7 @@ def include_if(repo):
     repo.config('[includeIf "gitdir:**"]\n\tpath = ../more')
 
 
-@evil("include-of-the-hosts", refused="")
+@evil("include-of-the-hosts")
 def include_host(repo):
     repo.grow()
     repo.config(f"[include]\n\tpath = {repo.host}/.git/config\n\tpath = /proc/1/environ\n\tpath = /dev/null")
@@ -260,7 +260,7 @@ def worktree_config(repo):
     repo.write(".git/config.worktree", f'[core]\n\tfsmonitor = "{repo.touch}; false"\n')
 
 
-@evil("worktree-elsewhere", refused="", control="git checkout -q -f")
+@evil("worktree-elsewhere", control="git checkout -q -f")
 def worktree_elsewhere(repo):
     repo.main(repo.tree(("100644", os.path.basename(repo.canary), repo.blob(b"x"))))
     repo.config(f"[core]\n\tworktree = {os.path.dirname(repo.canary)}")
@@ -311,7 +311,7 @@ def bare(repo):
 # Where the repository is.
 
 
-@evil("git-file-to-the-host", refused="not a git repository")
+@evil("git-file-to-the-host", refused="does not appear to be a git repository")
 def git_file(repo):
     os.rename(repo.git, repo.path("real"))
     repo.write(".git", f"gitdir: {repo.host}/.git\n")
@@ -371,7 +371,7 @@ def version(repo):
     repo.config("[core]\n\trepositoryformatversion = 99")
 
 
-@evil("broken-configuration", refused="")
+@evil("broken-configuration")
 def broken(repo):
     repo.config("[core\n\x1b[2J")
 
@@ -387,7 +387,7 @@ def other_names(repo):
 # History that is not what it seems.
 
 
-@evil("grafts", refused="did not receive expected object")
+@evil("grafts")
 def grafts(repo):
     middle = repo.commit(repo.tree(), repo.first, message="hidden")
     tip = repo.commit(repo.tree(), middle, message="tip")
@@ -410,13 +410,13 @@ def shallow(repo):
     repo.write(".git/shallow", f"{tip}\n")
 
 
-@evil("shallow-nonsense", refused="")
+@evil("shallow-nonsense")
 def shallow_nonsense(repo):
     repo.grow()
     repo.write(".git/shallow", "../../etc/passwd\n\x1b]0;evil\x07\n")
 
 
-@evil("commit-graph-nonsense", refused="")
+@evil("commit-graph-nonsense")
 def graph(repo):
     repo.grow()
     repo.write(".git/objects/info/commit-graph", b"CGPH" + b"\xff" * 2000)
@@ -447,13 +447,13 @@ def no_commit(repo):
 # Refs.
 
 
-@evil("ref-up", refused="", control=None)
+@evil("ref-up", control=None)
 def ref_up(repo):
     tip = repo.grow()
     repo.packed([f"{tip} refs/heads/../../../config\n".encode()])
 
 
-@evil("ref-with-dots", refused="cannot be")
+@evil("ref-with-dots")
 def ref_dots(repo):
     tip = repo.grow()
     repo.ref("refs/heads/a..b", tip)
@@ -482,13 +482,13 @@ def ref_shell(repo):
         repo.ref(f"refs/heads/{name}", tip)
 
 
-@evil("ref-escapes", refused="")
+@evil("ref-escapes")
 def ref_escapes(repo):
     tip = repo.grow()
     repo.packed([f"{tip} refs/heads/".encode() + b"\x1b]0;evil\x07\x1b[2J\n"])
 
 
-@evil("ref-line-end", refused="cannot be")
+@evil("ref-line-end")
 def ref_line(repo):
     tip = repo.grow()
     repo.write(".git/refs/heads/a\nfff refs/heads/x", tip + "\n")
@@ -508,7 +508,7 @@ def ref_bytes(repo):
         file.write(tip + "\n")
 
 
-@evil("ref-to-a-file-of-the-host", refused="in a way that nobody does")
+@evil("ref-to-a-file-of-the-host")
 def ref_link(repo):
     repo.grow()
     os.symlink(f"{repo.host}/.git/refs/heads/main", repo.path(".git/refs/heads/one"))
@@ -534,13 +534,13 @@ def ref_fifo(repo):
     os.mkfifo(repo.path(".git/refs/heads/fifo"))
 
 
-@evil("head-fifo", refused="", time="1s", without=PULLED_ONCE)
+@evil("head-fifo", time="1s", without=PULLED_ONCE)
 def head_fifo(repo):
     os.unlink(repo.path(".git/HEAD"))
     os.mkfifo(repo.path(".git/HEAD"))
 
 
-@evil("head-link-to-the-host", refused="")
+@evil("head-link-to-the-host")
 def head_link(repo):
     os.unlink(repo.path(".git/HEAD"))
     os.symlink(f"{repo.host}/.git/HEAD", repo.path(".git/HEAD"))
@@ -553,18 +553,18 @@ def head_link_within(repo):
     os.symlink("refs/heads/main", repo.path(".git/HEAD"))
 
 
-@evil("head-elsewhere", refused="")
+@evil("head-elsewhere")
 def head_elsewhere(repo):
     repo.write(".git/HEAD", "ref: ../../../../etc/passwd\n")
 
 
-@evil("head-folder", refused="")
+@evil("head-folder")
 def head_folder(repo):
     os.unlink(repo.path(".git/HEAD"))
     os.mkdir(repo.path(".git/HEAD"))
 
 
-@evil("head-of-no-commit", refused="")
+@evil("head-of-no-commit")
 def head_blob(repo):
     repo.grow()
     repo.write(".git/HEAD", "12" * 20 + "\n")
@@ -696,7 +696,7 @@ def unfolds(repo):
 # Objects.
 
 
-@evil("blob-huge", without=["dry", "branch", "clone", "fetch"])
+@evil("blob-huge", without=["dry", "branch", "clone", "fetch", "merge"])
 def blob_huge(repo):
     repo.main(repo.tree(("100644", "file", repo.blob(bytes(64 << 20)))))
 
@@ -834,7 +834,7 @@ def delta_chain(repo):
     repo.main(repo.tree(("100644", "file", name)))
 
 
-@evil("delta-huge", without=["dry", "branch", "clone", "fetch"])
+@evil("delta-huge", without=["dry", "branch", "clone", "fetch", "merge"])
 def delta_huge(repo):
     """A few bytes that become a file of 64 MB."""
     size, result = 1 << 16, 1 << 26
@@ -887,11 +887,12 @@ def parents(repo):
 
 
 def answers(name, script, refused="", time=None, **more):
-    """The environment looks for programs in the workspace first."""
+    """The environment looks for programs in the workspace first. Only a repository of a form like this one is left to git."""
 
     @evil(name, refused=refused, time=time, **more)
     def build(repo):
         repo.grow()
+        repo.config("[extensions]\n\tnoop-v1 = true")
         repo.write("bin/git", f"#!/bin/sh\n{script}\n", 0o755)
 
 

@@ -57,7 +57,10 @@ enum Exits {
     Anyhow,
 }
 
-const WAYS: [Way; 6] = [
+/// Where a pull puts what came.
+const PULLED: &[&str] = &["objects/pack/", "refs/agents/box/", "logs/refs/agents/box/"];
+
+const WAYS: [Way; 7] = [
     Way { name: "dry", go: |lair, evil| lair.pull(evil, &["-n"]), adds: &[], exits: Exits::AsTold },
     Way {
         name: "branch",
@@ -65,17 +68,19 @@ const WAYS: [Way; 6] = [
         adds: &["objects/pack/", "refs/agents/box/heads/main", "logs/refs/agents/box/heads/main"],
         exits: Exits::WellOrRefused,
     },
-    Way {
-        name: "pull",
-        go: |lair, evil| lair.pull(evil, &[]),
-        adds: &["objects/pack/", "refs/agents/box/", "logs/refs/agents/box/"],
-        exits: Exits::AsTold,
-    },
+    Way { name: "pull", go: |lair, evil| lair.pull(evil, &[]), adds: PULLED, exits: Exits::AsTold },
     Way {
         name: "list",
         go: |lair, _| lair.git(&["ls-remote", "agent::box"]),
         adds: &[],
         exits: Exits::Anyhow,
+    },
+    // Into what the person has checked out: the one way that changes files of theirs.
+    Way {
+        name: "merge",
+        go: |lair, evil| lair.pull(evil, &["--merge"]),
+        adds: &["objects/", "refs/agents/box/", "logs/", "ORIG_HEAD", "index", "refs/heads/main", "/"],
+        exits: Exits::WellOrRefused,
     },
     Way {
         name: "fetch",
@@ -191,13 +196,23 @@ impl Lair {
             let mut complain =
                 |what: &str| wrong.push(format!("{} by {}: {what}: {output}", evil.name, way.name));
             for path in changes(&before, &after) {
-                let place = path.strip_prefix(self.repository.join(".git")).unwrap_or(path);
-                let may = output.code() == 0 || way.exits == Exits::Anyhow;
-                let is_new = !before.contains_key(path);
-                let is_among = way.adds.iter().any(|add| {
-                    let (place, add) = (place.to_string_lossy(), add.trim_end_matches('/'));
+                let place = path.strip_prefix(self.repository.join(".git"));
+                let is_work = place.is_err() && path.starts_with(&self.repository);
+                let place = if is_work { Path::new("/") } else { place.unwrap_or(path) };
+                // What was pulled stays where it cannot be merged.
+                let is_merge = way.name == "merge";
+                let adds = if is_merge && output.code() != 0 { PULLED } else { way.adds };
+                let may = output.code() == 0 || way.exits == Exits::Anyhow || is_merge;
+                let is_new = !before.contains_key(path) || (is_merge && output.code() == 0);
+                let is_among = adds.iter().any(|add| {
+                    let (place, add) = (
+                        place.to_string_lossy(),
+                        add.strip_suffix('/').filter(|add| !add.is_empty()).unwrap_or(add),
+                    );
                     // The folders on the way there are new as well.
-                    place.starts_with(add) || (after[path].1.is_empty() && add.starts_with(&*place))
+                    place.starts_with(add)
+                        || (after.get(path).is_some_and(|after| after.1.is_empty())
+                            && add.starts_with(&*place))
                 });
                 if !(may && is_new && is_among) {
                     complain(&format!("{} is not what it was", path.display()));
@@ -288,52 +303,27 @@ fn is_harmful(shown: char) -> bool {
         || matches!(shown, '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-fn table() -> anyhow::Result<Vec<Evil>> {
-    let mut command = std::process::Command::new("python3");
-    let listed = agent_tests::finish(
-        {
-            command.args(["-c", TABLE, "list"]);
-            command
-        },
-        b"",
-    )?;
-    Ok(serde_json::from_slice(&listed.success()?.stdout)?)
+fn has_python() -> bool {
+    let found = std::process::Command::new("python3").arg("--version").output().is_ok();
+    if !found {
+        skip("there is no python3 to be evil with");
+    }
+    found
 }
 
-#[test]
-fn nothing_in_a_repository_happens_on_the_host() -> anyhow::Result<()> {
-    if std::process::Command::new("python3").arg("--version").output().is_err() {
-        skip("there is no python3 to be evil with");
-        return Ok(());
-    }
-    let mut evils = table()?;
-    ensure!(evils.len() >= 140, "only {} evils", evils.len());
-    ensure!(
-        evils.iter().filter(|evil| evil.control.is_some()).count() >= 34,
-        "too few that are seen to happen"
-    );
-    if let Ok(only) = std::env::var("AGENT_SHIM_EVIL") {
-        evils.retain(|evil| evil.name.contains(&only));
-    }
+/// Half of them for each kind of person, at the same time. `AGENT_SHIM_EVIL` names a few by a part of their names.
+fn in_two_lanes(
+    evils: &[Evil],
+    lane: impl Fn(Who, Vec<Evil>) -> anyhow::Result<Vec<String>> + Sync,
+) -> anyhow::Result<()> {
+    let only = std::env::var("AGENT_SHIM_EVIL").unwrap_or_default();
     let everyone = Home::everyone();
-    let lane = |who: Who, evils: Vec<Evil>| -> anyhow::Result<Vec<String>> {
-        let lair = Lair::new(who)?;
-        let mut wrong = Vec::new();
-        for evil in evils {
-            match lair.face(&evil) {
-                Ok(more) => wrong.extend(more),
-                Err(error) => wrong.push(format!("{}: {error:#}", evil.name)),
-            }
-        }
-        let left: Vec<_> = fs::read_dir(&lair.canaries)?.flatten().map(|entry| entry.file_name()).collect();
-        ensure!(left.is_empty(), "{left:?}");
-        Ok(wrong)
-    };
     let wrong = thread::scope(|scope| -> anyhow::Result<Vec<String>> {
         let lanes: Vec<_> = (0..2)
             .map(|number| {
-                let mine = evils.iter().skip(number).step_by(2).cloned().collect();
-                let who = everyone[number % everyone.len()];
+                let chosen = evils.iter().filter(|evil| evil.name.contains(&only));
+                let mine = chosen.skip(number).step_by(2).cloned().collect();
+                let (who, lane) = (everyone[number % everyone.len()], &lane);
                 scope.spawn(move || lane(who, mine))
             })
             .collect();
@@ -348,4 +338,90 @@ fn nothing_in_a_repository_happens_on_the_host() -> anyhow::Result<()> {
     })?;
     ensure!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
     Ok(())
+}
+
+fn table() -> anyhow::Result<Vec<Evil>> {
+    let mut command = std::process::Command::new("python3");
+    let listed = agent_tests::finish(
+        {
+            command.args(["-c", TABLE, "list"]);
+            command
+        },
+        b"",
+    )?;
+    Ok(serde_json::from_slice(&listed.success()?.stdout)?)
+}
+
+/// A person may have got their project from anybody, and its `.git` with it: what goes in is made without asking that.
+#[test]
+fn nothing_in_a_project_happens_when_it_goes_in() -> anyhow::Result<()> {
+    if !has_python() {
+        return Ok(());
+    }
+    let lane = |who: Who, evils: Vec<Evil>| -> anyhow::Result<Vec<String>> {
+        let home = Home::new(who)?;
+        let script = home.file("repositories.py", TABLE.as_bytes())?;
+        let (canaries, host) = (home.project("home/canaries")?, home.project("host")?);
+        let mut wrong = Vec::new();
+        for evil in evils {
+            let (project, canary) = (home.project(&evil.name)?, canaries.join(&evil.name));
+            let args = [&script, Path::new(&evil.name), &project, &canary, &host];
+            agent_tests::finish(home.command("python3", args), b"")?.success()?;
+            let before = contents(&project)?;
+            let flags = ["start", "--workspace", "clone", "--env", "host", "--name", &evil.name];
+            let output =
+                home.run(flags.iter().map(Path::new).chain([&*project]).chain(["--", "cat"].map(Path::new)))?;
+            let mut complain = |what: &str| wrong.push(format!("{}: {what}: {output}", evil.name));
+            if contents(&project)? != before {
+                complain("the project is not what it was");
+            }
+            if canary.exists() {
+                complain("the canary is there");
+            }
+            if ![0, 2, 3].contains(&output.code()) {
+                complain("it neither goes in nor is refused");
+            }
+            if output.errors().chars().any(is_harmful) {
+                complain("on the terminal");
+            }
+            if output.code() == 0 {
+                home.run(["destroy", "--force", &evil.name])?.success()?;
+            }
+        }
+        ensure!(
+            fs::read_dir(canaries)?.next().is_none() && fs::read_dir(host)?.next().is_none(),
+            "something ran"
+        );
+        Ok(wrong)
+    };
+    // What stands in the way of every git is waited for elsewhere.
+    let evils = table()?.into_iter().filter(|evil| !evil.without.iter().any(|without| without == "clone"));
+    in_two_lanes(&evils.collect::<Vec<_>>(), lane)
+}
+
+#[test]
+fn nothing_in_a_repository_happens_on_the_host() -> anyhow::Result<()> {
+    if !has_python() {
+        return Ok(());
+    }
+    let evils = table()?;
+    ensure!(evils.len() >= 140, "only {} evils", evils.len());
+    ensure!(
+        evils.iter().filter(|evil| evil.control.is_some()).count() >= 34,
+        "too few that are seen to happen"
+    );
+    let lane = |who: Who, evils: Vec<Evil>| -> anyhow::Result<Vec<String>> {
+        let lair = Lair::new(who)?;
+        let mut wrong = Vec::new();
+        for evil in evils {
+            match lair.face(&evil) {
+                Ok(more) => wrong.extend(more),
+                Err(error) => wrong.push(format!("{}: {error:#}", evil.name)),
+            }
+        }
+        let left: Vec<_> = fs::read_dir(&lair.canaries)?.flatten().map(|entry| entry.file_name()).collect();
+        ensure!(left.is_empty(), "{left:?}");
+        Ok(wrong)
+    };
+    in_two_lanes(&evils, lane)
 }

@@ -28,8 +28,10 @@ impl Case {
         self.sandbox.folder().join("endpoint")
     }
 
-    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there.
-    const STUCK: &str = "printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
+    /// Has git inside stop in the middle of what it sends, until the file `~/go` is there. A repository of this form is
+    /// left to git: what is served without it has no hook.
+    const STUCK: &str = "git config core.repositoryformatversion 1; git config extensions.noop-v1 true
+        printf '[uploadpack]\\n\\tpackObjectsHook = /home/sandbox/hook\\n' > ~/.gitconfig;
         printf '#!/bin/sh\\ntouch ~/reached\\nwhile ! [ -e ~/go ]; do sleep 0.02; done\\nexec \"$@\"\\n' > ~/hook
         chmod +x ~/hook; echo two >> file; git commit -qam two";
 
@@ -130,7 +132,7 @@ fn nothing_of_the_persons_gets_in() -> anyhow::Result<()> {
         until("the agent", || Ok(ran.exists().then_some(())))?;
         let hook = "#!/bin/sh\nenv > ~/seen\nls /run/secrets /mnt/data >> ~/seen 2>&1\n\
             cat /proc/net/dev >> ~/seen\necho whole >> ~/seen\n";
-        let plant = "cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
+        let plant = "mkdir -p /workspace/.git/hooks; cd /workspace/.git/hooks; cat > post-receive; chmod +x post-receive; rm ~/agent-ran";
         sandbox.run_with_input(["exec", "-i", "box", "--", "sh", "-c", plant], hook.as_bytes())?.success()?;
         sandbox.tell("stop", &["--force"])?.success()?;
         git(&sandbox, sandbox.project(), &["push", "-q", "agent::box", "HEAD:refs/heads/new"])?.success()?;
@@ -226,4 +228,53 @@ fn a_keeper_that_is_killed_takes_everything_with_it() -> anyhow::Result<()> {
     fs::write(case.sandbox.folder().join("home/go"), b"")?;
     case.pull(&[])?.success()?;
     case.is_quiet()
+}
+
+/// Agents beside the main one are started as little as that one is.
+#[test]
+fn pull_from_one_with_worktrees() -> anyhow::Result<()> {
+    let home = Home::new(Who::Ordinary)?;
+    let project = repository(&home, "project")?;
+    let sandbox = Sandbox::builder()
+        .home(home)
+        .flags(["--workspace", "clone"])
+        .agent("echo started >> ~/started; exec cat")
+        .start()?;
+    sandbox.run(["worktree", "add", "fix", "box", "--create"])?.success()?;
+    let work =
+        "cd /workspace/.worktrees/fix; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m fix";
+    sandbox.sh(work)?.success()?;
+    let started = sandbox.folder().join("home/started");
+    let agents = || Ok::<_, anyhow::Error>(fs::read_to_string(&started).unwrap_or_default().lines().count());
+    until("both agents", || Ok((agents()? == 2).then_some(())))?;
+    sandbox.tell("stop", &["--force"])?.success()?;
+    sandbox.tell("pull", &[])?.success()?;
+    let shown = git(&sandbox, &project, &["log", "-1", "--format=%s", "refs/agents/box/heads/fix"])?;
+    ensure!(shown.success()?.text() == "fix" && agents()? == 2);
+    Ok(())
+}
+
+/// Where its tools were removed, by `env gc` or with the whole store, what comes with init is enough.
+#[test]
+fn pull_from_one_whose_environment_is_gone() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        let home = Home::new(*who)?;
+        repository(&home, "project")?;
+        let sandbox = Sandbox::builder().home(home).flags(["--workspace", "clone"]).start()?;
+        sandbox.sh(
+            "cd /workspace; git -c user.name=A -c user.email=a@b commit -q --allow-empty -m 2; touch new",
+        )?;
+        sandbox.tell("stop", &["--force"])?.success()?;
+        let path = sandbox.folder().join("sandbox.json");
+        let mut record: serde_json::Value = serde_json::from_slice(&fs::read(&path)?)?;
+        let spec = serde_json::json!({ "packages": ["jq"], "nixpkgs": { "path": "/nowhere" } });
+        record["environment"] = serde_json::json!({ "nix": { "id": "a".repeat(26), "spec": spec } });
+        // In place, so that it stays the person's own file.
+        fs::write(&path, serde_json::to_vec(&record)?)?;
+        let told = sandbox.tell("pull", &["--json"])?.success()?.json()?;
+        ensure!(told["commits"] == 1, "{told:#}");
+        sandbox.tell("destroy", &[])?.exits(2)?.complains("not committed")?;
+        sandbox.tell("destroy", &["--pull"])?.success()?;
+    }
+    Ok(())
 }

@@ -98,8 +98,11 @@ pub(crate) fn contents(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, (u32, 
                 Vec::new()
             } else if found.is_symlink() {
                 fs::read_link(&path)?.into_os_string().into_encoded_bytes()
-            } else {
+            } else if found.is_file() {
                 fs::read(&path)?
+            } else {
+                // Its kind is in its mode; to read it could take for ever.
+                Vec::new()
             };
             all.insert(path, (found.mode(), content));
         }

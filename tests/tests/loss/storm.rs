@@ -40,6 +40,8 @@ struct Storm {
     /// Pulls that brought everything, and those that something came in between of.
     whole: AtomicU32,
     broken: AtomicU32,
+    /// Snapshots that were looked into at home.
+    kept: AtomicU32,
     over: AtomicBool,
 }
 
@@ -61,7 +63,7 @@ impl Storm {
         let sandbox =
             Sandbox::builder().home(home).flags(flags).command(["python3", "/writer.py"]).start()?;
         let (whole, broken) = (AtomicU32::new(0), AtomicU32::new(0));
-        Ok(Self { sandbox, whole, broken, over: AtomicBool::new(false) })
+        Ok(Self { sandbox, whole, broken, kept: AtomicU32::new(0), over: AtomicBool::new(false) })
     }
 
     fn done_file(&self) -> PathBuf {
@@ -69,17 +71,17 @@ impl Storm {
     }
 
     /// Commits that the agent knows to be done.
-    fn done(&self) -> anyhow::Result<BTreeSet<String>> {
+    fn done(&self) -> BTreeSet<String> {
         let text = fs::read_to_string(self.done_file()).unwrap_or_default();
         // The last line may be half of one.
         let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        Ok(lines.filter_map(|line| Some(line.trim().split_once(' ')?.1.to_owned())).collect())
+        lines.filter_map(|line| Some(line.trim().split_once(' ')?.1.to_owned())).collect()
     }
 
     /// Waits until the agent works again.
     fn works(&self) -> anyhow::Result<()> {
-        let before = self.done()?.len();
-        until("the agent to work again", || Ok((self.done()?.len() > before).then_some(())))
+        let before = self.done().len();
+        until("the agent to work again", || Ok((self.done().len() > before).then_some(())))
     }
 
     /// Kills these, as far as they are there.
@@ -132,6 +134,44 @@ impl Storm {
         Ok(())
     }
 
+    /// The last number that the agent has left uncommitted.
+    fn dirty(&self) -> u64 {
+        let text = fs::read_to_string(self.sandbox.folder().join("home/dirty")).unwrap_or_default();
+        text.lines().rev().find_map(|line| line.parse().ok()).unwrap_or(0)
+    }
+
+    /// Takes snapshots until the storm is over. What was not committed before one that succeeds, is at home after the next pull.
+    fn snapshot_on(&self) -> anyhow::Result<()> {
+        while !self.over.load(Ordering::Relaxed) {
+            let before = self.dirty();
+            let taken = self.sandbox.run(["snapshot", "take", self.sandbox.name()])?;
+            ensure!([0, 1, 2, 3].contains(&taken.code()), "{taken}");
+            if taken.code() == 0 && before > 0 && self.pull()?.code() == 0 {
+                let kept = self.kept()?;
+                ensure!(
+                    kept.is_some_and(|kept| kept >= before),
+                    "{before} is not in {kept:?}, after {taken}"
+                );
+                self.kept.fetch_add(1, Ordering::Relaxed);
+            }
+            thread::sleep(BETWEEN_PULLS * 3);
+        }
+        Ok(())
+    }
+
+    /// What the newest snapshot at home holds of that.
+    fn kept(&self) -> anyhow::Result<Option<u64>> {
+        let newest = [
+            "for-each-ref",
+            "--sort=-refname",
+            "--count=1",
+            "--format=%(refname)",
+            "refs/agents/box/snapshots/main",
+        ];
+        let newest = self.at_home(&newest)?.success()?.text();
+        Ok(self.at_home(&["cat-file", "-p", &format!("{newest}:dirty")])?.text().parse().ok())
+    }
+
     fn at_home(&self, args: &[&str]) -> anyhow::Result<Output> {
         git(&self.sandbox, self.sandbox.project(), args)
     }
@@ -151,7 +191,8 @@ fn left_over(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
         for entry in fs::read_dir(&next)? {
             let path = entry?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.ends_with(".lock") || name.starts_with("tmp_") || name.ends_with(".keep") {
+            let kind = path.extension().and_then(|kind| kind.to_str());
+            if matches!(kind, Some("lock" | "keep")) || name.starts_with("tmp_") {
                 left.push(path.clone());
             }
             if path.is_dir() && !path.is_symlink() {
@@ -172,7 +213,8 @@ fn nothing_is_lost_whatever_is_killed() -> anyhow::Result<()> {
     let storm = Storm::start(Who::Ordinary)?;
     storm.works()?;
     thread::scope(|scope| -> anyhow::Result<()> {
-        let pulls: Vec<_> = (0..2).map(|_| scope.spawn(|| storm.pull_on())).collect();
+        let mut beside: Vec<_> = (0..2).map(|_| scope.spawn(|| storm.pull_on())).collect();
+        beside.push(scope.spawn(|| storm.snapshot_on()));
         let killed = (0..kills).try_for_each(|number| {
             let seed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 16;
             let victims = VICTIMS[usize::try_from(seed % VICTIMS.len() as u64)?];
@@ -183,14 +225,18 @@ fn nothing_is_lost_whatever_is_killed() -> anyhow::Result<()> {
             storm.works().with_context(|| format!("after kill {number}, of {victims:?}"))
         });
         storm.over.store(true, Ordering::Relaxed);
-        for pull in pulls {
-            pull.join().expect("no panic")?;
+        for one in beside {
+            one.join().expect("no panic")?;
         }
         killed
     })?;
     let (whole, broken) = (storm.whole.load(Ordering::Relaxed), storm.broken.load(Ordering::Relaxed));
-    println!("{kills} kills, {} commits, {whole} whole pulls and {broken} others", storm.done()?.len());
-    ensure!(whole > 0, "no pull came through");
+    let kept = storm.kept.load(Ordering::Relaxed);
+    println!(
+        "{kills} kills, {} commits, {whole} whole pulls and {broken} others, {kept} snapshots",
+        storm.done().len()
+    );
+    ensure!(whole > 0 && kept > 0, "nothing came through");
     is_all_at_home(&storm)
 }
 
@@ -198,7 +244,7 @@ fn nothing_is_lost_whatever_is_killed() -> anyhow::Result<()> {
 fn is_all_at_home(storm: &Storm) -> anyhow::Result<()> {
     let sandbox = &storm.sandbox;
     sandbox.tell("stop", &["--force"])?.success()?;
-    let done = storm.done()?;
+    let done = storm.done();
     storm.pull()?.success()?;
     let reached = storm.at_home(&["rev-list", "--glob=refs/agents/box/*"])?.success()?.text();
     let reached: BTreeSet<&str> = reached.lines().collect();

@@ -58,10 +58,15 @@ def recover():
     git("checkout", "-q", "-f", "main")
 
 
+def add():
+    """Everything but what is never committed."""
+    git("add", "-A", "--", ":!dirty*")
+
+
 def commit(number):
     with open(f"file-{number % 40}", "a") as file:
         file.write(f"{number}\n")
-    git("add", "-A")
+    add()
     git("commit", "-q", "-m", str(number), must=True)
     head = git("rev-parse", "HEAD", must=True)
     git("update-ref", f"refs/tags/done/{number}", head, must=True)
@@ -69,9 +74,10 @@ def commit(number):
 
 
 def dirty(number):
-    with open("dirty", "w") as file:
+    with open("dirty.new", "w") as file:
         file.write(f"{number}\n")
-    note(DIRTY, f"{number} {time.time_ns() // 1_000_000}\n")
+    os.replace("dirty.new", "dirty")
+    note(DIRTY, f"{number}\n")
 
 
 def rename(number):
@@ -85,7 +91,7 @@ def rebase(number):
     for name in ("x", "y"):
         with open(f"topic-{name}-{number}", "w") as file:
             file.write("topic\n")
-        git("add", "-A")
+        add()
         git("commit", "-q", "-m", f"{name} {number}")
     git("rebase", "-q", "main")
     git("checkout", "-q", "-f", "main")
@@ -97,8 +103,8 @@ def branch(number):
 
 
 def stash(number):
-    dirty(number)
-    git("add", "-A")
+    rename(number)
+    add()
     git("stash", "-q")
 
 

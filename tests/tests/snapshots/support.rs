@@ -22,10 +22,10 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn start(who: Who) -> anyhow::Result<Self> {
-        Self::start_with(who, &[])
+        Self::start_as(who, &[], "exec cat")
     }
 
-    pub(crate) fn start_with(who: Who, flags: &[&str]) -> anyhow::Result<Self> {
+    pub(crate) fn start_as(who: Who, flags: &[&str], agent: &str) -> anyhow::Result<Self> {
         let home = Home::new(who)?;
         let project = home.project("project")?;
         git(&home, &project, &["init", "-q", "-b", "main"])?.success()?;
@@ -34,7 +34,7 @@ impl Case {
         git(&home, &project, &["add", "-A"])?.success()?;
         git(&home, &project, &["commit", "-q", "-m", "one"])?.success()?;
         let flags = ["--workspace", "clone"].iter().chain(flags);
-        let sandbox = Sandbox::builder().home(home).flags(flags).start()?;
+        let sandbox = Sandbox::builder().home(home).flags(flags).agent(agent).start()?;
         let case = Self { sandbox };
         case.inside("git config user.name Agent; git config user.email agent@example.org")?;
         Ok(case)

@@ -42,9 +42,45 @@ fn where_there_is_nothing_to_take_that_is_said() -> anyhow::Result<()> {
     // What is checked out cannot be told: then everything is new.
     case.inside("mv /tmp/config .git/config; echo nonsense > .git/HEAD")?;
     ensure!(case.take(&[])?[0]["changed"] == 2);
-    case.sandbox.tell("stop", &["--force"])?.success()?;
-    case.snapshot("take", &[])?.exits(2)?.complains("hint: `agent-shim start box`")?;
     let bind = Sandbox::builder().start()?;
     bind.run(["snapshot", "take", "box"])?.exits(2)?.complains("on this host already")?;
+    Ok(())
+}
+
+#[test]
+fn of_one_that_does_not_run() -> anyhow::Result<()> {
+    let case = Case::start(Who::Ordinary)?;
+    case.inside("echo two >> file")?;
+    case.sandbox.tell("stop", &["--force"])?.success()?;
+    ensure!(case.take(&[])?[0]["changed"] == 1);
+    ensure!(case.take(&[])?[0]["outcome"] == "unchanged");
+    Ok(())
+}
+
+/// The agent writes one file when it is told to end: both that and what was there before are kept.
+#[test]
+fn an_end_and_a_new_beginning_keep_what_there_is() -> anyhow::Result<()> {
+    let agent = "trap 'echo last > last; exit 0' TERM; while :; do sleep 0.1; done";
+    let case = Case::start_as(Who::Ordinary, &[], agent)?;
+    let count = |case: &Case| -> anyhow::Result<usize> {
+        Ok(case.inside("git for-each-ref refs/agents/snapshots")?.text().lines().count())
+    };
+    case.inside("echo two >> file")?;
+    case.sandbox.tell("restart", &[])?.success()?;
+    ensure!(count(&case)? == 1);
+    case.inside("rm -f last; echo three >> file")?;
+    case.sandbox.tell("stop", &[])?.success()?;
+    case.sandbox.run(["start", "box"])?.success()?;
+    let there = case.inside("git for-each-ref --format='%(refname)' refs/agents/snapshots | tail -n 1")?;
+    let kept = case.inside(&format!("git show {0}:last; git show {0}:file", there.text()))?;
+    ensure!(kept.text() == "last\none\ntwo\nthree" && count(&case)? == 3, "{kept}");
+    // By force there is no time for it, and without being asked to be kept there is none.
+    case.inside("echo four >> file")?;
+    case.sandbox.tell("stop", &["--force"])?.success()?;
+    case.sandbox.run(["start", "box", "--snapshot-every", "off"])?.success()?;
+    ensure!(count(&case)? == 3);
+    case.sandbox.tell("stop", &[])?.success()?;
+    case.sandbox.run(["start", "box"])?.success()?;
+    ensure!(count(&case)? == 3);
     Ok(())
 }

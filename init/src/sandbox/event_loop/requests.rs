@@ -1,6 +1,6 @@
 //! What the tasks of connections ask for: the state, commands, the agent's restart, the end.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, rc::Rc};
 
 use agent_protocol::{
     exit::{ExitRecord, How, KilledBy},
@@ -79,13 +79,13 @@ impl Loop {
         };
         let name = &request.name;
         let agent = Agent::further(name, &request.agent, main).map_err(|error| bad(error.to_string()))?;
+        let agent = Rc::new(agent);
         if self.supervisor.find(name).is_some() {
             let there = format!("there is a unit `{name}` already");
             return Err(Failure::new(FailureKind::WrongState, there));
         }
         // It has to be known before it is started, which may be at once.
-        let number = self.units.add(&self.shared, name, agent.clone());
-        let agent = Box::new(agent);
+        let number = self.units.add(&self.shared, name, Rc::clone(&agent));
         let added = self.request(supervise::Event::Add { number, name: name.clone(), agent });
         if added.is_err() {
             self.units.forget(&self.children, &self.shared, UnitId::Further(number));

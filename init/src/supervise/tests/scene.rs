@@ -1,6 +1,7 @@
 //! A supervisor and a script: events go in, actions come out as short lines.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use agent_protocol::spec::{Agent, InitSpec};
@@ -24,7 +25,7 @@ impl Scene {
     pub(super) fn new(json: &str) -> Self {
         let mut spec = InitSpec::from_json(json.as_bytes()).unwrap();
         let restarts = spec.services.iter_mut().map(|service| &mut service.restart);
-        let agents = spec.agent.iter_mut().chain(spec.agents.values_mut());
+        let agents = spec.agent.iter_mut().chain(spec.agents.iter_mut().map(|(_, agent)| agent));
         for restart in restarts.chain(agents.map(|agent| &mut agent.restart)) {
             restart.backoff.jitter_percent = 0;
         }
@@ -107,7 +108,7 @@ impl Scene {
     pub(super) fn add(&mut self, number: u32, name: &str) -> Vec<String> {
         let agent: Agent =
             serde_json::from_str(r#"{"argv": ["a"], "readiness": "none", "terminal": {}}"#).unwrap();
-        self.tell(Event::Add { number, name: name.to_owned(), agent: Box::new(agent) })
+        self.tell(Event::Add { number, name: name.to_owned(), agent: Rc::new(agent) })
     }
 
     pub(super) fn remove(&mut self, unit: UnitId, force: bool) -> Vec<String> {

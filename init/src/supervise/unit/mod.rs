@@ -159,6 +159,7 @@ const HANGUP_AFTER: Duration = Duration::from_millis(500);
 const STUCK_AFTER: Duration = Duration::from_secs(5);
 
 impl Unit {
+    #[inline(never)] // Rare, and large.
     pub(super) fn new(id: UnitId, plan: Plan) -> Self {
         Self {
             id,

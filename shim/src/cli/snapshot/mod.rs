@@ -1,9 +1,16 @@
-use std::process::ExitCode;
-
-use super::{context::Context, error::CliError};
-
+mod keep;
+mod known;
+mod list;
+mod restore;
+mod show;
 mod take;
 mod told;
+
+use std::process::ExitCode;
+pub(super) use told::reason;
+
+pub(super) use self::keep::Keeper;
+use super::{context::Context, error::CliError};
 
 /// Keep the agent's work in progress, look at what was kept, and get it back
 ///
@@ -22,10 +29,19 @@ enum What {
     ///
     /// Of every worktree that differs from its checked-out commit and from its last snapshot.
     Take(take::TakeArgs),
+    /// Show the snapshots there are, inside and at home
+    List(list::ListArgs),
+    /// Show what a snapshot changes against the commit it was made on
+    Show(show::ShowArgs),
+    /// Get a snapshot's files back
+    Restore(restore::RestoreArgs),
 }
 
 pub(crate) fn run(ctx: &Context, args: &SnapshotArgs) -> Result<ExitCode, CliError> {
     match &args.what {
         What::Take(args) => take::run(ctx, args),
+        What::List(args) => list::run(ctx, args),
+        What::Show(args) => show::run(ctx, args),
+        What::Restore(args) => restore::run(ctx, args),
     }
 }

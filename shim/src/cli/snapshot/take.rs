@@ -11,8 +11,11 @@ use crate::{
         output::{print_json, print_line},
         resolve,
     },
-    repo::snapshot::{Ask, Outcome, TakeOptions},
-    sandbox::record::Workspace,
+    repo::{
+        ENDPOINT_PATIENCE,
+        snapshot::{Ask, Outcome, SnapshotError, TakeOptions},
+    },
+    sandbox::{endpoint::Endpoint, record::Workspace},
 };
 
 /// For a snapshot of everything: the first one of a large project reads all of it.
@@ -50,18 +53,18 @@ pub(super) fn run(ctx: &Context, args: &TakeArgs) -> Result<ExitCode, CliError> 
         ignored: args.ignored || record.snapshots.ignored,
         ..TakeOptions::of(&record.snapshots)
     };
-    let now = Instant::now();
-    let connection = sandbox
-        .connect(now + CONNECT_PATIENCE)
-        .map_err(|error| told::failed(&sandbox, error.into()).while_doing(cannot()))?;
-    let reports = Ask { connection, deadline: now + TAKE_WITHIN }
-        .take(&options)
-        .map_err(|error| told::failed(&sandbox, error).while_doing(cannot()))?;
+    let taken = Endpoint::open(&ctx.data, &sandbox, ENDPOINT_PATIENCE).map_err(SnapshotError::from).and_then(
+        |endpoint| {
+            let connection = endpoint.connect(Instant::now() + CONNECT_PATIENCE)?;
+            Ask { connection, deadline: Instant::now() + TAKE_WITHIN }.take(&options)
+        },
+    );
+    let reports = taken.map_err(|error| told::failed(&sandbox, error).while_doing(cannot()))?;
     if ctx.global.json {
         print_json(&serde_json::json!({ "sandbox": sandbox.name(), "snapshots": reports }))?;
     } else {
         for report in &reports {
-            told::print(sandbox.name(), report)?;
+            told::lines(sandbox.name(), report).iter().try_for_each(|line| print_line(line))?;
         }
     }
     let failed = reports.iter().any(|report| matches!(report.outcome, Outcome::Failed { .. }));

@@ -2,10 +2,9 @@
 
 use crate::{
     cli::{
-        error::{CliError, Kind},
-        output::{clean, print_line},
+        error::{self, CliError, Kind},
+        output::clean,
     },
-    client::ConnectionError,
     repo::snapshot::{Outcome, Report, SnapshotError, Taken},
     sandbox::{Sandbox, name::Name, view},
 };
@@ -16,8 +15,8 @@ pub(super) const FAILED: u8 = 3;
 /// Files that are named one by one.
 const MOST_SHOWN: usize = 10;
 
-/// Says what became of one worktree.
-pub(super) fn print(name: &Name, report: &Report) -> Result<(), CliError> {
+/// What became of one worktree.
+pub(super) fn lines(name: &Name, report: &Report) -> Vec<String> {
     let Report { worktree, outcome, left_out, left_out_more } = report;
     let what = match outcome {
         Outcome::Taken(Taken { at_ms, changed, .. }) => {
@@ -27,19 +26,19 @@ pub(super) fn print(name: &Name, report: &Report) -> Result<(), CliError> {
         Outcome::Clean => "nothing that is not committed".to_owned(),
         Outcome::Failed { message, .. } => format!("failed: {message}"),
     };
-    print_line(&clean(&format!("{name}: {worktree}: {what}")))?;
+    let mut lines = vec![clean(&format!("{name}: {worktree}: {what}"))];
     for one in left_out.iter().take(MOST_SHOWN) {
-        print_line(&clean(&format!("  left out: {} ({})", one.path, reason(&one.why))))?;
+        lines.push(clean(&format!("  left out: {} ({})", one.path, reason(&one.why))));
     }
     let more = left_out_more.saturating_add(left_out.len().saturating_sub(MOST_SHOWN) as u64);
     if more > 0 {
-        print_line(&format!("  left out: {}", count(more, "more file")))?;
+        lines.push(format!("  left out: {}", count(more, "more file")));
     }
-    Ok(())
+    lines
 }
 
 /// Why a file is not in it.
-fn reason(why: &str) -> &str {
+pub(crate) fn reason(why: &str) -> &str {
     match why {
         "too-large" => "too large",
         "no-room" => "no room for more that is new",
@@ -65,8 +64,10 @@ pub(super) fn count(number: u64, what: &str) -> String {
 pub(super) fn failed(sandbox: &Sandbox, error: SnapshotError) -> CliError {
     let name = sandbox.name();
     match error {
-        SnapshotError::Connection(ConnectionError::NotRunning) => {
-            CliError::from(ConnectionError::NotRunning).hint(format!("`agent-shim start {name}` starts it"))
+        SnapshotError::Endpoint(error) => {
+            let (kind, hint) = error::of_endpoint(&error);
+            let made = CliError::new(kind, error.to_string());
+            if hint.is_empty() { made } else { made.hint(hint) }
         }
         SnapshotError::Connection(error) => error.into(),
         SnapshotError::Refused { why, message } => {
@@ -75,10 +76,7 @@ pub(super) fn failed(sandbox: &Sandbox, error: SnapshotError) -> CliError {
                 _ => Kind::Failed,
             };
             let made = CliError::new(kind, message);
-            match why.as_str() {
-                "no-repository" => made.hint("`git init` inside makes one"),
-                _ => made,
-            }
+            if why == "no-repository" { made.hint("`git init` inside makes one") } else { made }
         }
         SnapshotError::NoProgram => {
             CliError::new(Kind::WrongState, error.to_string()).hint(format!("stop and start `{name}` once"))

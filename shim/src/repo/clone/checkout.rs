@@ -15,7 +15,7 @@ use super::{
     layout::Layout,
     watch::Watch,
 };
-use crate::isolation::plan::USER_ID;
+use crate::{isolation::plan::USER_ID, repo::host_git::quoted};
 
 /// Most files that are called by name.
 const MOST_NAMED: usize = 3;
@@ -45,7 +45,7 @@ pub struct Several {
 }
 
 impl Several {
-    fn of<'a>(all: impl Iterator<Item = &'a [u8]>) -> Self {
+    pub(super) fn of<'a>(all: impl Iterator<Item = &'a [u8]>) -> Self {
         let mut several = Self::default();
         for path in all {
             several.count += 1;
@@ -66,6 +66,10 @@ pub(super) fn check_out(
     let git = |args: &[&str]| {
         let mut command = making.git.on(&layout.git_dir);
         command.env("GIT_WORK_TREE", making.work).current_dir(making.work).args(args);
+        if !making.wish.shared.is_empty() {
+            let shared: Vec<_> = making.wish.shared.iter().map(|folder| quoted(folder)).collect();
+            command.env("GIT_ALTERNATE_OBJECT_DIRECTORIES", shared.join(OsStr::new(":")));
+        }
         command
     };
     let command =

@@ -2,6 +2,7 @@ use std::{io, path::PathBuf};
 
 use nix::sys::signal::Signal;
 
+use super::{dirty::DirtyError, places::MAX_SHARED};
 use crate::repo::host_git::GitError;
 
 /// Why there is no clone.
@@ -18,6 +19,14 @@ pub enum CloneError {
         /// What git said.
         source: GitError,
     },
+    /// The repository is another folder's.
+    #[error("its repository is {}, which knows nothing of it", .repository.display())]
+    NotOwn {
+        /// The project.
+        folder: PathBuf,
+        /// The repository that it names.
+        repository: PathBuf,
+    },
     /// There is no such branch.
     #[error("there is no branch `{0}`")]
     NoBranch(String),
@@ -30,6 +39,21 @@ pub enum CloneError {
     /// Not all objects are there.
     #[error("the repository does not have all of its objects: it is a partial clone")]
     Partial(#[source] GitError),
+    /// What is not committed belongs to another branch than the one that is cloned.
+    #[error("what is not committed belongs to the branch that is checked out, and another one was asked for")]
+    Elsewhere,
+    /// What is not committed cannot be taken along.
+    #[error("cannot take along what is not committed")]
+    Dirty(#[source] DirtyError),
+    /// The file system makes no copies that share what they hold.
+    #[error("the file system cannot share what files hold between copies")]
+    NoReflink(#[source] io::Error),
+    /// Objects lie where none belong.
+    #[error("{} is no folder of a repository's objects", .0.display())]
+    NotObjects(PathBuf),
+    /// Objects lie in too many places.
+    #[error("its objects lie in more than {MAX_SHARED} places")]
+    TooManyPlaces,
     /// Git answered in a way that we do not understand.
     #[error("git describes the repository in a way that this agent-shim does not understand")]
     Answer,

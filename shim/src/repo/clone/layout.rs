@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeSet,
     fs::{self, DirBuilder},
-    io::{self, Write},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use super::{BASE, error::CloneError, origin::Head};
+use crate::isolation::plan::OBJECTS;
 use crate::repo::{
     host_git::{GitError, HostGit, Running},
     object_id::{ObjectFormat, ObjectId},
@@ -65,36 +66,53 @@ impl Layout {
         self.git_dir.join("index")
     }
 
-    /// Everything but objects and index.
-    pub(super) fn write(
+    /// Its configuration, and what git passes over.
+    pub(super) fn write_config(&self, identity: &Identity) -> Result<(), CloneError> {
+        let written = fs::write(self.git_dir.join("config"), config(self.format, identity))
+            .and_then(|()| fs::write(self.git_dir.join("info/exclude"), EXCLUDED));
+        written.map_err(CloneError::io("writing the clone's repository"))
+    }
+
+    /// What it has branches for, and what is checked out: `tip`, on top of what the host has as `base`.
+    pub(super) fn write_refs(
         &self,
         head: &Head,
         base: Option<&ObjectId>,
+        tip: Option<&ObjectId>,
         refs: &[(ObjectId, RefName)],
-        identity: &Identity,
     ) -> Result<(), CloneError> {
-        let write = || -> io::Result<()> {
-            fs::write(self.git_dir.join("config"), config(self.format, identity))?;
-            fs::write(self.git_dir.join("info/exclude"), EXCLUDED)?;
-            let mut packed = Vec::new();
-            for (id, name) in refs {
-                write!(packed, "{id} ")?;
-                packed.extend([name.as_bytes(), b"\n"].concat());
-            }
-            if let Some(base) = base {
-                writeln!(packed, "{base} {BASE}")?;
-            }
-            if !packed.is_empty() {
-                fs::write(self.git_dir.join("packed-refs"), packed)?;
-            }
-            let head = match (head, base) {
-                (Head::Branch(name), _) => [b"ref: ", name.as_bytes(), b"\n"].concat(),
-                (Head::Detached, Some(commit)) => format!("{commit}\n").into_bytes(),
-                (Head::Detached, None) => b"ref: refs/heads/main\n".to_vec(),
-            };
-            fs::write(self.git_dir.join("HEAD"), head)
+        let mut lines: Vec<(&ObjectId, &[u8])> = Vec::new();
+        let current = match head {
+            Head::Branch(name) => Some(name),
+            Head::Detached => None,
         };
-        write().map_err(CloneError::io("writing the clone's repository"))
+        for (id, name) in refs.iter().filter(|(_, name)| Some(name) != current) {
+            lines.push((id, name.as_bytes()));
+        }
+        lines.extend(tip.zip(current).map(|(tip, name)| (tip, name.as_bytes())));
+        lines.extend(base.map(|base| (base, BASE.as_bytes())));
+        let packed: Vec<u8> = lines
+            .iter()
+            .flat_map(|(id, name)| [id.as_str().as_bytes(), b" ", *name, b"\n"].concat())
+            .collect();
+        let head = match (current, tip) {
+            (Some(name), _) => [b"ref: ", name.as_bytes(), b"\n"].concat(),
+            (None, Some(commit)) => format!("{commit}\n").into_bytes(),
+            (None, None) => b"ref: refs/heads/main\n".to_vec(),
+        };
+        let written = fs::write(self.git_dir.join("packed-refs"), packed)
+            .and_then(|()| fs::write(self.git_dir.join("HEAD"), head));
+        written.map_err(CloneError::io("writing the clone's repository"))
+    }
+
+    /// Where its objects are inside, beside its own. Only now: on the host nothing is at those places.
+    pub(super) fn write_alternates(&self, folders: usize) -> Result<(), CloneError> {
+        if folders == 0 {
+            return Ok(());
+        }
+        let text: String = (0..folders).map(|number| format!("{OBJECTS}/{number}\n")).collect();
+        let written = fs::write(self.objects().join("info/alternates"), text);
+        written.map_err(CloneError::io("writing the clone's repository"))
     }
 
     /// Where its history ends although it goes on elsewhere.

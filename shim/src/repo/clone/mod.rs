@@ -5,12 +5,14 @@
 //! hook, filter or driver of anybody takes part. Once the agent ran, the host never opens it again.
 
 mod checkout;
+mod dirty;
 mod error;
 mod index;
 mod layout;
 mod objects;
 /// The repository that is cloned.
 pub mod origin;
+mod places;
 mod shallow;
 /// How far a clone is, and whether it goes on.
 pub mod watch;
@@ -23,6 +25,7 @@ use std::{
 };
 
 pub use checkout::{LeftOut, Several};
+pub use dirty::{Dirty, DirtyError};
 pub use error::CloneError;
 use layout::{Layout, Person};
 use origin::{Head, Origin};
@@ -30,7 +33,7 @@ use watch::Watch;
 
 use super::{host_git::HostGit, object_id::ObjectId, refs::RefName};
 use crate::sandbox::{
-    record::{CloneObjects, CloneRecord, Cloned},
+    record::{CloneRecord, Cloned},
     remove::{empty_tree, remove_tree},
 };
 
@@ -50,26 +53,29 @@ const DRAFT: &str = "work.new-";
 pub const BASE: &str = "refs/agent-shim/base";
 
 /// A clone that was made.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Made {
     /// What it is.
     pub cloned: Cloned,
     /// What it lacks.
     pub left_out: LeftOut,
+    /// What the person has not committed, where that can be told.
+    pub dirty: Option<Result<Dirty, DirtyError>>,
 }
 
 /// Clones `origin` as `wish` has it into the folder `work` of a sandbox, which holds nothing that anybody needs.
 ///
-/// It is made beside it and moved there once it is whole: who is killed on the way leaves no half of it.
+/// `hidden` is the state of all sandboxes: no part of the project, wherever it lies. The clone is made beside `work` and moved there once it is whole: who is killed on the way leaves no half of it.
 pub fn clone(
     origin: &Origin,
     wish: &CloneRecord,
     sandbox: &Path,
+    hidden: &Path,
     watch: &mut Watch<'_>,
 ) -> Result<Made, CloneError> {
     remove_drafts(sandbox).map_err(CloneError::io("removing what was left of a clone"))?;
     let draft = Draft::new(sandbox)?;
-    let making = Making { git: HostGit::find(MEMORY_BYTES)?, origin, wish, work: &draft.folder };
+    let making = Making { git: HostGit::find(MEMORY_BYTES)?, origin, wish, work: &draft.folder, hidden };
     let made = making.make(watch)?;
     let work = sandbox.join("work");
     match empty_tree(&work) {
@@ -90,10 +96,14 @@ struct Making<'a> {
     wish: &'a CloneRecord,
     /// Where it is made.
     work: &'a Path,
+    hidden: &'a Path,
 }
 
 impl Making<'_> {
     fn make(&self, watch: &mut Watch<'_>) -> Result<Made, CloneError> {
+        if self.wish.include_dirty && self.origin.has_work_tree && !self.origin.is_checked_out {
+            return Err(CloneError::Elsewhere);
+        }
         let person = Person::ask(&self.git, &self.origin.folder, watch.until())?;
         let refs = self.refs(watch)?;
         let layout = Layout::make(self.work, self.origin.format)?;
@@ -102,15 +112,35 @@ impl Making<'_> {
             Some(depth) => shallow::cut(self, tips(), depth, watch)?,
             None => BTreeSet::new(),
         };
-        objects::pack(self, &layout, &cut, tips(), watch)?;
-        layout.write(&self.origin.head, self.origin.commit.as_ref(), &refs, &person.answer()?)?;
+        let objects = objects::fill(self, &layout, &cut, tips, watch)?;
+        let identity = person.answer()?;
+        layout.write_config(&identity)?;
+        layout.write_refs(
+            &self.origin.head,
+            self.origin.commit.as_ref(),
+            self.origin.commit.as_ref(),
+            &refs,
+        )?;
         let ends = if self.wish.depth.is_none() && self.origin.is_shallow {
             shallow::inherited(self, &layout, watch)?
         } else {
             cut
         };
         layout.write_ends(&ends)?;
-        let left_out = match &self.origin.commit {
+        let looking = dirty::Look::new(self, &layout, &identity).map(dirty::Look::begin);
+        let (tip, looking, taken) = match looking {
+            Some(looking) if self.wish.include_dirty => {
+                let taken = looking.wait(true, watch)?.map_err(CloneError::Dirty)?;
+                let id =
+                    taken.commit.as_ref().and_then(|id| ObjectId::parse(id.as_bytes(), self.origin.format));
+                (id.or_else(|| self.origin.commit.clone()), None, Some(taken))
+            }
+            looking => (self.origin.commit.clone(), looking, None),
+        };
+        if tip != self.origin.commit {
+            layout.write_refs(&self.origin.head, self.origin.commit.as_ref(), tip.as_ref(), &refs)?;
+        }
+        let left_out = match &tip {
             Some(_) => checkout::check_out(self, &layout, watch)?,
             None => LeftOut::default(),
         };
@@ -119,10 +149,16 @@ impl Making<'_> {
         let cloned = Cloned {
             branch: self.origin.head.branch().map(|name| String::from_utf8_lossy(name).into_owned()),
             commit: self.origin.commit.as_ref().map(ToString::to_string),
-            dirty: None,
-            objects: CloneObjects::Copy,
+            dirty: taken.as_ref().and_then(|taken| taken.commit.clone()),
+            objects,
         };
-        Ok(Made { cloned, left_out })
+        // What stays outside is only told: where it cannot be, the clone is a good one.
+        let dirty = match looking {
+            Some(looking) => Some(looking.wait(false, watch)?),
+            None => taken.map(Ok),
+        };
+        layout.write_alternates(self.wish.shared.len())?;
+        Ok(Made { cloned, left_out, dirty })
     }
 
     /// Every branch and tag, where they were asked for; otherwise the one that is checked out.

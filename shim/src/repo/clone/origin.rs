@@ -1,6 +1,11 @@
 use std::{
-    ffi::OsString,
-    os::unix::ffi::OsStringExt,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::Read,
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        fs::OpenOptionsExt,
+    },
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -61,7 +66,7 @@ pub fn seems_to_be_in_a_repository(folder: &Path) -> bool {
     folder.ancestors().any(|place| place.join(".git").symlink_metadata().is_ok() || is_bare(place))
 }
 
-fn is_bare(folder: &Path) -> bool {
+pub(super) fn is_bare(folder: &Path) -> bool {
     folder.join("HEAD").symlink_metadata().is_ok()
         && ["objects", "refs"].iter().all(|name| folder.join(name).is_dir())
 }
@@ -171,12 +176,52 @@ impl Origin {
         }))
     }
 
+    /// Refuses a repository that the project only claims.
+    ///
+    /// An agent that works in a project's folder may write there what git takes for the repository of another folder: a file
+    /// `.git`, a link, the name of a common folder. The next sandbox would get a clone of that. So either the repository lies
+    /// in the project, or it knows of the project, in a file that lies with it.
+    pub fn check_own(&self, until: Instant) -> Result<(), CloneError> {
+        let strange = || CloneError::NotOwn { folder: self.folder.clone(), repository: self.git_dir.clone() };
+        if !self.has_work_tree {
+            return if self.folder.starts_with(&self.git_dir) { Ok(()) } else { Err(strange()) };
+        }
+        let work_tree = self.work_tree();
+        let dot_git = work_tree.join(".git");
+        let found = dot_git.symlink_metadata().map_err(|_| strange())?;
+        let is_own = if found.is_dir() {
+            self.git_dir == dot_git && self.own_dir == dot_git
+        } else if !found.is_file() {
+            false
+        } else if self.own_dir.parent() == Some(&self.git_dir.join("worktrees")) {
+            // A linked worktree; git-worktree(1) says what that file is.
+            let text = read_small(&self.own_dir.join("gitdir"));
+            text.is_some_and(|text| self.own_dir.join(OsStr::from_bytes(text.trim_ascii_end())) == dot_git)
+        } else {
+            // A submodule.
+            let git = HostGit::find(MEMORY_BYTES)?;
+            let mut command = git.bare();
+            command.args(["config", "--null", "--file"]).arg(self.own_dir.join("config"));
+            command.args(["--get", "core.worktree"]).current_dir("/");
+            let (said, _) = git.start(command, "config", until)?.output_and_end(MAX_ANSWER_BYTES)?;
+            let there = self.own_dir.join(OsStr::from_bytes(said.strip_suffix(b"\0").unwrap_or(&said)));
+            !said.is_empty() && there.canonicalize().is_ok_and(|there| there == work_tree)
+        };
+        if is_own { Ok(()) } else { Err(strange()) }
+    }
+
     /// What would be cloned, for people.
     pub fn describe(&self) -> String {
         let branch = self.head.branch().map(|name| String::from_utf8_lossy(name).into_owned());
         let what = branch.unwrap_or_else(|| "what is checked out".to_owned());
         let at = self.commit.as_ref().map_or("no commit yet", |commit| commit.short());
         format!("{}: {what}, {at}", self.folder.display())
+    }
+
+    /// The whole work tree.
+    pub(crate) fn work_tree(&self) -> PathBuf {
+        let depth = self.below.components().count();
+        self.folder.ancestors().nth(depth).unwrap_or(&self.folder).to_owned()
     }
 
     /// Where its objects are.
@@ -189,6 +234,14 @@ impl Origin {
         let packs = self.objects().join("pack").read_dir().into_iter().flatten().flatten();
         packs.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|kind| kind == "promisor"))
     }
+}
+
+fn read_small(path: &Path) -> Option<Vec<u8>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags).open(path).ok()?;
+    let mut text = Vec::new();
+    let is_file = file.metadata().is_ok_and(|found| found.is_file());
+    (is_file && file.take(MAX_ANSWER_BYTES as u64).read_to_end(&mut text).is_ok()).then_some(text)
 }
 
 /// The branch that has no commit yet.

@@ -10,9 +10,12 @@ use std::{
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{MAX_LIST_BYTES, Making, error::CloneError, layout::Layout, watch::Watch};
-use crate::repo::{
-    host_git::{GitError, Running},
-    object_id::{ObjectFormat, ObjectId},
+use crate::{
+    repo::{
+        host_git::{GitError, Running},
+        object_id::{ObjectFormat, ObjectId},
+    },
+    sandbox::record::CloneObjects,
 };
 
 /// Commits that git is asked for before its answers are read: their names fit into a pipe.
@@ -30,7 +33,8 @@ pub(super) fn cut<'a>(
 ) -> Result<BTreeSet<ObjectId>, CloneError> {
     let ends: BTreeSet<ObjectId> = of_origin(making)?.into_iter().collect();
     let mut command = making.git.on(&making.origin.git_dir);
-    command.env("GIT_GRAFT_FILE", "/dev/null").args(["cat-file", "--batch"]).stdin(Stdio::piped());
+    command.env("GIT_GRAFT_FILE", "/dev/null").args(["-c", "advice.graftFileDeprecated=false"]);
+    command.args(["cat-file", "--batch"]).stdin(Stdio::piped());
     let mut git = making.git.start(command, "cat-file", watch.until())?;
     let mut seen = BTreeSet::new();
     let mut cut = BTreeSet::new();
@@ -76,6 +80,9 @@ pub(super) fn inherited(
         Ok(file)
     };
     let asked = ask().map_err(CloneError::io("asking for commits"))?;
+    if making.wish.objects == Some(CloneObjects::Share) {
+        return Ok(ends.into_iter().collect());
+    }
     let mut command = making.git.on(&layout.git_dir);
     command.args(["cat-file", "--batch-check=%(objectname)"]).stdin(asked);
     let said = making.git.start(command, "cat-file", watch.until())?.output(MAX_LIST_BYTES)?;

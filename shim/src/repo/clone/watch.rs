@@ -13,7 +13,7 @@ use crate::{
 const CANCELLING: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// How often a clone looks up from its work.
-const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(100);
 
 /// A clone that is over before needs no telling how far it is.
 const QUIET_FOR: Duration = Duration::from_secs(1);

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use git2::{AttrCheckFlags, Commit, Index, Oid, Repository, Tree};
+use git2::{AttrCheckFlags, Commit, Index, ObjectType, Oid, Repository, Tree};
 
-use super::{MAX_MERGED_BYTES, MergeError, unable};
+use super::{MAX_MERGED_BYTES, MAX_MERGED_FILES, MergeError, unable};
+use crate::repo::check::MAX_PATH_DEPTH;
 
 /// What a path is in a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,39 @@ impl Entry {
     pub(super) fn is_executable(&self) -> bool {
         self.mode == EXECUTABLE
     }
+}
+
+/// Refuses a tree that unfolds to more files than a person could have: the same folder can be in it any number of times, which
+/// costs the agent nothing and a list of all files everything.
+pub(super) fn check_size(repository: &Repository, tree: &Tree<'_>) -> Result<(), MergeError> {
+    unfolded(repository, tree, 0, &mut BTreeMap::new()).map(drop)
+}
+
+fn unfolded(
+    repository: &Repository,
+    tree: &Tree<'_>,
+    depth: usize,
+    known: &mut BTreeMap<Oid, u64>,
+) -> Result<u64, MergeError> {
+    if let Some(count) = known.get(&tree.id()) {
+        return Ok(*count);
+    }
+    let mut count = 0_u64;
+    for entry in tree {
+        count = count.saturating_add(match entry.kind() {
+            Some(ObjectType::Tree) if depth < MAX_PATH_DEPTH => {
+                let tree = repository.find_tree(entry.id()).map_err(unable)?;
+                unfolded(repository, &tree, depth + 1, known)?
+            }
+            Some(ObjectType::Tree) => MAX_MERGED_FILES + 1,
+            _ => 1,
+        });
+        if count > MAX_MERGED_FILES {
+            return Err(MergeError::Unable(format!("it has more than {MAX_MERGED_FILES} files")));
+        }
+    }
+    known.insert(tree.id(), count);
+    Ok(count)
 }
 
 /// A tree as an index.
@@ -127,6 +161,31 @@ pub(super) fn check_both(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_that_unfolds_without_an_end_is_refused() {
+        let temp = crate::sandbox::testing::TempDir::new();
+        let repository = Repository::init_bare(temp.path().join("r")).unwrap();
+        let blob = repository.blob(b"x").unwrap();
+        let tree = |entries: &[(Oid, i32)]| {
+            let mut builder = repository.treebuilder(None).unwrap();
+            for (number, (id, mode)) in entries.iter().enumerate() {
+                builder.insert(number.to_string(), *id, *mode).unwrap();
+            }
+            builder.write().unwrap()
+        };
+        let mut wide = tree(&[(blob, 0o100_644); 10]);
+        let mut deep = wide;
+        for level in 0..12 {
+            let found = repository.find_tree(wide).unwrap();
+            assert_eq!(check_size(&repository, &found).is_ok(), level < 6, "{level}");
+            wide = tree(&[(wide, 0o040_000); 10]);
+        }
+        for _ in 0..=MAX_PATH_DEPTH {
+            deep = tree(&[(deep, 0o040_000)]);
+        }
+        assert!(check_size(&repository, &repository.find_tree(deep).unwrap()).is_err());
+    }
 
     #[test]
     fn paths_that_could_lie_elsewhere_are_refused() {

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use git2::{AttrCheckFlags, AttrValue, Index, IndexEntry, Odb, Oid, Repository, RepositoryState};
+use git2::{AttrCheckFlags, AttrValue, Index, IndexEntry, Odb, Oid, Repository, RepositoryState, Signature};
 
 use super::{
     MAX_WRITTEN_BYTES, MergeError,
@@ -81,6 +81,11 @@ impl Home {
         self.repository.path()
     }
 
+    /// Whether the working tree's file system knows what can be executed.
+    pub(super) fn has_modes(&self) -> bool {
+        self.repository.config().and_then(|config| config.get_bool("core.fileMode")).unwrap_or(true)
+    }
+
     fn is_at_rest(&self) -> Result<(), MergeError> {
         let what = match self.repository.state() {
             RepositoryState::Clean => None,
@@ -150,7 +155,7 @@ impl Home {
         self.check_case(&index, changes)?;
         let entries: BTreeMap<Vec<u8>, IndexEntry> =
             index.iter().map(|entry| (entry.path.clone(), entry)).collect();
-        let tree = Tree::open(&self.work)?;
+        let tree = Tree::open(self)?;
         let removed: BTreeMap<&[u8], &Change> = changes
             .iter()
             .filter(|change| change.old.is_some() && change.new.is_none())
@@ -191,7 +196,7 @@ impl Home {
                     *seen = Some(found);
                     let trusted = entry.filter(|entry| entry.flags & ASSUME_UNCHANGED == 0);
                     let is_untouched =
-                        trusted.is_some_and(|entry| found.is_as_recorded(entry, self.index_time()));
+                        trusted.is_some_and(|entry| tree.is_as_recorded(&found, entry, self.index_time()));
                     let known = [change.old, change.new].into_iter().flatten();
                     if !is_untouched && !tree.is_one_of(&change.path, &found, known)? {
                         let to = if staged.is_some() { &mut dirty } else { &mut in_the_way };
@@ -243,31 +248,36 @@ impl Home {
     }
 
     /// Points the branch to a commit, if it still is where it was.
-    pub(super) fn move_branch(&self, head: &Head, new: Oid, log: &str) -> Result<(), MergeError> {
+    pub(super) fn move_branch(
+        &self,
+        head: &Head,
+        new: Oid,
+        who: Option<&Signature<'_>>,
+        log: &str,
+    ) -> Result<(), MergeError> {
         const MOVED: MergeError = MergeError::Busy("the branch was changed meanwhile");
         let name = std::str::from_utf8(head.branch.as_bytes());
         let name = name.map_err(|_| MergeError::Unable("the branch's name is not UTF-8".to_owned()))?;
         let repository = &self.repository;
-        let done = match head.commit {
-            Some(old) => {
-                // Where git leaves it, too.
-                let _ = repository.reference("ORIG_HEAD", old, true, log);
-                repository.reference_matching(name, new, true, old, log)
-            }
-            None => repository.reference(name, new, false, log),
+        let busy = |error: git2::Error| match error.code() {
+            git2::ErrorCode::Locked | git2::ErrorCode::Exists => MOVED,
+            _ => unable(error),
         };
-        match done {
-            Ok(_) => Ok(()),
-            Err(error)
-                if matches!(
-                    error.code(),
-                    git2::ErrorCode::Modified | git2::ErrorCode::Exists | git2::ErrorCode::Locked
-                ) =>
-            {
-                Err(MOVED)
-            }
-            Err(error) => Err(unable(error)),
+        if let Some(old) = head.commit {
+            // Where git leaves it, too.
+            let _ = repository.reference("ORIG_HEAD", old, true, log);
         }
+        let mut transaction = repository.transaction().map_err(unable)?;
+        transaction.lock_ref(name).map_err(busy)?;
+        let now = match repository.refname_to_id(name) {
+            Err(error) if error.code() == git2::ErrorCode::NotFound => None,
+            found => Some(found.map_err(unable)?),
+        };
+        if now != head.commit {
+            return Err(MOVED);
+        }
+        transaction.set_target(name, new, who, log).map_err(unable)?;
+        transaction.commit().map_err(busy)
     }
 
     /// Written files that one of the person's filters would have changed, by what the attributes say now.

@@ -163,6 +163,8 @@ impl Drop for Changed<'_> {
 
 impl Drop for Lock {
     fn drop(&mut self) {
+        // Still there where the merge failed before it was whole.
+        let _ = fs::remove_file(self.index.with_file_name(NEXT));
         // Whoever finds it knows it as left over.
         let _ = fs::remove_file(&self.path);
     }

@@ -39,6 +39,9 @@ use super::{
 };
 use crate::terminal::sanitize::sanitized;
 
+/// Most files of what is merged: a list of them is in memory.
+const MAX_MERGED_FILES: u64 = 2_000_000;
+
 /// Largest file that two changes are merged in, bytes. Git merges none that are larger than a person would read either.
 const MAX_MERGED_BYTES: usize = 32 * 1024 * 1024;
 
@@ -175,6 +178,7 @@ impl Merge<'_> {
             self.id.oid().ok_or_else(|| MergeError::Unable("its objects are named with sha256".into()))?;
         let theirs = memory.find_object(theirs, None).and_then(|object| object.peel_to_commit());
         let theirs = theirs.map_err(|_| MergeError::NoCommit(self.name.clone()))?;
+        changes::check_size(&memory, &theirs.tree().map_err(unable)?)?;
         let ours = head.commit.map(|id| memory.find_commit(id)).transpose().map_err(unable)?;
         let how = how(&memory, ours.as_ref(), &theirs)?;
         let mut merged = Merged {
@@ -202,10 +206,17 @@ impl Merge<'_> {
             home.check(&changes, &objects)?;
             return Ok(merged);
         }
+        let who = match how {
+            How::Merge => Some(identity(self.into, self.until)?),
+            // Only the reflog wants to know.
+            _ => identity(self.into, self.until).ok(),
+        };
         let lock = index::Lock::take(home.git_dir())?;
         let seen = home.check(&changes, &objects)?;
-        let new = match how {
-            How::Merge => self.commit(&home, &objects, result, [ours.as_ref(), Some(&theirs)], &changes)?,
+        let new = match (how, &who) {
+            (How::Merge, Some(who)) => {
+                self.commit((&home, who), &objects, result, [ours.as_ref(), Some(&theirs)], &changes)?
+            }
             _ => theirs.id(),
         };
         let written = tree::replace(&home, &changes, &seen, &objects)?;
@@ -214,7 +225,7 @@ impl Merge<'_> {
             How::FastForward => format!("merge {}: Fast-forward", self.name),
             _ => format!("merge {}: Merge made by agent-shim", self.name),
         };
-        home.move_branch(&head, new, &log)?;
+        home.move_branch(&head, new, who.as_ref().map(|who| &who.committer), &log)?;
         // From here on it is done.
         index.stay();
         merged.unfiltered = home.unfiltered(&changes);
@@ -226,13 +237,12 @@ impl Merge<'_> {
     /// Writes what is new, the commit last.
     fn commit(
         &self,
-        home: &Home,
+        (home, who): (&Home, &Person),
         memory: &Odb<'_>,
         mut result: git2::Index,
         parents: [Option<&Commit<'_>>; 2],
         changes: &[Change],
     ) -> Result<Oid, MergeError> {
-        let (author, committer) = identity(self.into, self.until)?;
         let repository = home.repository();
         let objects = repository.odb().map_err(unable)?;
         for entry in changes.iter().filter_map(|change| change.new.as_ref()).filter(|entry| entry.is_file()) {
@@ -247,7 +257,7 @@ impl Merge<'_> {
         let (tree, parents) = (tree.map_err(unable)?, parents.map_err(unable)?);
         let parents: Vec<&Commit<'_>> = parents.iter().collect();
         let message = format!("Merge {}\n", self.name);
-        repository.commit(None, &author, &committer, &message, &tree, &parents).map_err(unable)
+        repository.commit(None, &who.author, &who.committer, &message, &tree, &parents).map_err(unable)
     }
 }
 
@@ -285,15 +295,21 @@ fn result(
     if conflicts.is_empty() { Ok(result) } else { Err(MergeError::Conflict(conflicts)) }
 }
 
+/// Who merges.
+struct Person {
+    author: Signature<'static>,
+    committer: Signature<'static>,
+}
+
 /// Who the person is, as author and as committer, the way that git would say it.
-fn identity(folder: &Path, until: Instant) -> Result<(Signature<'static>, Signature<'static>), MergeError> {
+fn identity(folder: &Path, until: Instant) -> Result<Person, MergeError> {
     let git = HostGit::find(MEMORY_BYTES).map_err(MergeError::Identity)?;
     let ask = |variable: &str| {
         let said = git.identity(folder, variable, until).map_err(MergeError::Identity)?;
         let parsed = std::str::from_utf8(&said).ok().and_then(|text| signature(text.trim_end_matches('\n')));
         parsed.ok_or_else(|| MergeError::Unable("your name cannot be read".to_owned()))
     };
-    Ok((ask("GIT_AUTHOR_IDENT")?, ask("GIT_COMMITTER_IDENT")?))
+    Ok(Person { author: ask("GIT_AUTHOR_IDENT")?, committer: ask("GIT_COMMITTER_IDENT")? })
 }
 
 /// `NAME <ADDRESS> SECONDS ZONE`.

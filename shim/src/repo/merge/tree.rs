@@ -25,7 +25,7 @@ use rustix::{
 };
 
 use super::{
-    MergeError,
+    MAX_WRITTEN_BYTES, MergeError,
     changes::{Change, Entry},
     home::Home,
     unable,
@@ -40,6 +40,8 @@ const MAX_ENTRIES: usize = 100_000;
 /// A working tree.
 pub(super) struct Tree {
     root: OwnedFd,
+    /// Whether the file system knows what can be executed (`core.fileMode`).
+    has_modes: bool,
 }
 
 /// What stands at a path.
@@ -79,41 +81,6 @@ struct Waiting {
 }
 
 impl Stamp {
-    /// Whether it is what the index says without a look into it. One as new as the index itself could have changed since.
-    pub(super) fn is_as_recorded(&self, entry: &IndexEntry, index: Option<(i64, i64)>) -> bool {
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "the index holds the lower half"
-        )]
-        let low = |number: i64| number as u32;
-        #[allow(clippy::cast_possible_truncation, reason = "the index holds the lower half")]
-        let low_u = |number: u64| number as u32;
-        let stat = &self.0;
-        let (mtime, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec.cast_signed());
-        entry.mtime.seconds() == low(mtime).cast_signed()
-            && entry.mtime.nanoseconds() == low(nanoseconds)
-            && entry.ctime.seconds() == low(stat.st_ctime).cast_signed()
-            && entry.file_size == low(stat.st_size)
-            && entry.ino == low_u(stat.st_ino)
-            && self.has_mode(entry.mode)
-            && index.is_some_and(|index| (mtime, nanoseconds) < index)
-    }
-
-    /// Of the kind that a mode of git's means, and as executable.
-    fn has_mode(&self, mode: u32) -> bool {
-        let entry = Entry { mode, id: Oid::zero() };
-        match FileType::from_raw_mode(self.0.st_mode) {
-            FileType::Symlink => entry.is_link(),
-            FileType::RegularFile => {
-                !entry.is_link()
-                    && !entry.is_submodule()
-                    && (self.0.st_mode & 0o100 != 0) == entry.is_executable()
-            }
-            _ => false,
-        }
-    }
-
     fn is_same(&self, other: &Self) -> bool {
         let key = |stat: &Stat| (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime, stat.st_mtime_nsec);
         key(&self.0) == key(&other.0)
@@ -126,9 +93,45 @@ impl Stamp {
 }
 
 impl Tree {
-    pub(super) fn open(root: &Path) -> Result<Self, MergeError> {
-        let root = rustix::fs::open(root, FOLDER, Mode::empty()).map_err(at(root.as_os_str().as_bytes()))?;
-        Ok(Self { root })
+    pub(super) fn open(home: &Home) -> Result<Self, MergeError> {
+        let work = home.work();
+        let root = rustix::fs::open(work, FOLDER, Mode::empty()).map_err(at(work.as_os_str().as_bytes()))?;
+        Ok(Self { root, has_modes: home.has_modes() })
+    }
+
+    /// Whether it is what the index says without a look into it. One as new as the index itself could have changed since.
+    pub(super) fn is_as_recorded(&self, seen: &Stamp, entry: &IndexEntry, index: Option<(i64, i64)>) -> bool {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the index holds the lower half"
+        )]
+        let low = |number: i64| number as u32;
+        #[allow(clippy::cast_possible_truncation, reason = "the index holds the lower half")]
+        let low_u = |number: u64| number as u32;
+        let stat = &seen.0;
+        let (mtime, nanoseconds) = (stat.st_mtime, stat.st_mtime_nsec.cast_signed());
+        entry.mtime.seconds() == low(mtime).cast_signed()
+            && entry.mtime.nanoseconds() == low(nanoseconds)
+            && entry.ctime.seconds() == low(stat.st_ctime).cast_signed()
+            && entry.file_size == low(stat.st_size)
+            && entry.ino == low_u(stat.st_ino)
+            && self.has_mode(seen, entry.mode)
+            && index.is_some_and(|index| (mtime, nanoseconds) < index)
+    }
+
+    /// Of the kind that a mode of git's means, and as executable.
+    fn has_mode(&self, seen: &Stamp, mode: u32) -> bool {
+        let entry = Entry { mode, id: Oid::zero() };
+        match FileType::from_raw_mode(seen.0.st_mode) {
+            FileType::Symlink => entry.is_link(),
+            FileType::RegularFile => {
+                !entry.is_link()
+                    && !entry.is_submodule()
+                    && (!self.has_modes || (seen.0.st_mode & 0o100 != 0) == entry.is_executable())
+            }
+            _ => false,
+        }
     }
 
     /// What is there.
@@ -156,8 +159,10 @@ impl Tree {
         seen: &Stamp,
         entries: impl Iterator<Item = Entry>,
     ) -> Result<bool, MergeError> {
-        let entries: Vec<Entry> = entries.filter(|entry| seen.has_mode(entry.mode)).collect();
-        if entries.is_empty() {
+        let entries: Vec<Entry> = entries.filter(|entry| self.has_mode(seen, entry.mode)).collect();
+        // One as large as that was not written by us.
+        let is_large = u64::try_from(seen.0.st_size).is_ok_and(|bytes| bytes > MAX_WRITTEN_BYTES as u64);
+        if entries.is_empty() || is_large {
             return Ok(false);
         }
         let (folder, name) = self.folder_of(path).map_err(|(_, error)| at(path)(error))?;
@@ -258,7 +263,7 @@ pub(super) fn replace(
     seen: &[Option<Stamp>],
     objects: &Odb<'_>,
 ) -> Result<Written, MergeError> {
-    let tree = Tree::open(home.work())?;
+    let tree = Tree::open(home)?;
     let waiting = Waiting::make(home)?;
     // Everything is on the disk before the first file takes its place: a full disk changes nothing.
     for (number, change) in changes.iter().enumerate() {

@@ -15,7 +15,7 @@ use crate::{
         capture::{Captured, capture},
     },
     isolation::plan::{GIT, WORKSPACE},
-    sandbox::snapshots::SnapshotPolicy,
+    sandbox::{endpoint::EndpointError, snapshots::SnapshotPolicy},
 };
 
 /// All that it may say, bytes.
@@ -24,6 +24,9 @@ const MAX_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// Why nothing came of it.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
+    /// The sandbox cannot be reached.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
     /// Init cannot be reached, or did not do it in time.
     #[error(transparent)]
     Connection(ConnectionError),

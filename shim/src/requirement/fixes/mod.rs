@@ -55,7 +55,7 @@ pub(super) fn fix(requirement: Requirement, on: &Distribution) -> Fix {
              (AGENT_SHIM_DATA) on ext4, xfs, btrfs or tmpfs",
         ),
         R::AgentInitMissing => Fix::said(
-            "install agent-init beside agent-shim or in ../libexec/agent-shim, or name it in AGENT_SHIM_INIT; \
+            "install agent-init and agent-git beside agent-shim or in ../libexec/agent-shim, or name agent-init in AGENT_SHIM_INIT; \
              a variable that names no program is to be unset",
         ),
         R::DataFolderUnknown => Fix::said("set HOME, XDG_DATA_HOME or AGENT_SHIM_DATA"),

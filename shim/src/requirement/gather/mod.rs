@@ -88,7 +88,9 @@ fn at_once(jobs: &[&(dyn Fn() + Sync)]) {
 }
 
 fn agent_init(machine: &Machine) -> Found {
-    match init_binary::choose(&machine.shim, machine.variable(INIT_VARIABLE).map(Path::new)) {
+    let init = init_binary::choose(&machine.shim, machine.variable(INIT_VARIABLE).map(Path::new));
+    // No sandbox starts without what serves git in it.
+    match init.and_then(|init| init_binary::git_of(&machine.shim, &init).map(|_| init)) {
         Ok(path) => Found::At(path),
         Err(error) => Found::Not(error.to_string()),
     }

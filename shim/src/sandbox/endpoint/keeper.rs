@@ -252,3 +252,38 @@ fn other(doing: &str, error: &dyn std::error::Error) -> Failure {
     messages.extend(chain(error));
     Failure { cause: Cause::Other, messages, hint: None }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use agent_protocol::spec::{Service, Step};
+
+    use super::*;
+    use crate::sandbox::{
+        record::{AgentRecord, MountRecord, SecretRecord, WorktreeRecord},
+        spec::spec_for,
+    };
+
+    #[test]
+    fn nothing_is_started_in_it_and_nothing_of_the_persons_is_there() {
+        let mut record = Record::new("web".parse().unwrap(), "/src/web".into(), SystemTime::UNIX_EPOCH);
+        record.command = vec!["agent".to_owned()];
+        record.agent = Some(AgentRecord { name: "claude".to_owned(), ..AgentRecord::default() });
+        record.env = [("TOKEN".to_owned(), "t".to_owned())].into();
+        record.secrets = vec![SecretRecord { name: "key".to_owned(), file: "/key".into() }];
+        record.mounts =
+            vec![MountRecord { source: "/data".into(), at: "/mnt/data".to_owned(), read_only: false }];
+        record.steps = vec![Step::default()];
+        record.services = vec![Service::default()];
+        record.worktrees = vec![WorktreeRecord { branch: "fix".parse().unwrap(), command: None }];
+        record.on_agent_exit = OnAgentExit::End;
+        let stripped = stripped(&record);
+        assert!(!stripped.network && stripped.mounts.is_empty() && stripped.secrets.is_empty());
+        let spec = spec_for(&stripped, &[], &Occasion::default(), None, None);
+        spec.validate().unwrap();
+        assert!(spec.agent.is_none() && spec.agents.is_empty() && spec.env.is_empty());
+        assert!(spec.steps.is_empty() && spec.services.is_empty());
+        assert_eq!(spec.on_agent_exit, OnAgentExit::Stay);
+    }
+}

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::sandbox::{
     channel::{self, SOCKET_FILE},
-    lock::{ChangeLock, MonitorLock},
+    lock::{ChangeLock, LockError, MonitorLock},
     process,
     record::Workspace,
     run::{Ended, Stage},
@@ -87,15 +87,20 @@ impl Watch<'_> {
 
     /// What cannot be removed stays to be seen, and for `destroy`.
     fn remove(&self) -> Result<(), String> {
+        let change = match ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE) {
+            // Whoever stopped it has removed it.
+            Err(LockError::Gone) => return Ok(()),
+            change => change.map_err(|error| error.to_string())?,
+        };
+        if channel::is_alive(self.sandbox.folder()) {
+            return Ok(());
+        }
         if self.record.workspace == Workspace::Clone {
-            return if self.sandbox.folder().exists() { removal::remove(self.sandbox) } else { Ok(()) };
+            // The command that does it takes it next.
+            drop(change);
+            return removal::remove(self.sandbox);
         }
-        if let Ok(_change) = ChangeLock::take(self.sandbox.folder(), REMOVE_PATIENCE)
-            && !channel::is_alive(self.sandbox.folder())
-        {
-            drop(self.sandbox.remove());
-        }
-        Ok(())
+        self.sandbox.remove().map_err(|error| format!("it cannot be removed: {error}"))
     }
 
     fn reported_code(&self) -> Option<i32> {

@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use super::{thin::Keep, walk::Rules};
+use agent_protocol::retention::Keep;
+
+use super::walk::Rules;
 
 /// Largest file, bytes. It is held in memory while it is read.
 const MAX_FILE_BYTES: u64 = 64 << 20;

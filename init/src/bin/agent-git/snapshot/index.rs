@@ -326,3 +326,72 @@ impl<'a> Reader<'a> {
         Oid::from_bytes(self.take(OID_BYTES)?).ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64, nanoseconds: u32) -> Moment {
+        Moment { seconds, nanoseconds }
+    }
+
+    /// A change within the tick of the clock in which the last look began has the same marks as one before it.
+    #[test]
+    fn what_was_written_just_before_a_look_is_read_again() {
+        let marks = |modified, changed| Marks { size: 1, modified, changed, inode: 1 };
+        assert!(marks(at(5, 0), at(5, 1)).is_settled(at(5, 2)));
+        assert!(!marks(at(5, 0), at(5, 2)).is_settled(at(5, 2)));
+        assert!(!marks(at(5, 3), at(5, 1)).is_settled(at(5, 2)));
+        assert!(!marks(at(9, 0), at(5, 1)).is_settled(at(5, 2)), "from a clock that was ahead");
+        // The same for files with rules in them.
+        let rules = |changed| marks(at(0, 0), changed).rules(0, at(7, 3));
+        assert_eq!(rules(at(7, 2)), marks(at(0, 0), at(7, 2)).rules(0, at(8, 4)));
+        assert_ne!(rules(at(7, 3)), marks(at(0, 0), at(7, 3)).rules(0, at(8, 4)));
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_damage_is_not() {
+        let oid = Oid::from_bytes(&[7; 20]).unwrap();
+        let known = [
+            Known::File(Mode::Executable, oid, Marks { size: 1, inode: 2, ..Marks::default() }),
+            Known::Folder(8, true),
+            Known::Link(oid, 8),
+            Known::Ignored(false),
+        ];
+        let mut builder = Builder::new(0);
+        let mut record = Record::default();
+        for (name, known) in [&b"a"[..], b"b\xff", b"c", b""].into_iter().zip(&known) {
+            record.add(name, known);
+        }
+        let root = builder.folder(&record, oid, 9, true);
+        let anchor = Anchor { commit: oid, at_ms: 3 };
+        let bytes = builder.finish(root, at(1, 2), anchor).unwrap();
+        let index = Index::parse(bytes.clone()).unwrap();
+        assert_eq!((index.began, index.anchor), (at(1, 2), anchor));
+        let mut folder = index.root().unwrap();
+        assert_eq!((folder.tree, folder.rules, folder.stored), (oid, 9, true));
+        let read: Vec<_> = std::iter::from_fn(|| folder.next()).collect();
+        assert_eq!(read.iter().map(|(_, known)| *known).collect::<Vec<_>>(), known);
+        assert_eq!(read[1].0, b"b\xff");
+        for end in 0..bytes.len() {
+            assert!(Index::parse(bytes[..end].to_vec()).is_none(), "{end}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut bad = bytes.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(Index::parse(bad).is_none(), "{bit}");
+        }
+        // One that somebody forged is read without harm.
+        for at in 0..bytes.len() - 8 {
+            let mut forged = bytes[..bytes.len() - 8].to_vec();
+            forged[at] = 0xff;
+            let sum = digest(0, &forged);
+            forged.extend_from_slice(&sum.to_le_bytes());
+            if let Some(index) = Index::parse(forged)
+                && let Some(mut folder) = index.root()
+            {
+                assert!(std::iter::from_fn(|| folder.next()).count() < 100);
+            }
+        }
+    }
+}

@@ -17,7 +17,6 @@ mod refs;
 mod report;
 mod store;
 mod take;
-mod thin;
 mod walk;
 mod worktrees;
 

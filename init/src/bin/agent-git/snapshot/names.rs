@@ -19,6 +19,11 @@ const MAX_ATTRIBUTE_LINE_BYTES: usize = 2048;
 
 /// What a name means to git, if anything. Looser than git is where it may be looser: what is lost is one odd name.
 pub(super) fn special(name: &[u8]) -> Option<Special> {
+    // Nearly every name can be told from these without another look.
+    let begins = matches!(name.first(), Some(b'.' | b'g' | b'G'));
+    if !begins && name.is_ascii() && !name.contains(&b'\\') {
+        return None;
+    }
     // On Windows a backslash ends a name, too.
     name.split(|byte| *byte == b'\\').find_map(|part| {
         let plain = plain(part);

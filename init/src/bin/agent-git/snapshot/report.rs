@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 /// Most files that are named among those left out.
-pub(super) const MOST_NAMED: usize = 100;
+pub(crate) const MOST_NAMED: usize = 100;
 
 /// Most bytes of their names together.
-pub(super) const MAX_NAMED_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_NAMED_BYTES: usize = 16 * 1024;
 
 /// All of a run.
 #[derive(Debug, Serialize)]

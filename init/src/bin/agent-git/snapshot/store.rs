@@ -1,6 +1,6 @@
 //! Content becomes objects, as it is: no filter, no line ending, no attribute has a say.
 
-use git2::{ObjectType, Odb, Oid};
+use git2::{ObjectType, Odb, OdbLookupFlags, Oid};
 
 use super::report::{Failure, Why};
 
@@ -28,7 +28,7 @@ impl<'r> Store<'r> {
     /// A file's content. What is only named is not written.
     pub(super) fn blob(&mut self, content: &[u8], write: bool) -> Result<Put, Failure> {
         let oid = Oid::hash_object(ObjectType::Blob, content)?;
-        if !write || self.odb.exists(oid) {
+        if !write || self.has(oid) {
             return Ok(Put::Done(oid));
         }
         let size = content.len() as u64;
@@ -53,7 +53,7 @@ impl<'r> Store<'r> {
             content.extend_from_slice(entry.oid.as_bytes());
         }
         let oid = Oid::hash_object(ObjectType::Tree, &content)?;
-        if write && !self.odb.exists(oid) {
+        if write && !self.has(oid) {
             self.write(ObjectType::Tree, &content)?;
         }
         Ok(oid)
@@ -62,6 +62,11 @@ impl<'r> Store<'r> {
     /// A commit.
     pub(super) fn commit(&mut self, content: &[u8]) -> Result<Oid, Failure> {
         self.write(ObjectType::Commit, content)
+    }
+
+    /// A pack that came this moment is not looked for: that would be a look at the disk for each new object.
+    fn has(&self, oid: Oid) -> bool {
+        self.odb.exists_ext(oid, OdbLookupFlags::NO_REFRESH)
     }
 
     fn write(&mut self, kind: ObjectType, content: &[u8]) -> Result<Oid, Failure> {

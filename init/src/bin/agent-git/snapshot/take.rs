@@ -3,9 +3,10 @@
 use std::{
     fs,
     os::fd::OwnedFd,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use agent_protocol::retention;
 use git2::{Oid, Repository};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
@@ -19,10 +20,15 @@ use super::{
     refs::Refs,
     report::{Answer, Failure, Outcome, Report, Taken, Why},
     store::Store,
-    thin,
     walk::{Walk, Walked},
     worktrees::{self, Worktree},
 };
+
+/// What libgit2 calls an object that is not whole yet.
+const UNFINISHED: &[u8] = b"tmp_object_git2_";
+
+/// Age of one that nobody writes any more.
+const LEFT_OVER_AFTER: Duration = Duration::from_hours(1);
 
 /// All worktrees that were asked for. What fails for one is no matter to the others.
 pub(super) fn all(args: &Args) -> Result<Answer, Failure> {
@@ -85,6 +91,10 @@ fn keep(
         return Ok((Outcome::Clean, Anchor { commit, at_ms: 0 }));
     }
     let there = refs.list()?;
+    // Of a repository that has nothing yet there is nothing to keep.
+    if head.is_none() && there.is_empty() && repository.find_tree(walked.tree)?.is_empty() {
+        return Ok((Outcome::Clean, Anchor { commit: Oid::zero(), at_ms: 0 }));
+    }
     if let Some((at_ms, commit)) = there.last()
         && repository.find_commit(*commit).is_ok_and(|commit| commit.tree_id() == walked.tree)
     {
@@ -105,13 +115,27 @@ fn keep(
     };
     let commit = walk.store.commit(content.commit().as_bytes())?;
     refs.create(at_ms, commit, &place.scratch())?;
+    sweep(repository);
     let mut moments: Vec<u64> = there.iter().map(|(at, _)| *at).collect();
     moments.push(at_ms);
     let expired =
-        thin::expired(&moments, now_ms, args.keep).into_iter().filter(|at| refs.remove(*at)).count() as u64;
+        retention::expired(&moments, now_ms, args.keep).into_iter().filter(|at| refs.remove(*at)).count()
+            as u64;
     let taken =
         Taken { at_ms, commit: commit.to_string(), changed, new_bytes: walk.store.new_bytes, expired };
     Ok((Outcome::Taken(taken), Anchor { commit, at_ms }))
+}
+
+/// Removes what earlier ones left when they were killed while they wrote an object. Git does not know these names.
+fn sweep(repository: &Repository) {
+    let Ok(entries) = fs::read_dir(repository.commondir().join("objects")) else { return };
+    for entry in entries.flatten() {
+        let is_old = || Some(entry.metadata().ok()?.modified().ok()?.elapsed().ok()? > LEFT_OVER_AFTER);
+        if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED) && is_old().unwrap_or(false) {
+            // What is still there next time is tried again.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether the objects of an index are sure to be there still. A snapshot's are while its ref is; those of a commit

@@ -26,7 +26,7 @@ use super::{
 };
 
 /// Most files and folders of one worktree.
-pub(super) const MAX_ENTRIES: u64 = 1_000_000;
+pub(crate) const MAX_ENTRIES: u64 = 1_000_000;
 
 /// Most folders in folders. The host refuses more than 512.
 const MAX_DEPTH: usize = 500;

@@ -55,7 +55,7 @@ impl Laws {
         }
         let setup = (0..spec.services.len()).map(UnitId::Service);
         let setup: Vec<_> = steps.into_iter().chain(setup).collect();
-        for (number, agent) in (0..).zip(spec.agents.values()) {
+        for (number, agent) in (0..).zip(spec.agents.iter().map(|(_, agent)| agent)) {
             units.insert(UnitId::Further(number), further(&setup, agent));
         }
         Self {

@@ -1,6 +1,7 @@
 //! A world that obeys the supervisor's actions, more or less promptly, as real processes would.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use agent_protocol::spec::Signal;
@@ -161,7 +162,7 @@ impl World {
         self.number += 1;
         self.units.push(UnitId::Further(number));
         let name = self.dice.pick(&FURTHER).to_owned();
-        Event::Add { number, name, agent: Box::new(further(&mut self.dice)) }
+        Event::Add { number, name, agent: Rc::new(further(&mut self.dice)) }
     }
 
     fn spawn(&mut self, now: Instant, unit: UnitId, attempt: Attempt) -> Event {

@@ -1,17 +1,20 @@
-//! Which snapshots go when there are too many or they are too old. Decides only.
+//! Which snapshots go when there are too many or they are too old. Both sides decide it in the same way, so that what goes
+//! inside goes at home as well.
 
 /// What is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Keep {
+pub struct Keep {
+    /// How many.
     pub count: usize,
+    /// For how long, in milliseconds.
     pub age_ms: u64,
 }
 
-/// Those that go, of moments in any order. The newest never does.
+/// Those that go, of moments in milliseconds in any order. The newest never does.
 ///
 /// Old ones go; then, while there are too many, the one whose neighbours are closest together for its age. What is
 /// left stands close together in the last minutes and further and further apart before.
-pub(super) fn expired(moments: &[u64], now_ms: u64, keep: Keep) -> Vec<u64> {
+pub fn expired(moments: &[u64], now_ms: u64, keep: Keep) -> Vec<u64> {
     let mut moments = moments.to_vec();
     moments.sort_unstable();
     moments.dedup();
