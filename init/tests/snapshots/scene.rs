@@ -112,6 +112,7 @@ impl Scene {
     }
 
     /// What a worktree is like by an outcome: a snapshot, old or new, or the checked-out commit.
+    #[allow(clippy::unused_self)] // Read as a question to the scene.
     pub(crate) fn latest(&self, outcome: &Value) -> String {
         match outcome["at_ms"].as_u64() {
             Some(at) => format!("refs/agents/snapshots/main/{at}"),

@@ -10,7 +10,7 @@ use super::{
 use crate::terminal::sanitize::{is_harmful, sanitized};
 
 /// Turns of a conversation: ours has two at most, and no server may make it longer.
-const MAX_TURNS: usize = 2;
+const TURNS: usize = 2;
 
 /// Whose work it would be.
 const NAME: &str = "web";
@@ -45,7 +45,7 @@ pub fn conversation(data: &[u8]) {
     let mut fetch =
         Fetch { wants: &wants, haves: if has_haves { &wants } else { &[] }, shallow: &[], done: !has_haves };
     for turn in 0.. {
-        assert!(turn < MAX_TURNS, "a server has made us ask {turn} times");
+        assert!(turn < TURNS, "a server has made us ask {turn} times");
         pkts(&fetch.request(format));
         match server.answer(&fetch, format) {
             Some(false) => fetch.done = true,

@@ -57,7 +57,9 @@ pub(super) fn everything(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
             }),
             Contender::repeated("git add -A, git write-tree", 1, || {
                 let mut commands = vec![in_folder(add, &["add", "-A"]), in_folder(add, &["write-tree"])];
-                commands.iter_mut().for_each(|command| drop(command.env("GIT_INDEX_FILE", &index)));
+                for command in &mut commands {
+                    command.env("GIT_INDEX_FILE", &index);
+                }
                 run(add, commands)
             }),
             Contender::repeated("git stash create", 1, || {

@@ -346,8 +346,8 @@ mod tests {
 
     #[test]
     fn a_person_as_git_says_it() {
-        let person = signature("A <B> \u{fc} <a@b> 1600000000 -0130").unwrap();
-        assert_eq!((person.name(), person.email()), (Some("A <B> \u{fc}"), Some("a@b")));
+        let person = signature("A B. \u{fc} <a@b> 1600000000 -0130").unwrap();
+        assert_eq!((person.name(), person.email()), (Some("A B. \u{fc}"), Some("a@b")));
         assert_eq!((person.when().seconds(), person.when().offset_minutes()), (1_600_000_000, -90));
         for wrong in ["", "A <a@b>", "A <a@b> x +0000", "A <a@b> 1 0000", "A <a@b> 1 +0x00"] {
             assert!(signature(wrong).is_none(), "{wrong}");
