@@ -135,12 +135,18 @@ pub(crate) fn kill(root: &Root, signal: Signal) -> io::Result<usize> {
 pub(crate) fn cpu(roots: &[Root]) -> Option<Duration> {
     let snapshot = pids().ok()?.take(MOST_MEASURED).filter_map(read_process).collect::<Vec<_>>();
     let own = Pid::this().as_raw();
-    let of = |root| members(&snapshot, root, own).into_iter().map(|process| (process.pid, process.ticks));
-    // One process may belong to several.
-    let ticks: HashMap<i32, u64> = roots.iter().flat_map(of).collect();
+    let mut used: Vec<(i32, u64)> = Vec::new();
+    for process in roots.iter().flat_map(|root| members(&snapshot, root, own)) {
+        // One process may belong to several.
+        if !used.iter().any(|(pid, _)| *pid == process.pid) {
+            used.push((process.pid, process.ticks));
+        }
+    }
     let per_second = rustix::param::clock_ticks_per_second().max(1);
-    (!ticks.is_empty())
-        .then(|| Duration::from_millis(ticks.values().sum::<u64>().saturating_mul(1000) / per_second))
+    (!used.is_empty()).then(|| {
+        let ticks = used.iter().map(|(_, ticks)| ticks).sum::<u64>();
+        Duration::from_millis(ticks.saturating_mul(1000) / per_second)
+    })
 }
 
 /// The living members of a tree. `own` is init: its children are not its tree's, and who does not descend from it

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashSet,
     rc::Rc,
     time::{Duration, Instant as Monotonic},
 };
@@ -28,7 +27,7 @@ pub(crate) struct Activity {
     began: Monotonic,
     quiet: RefCell<Option<Quiet>>,
     /// Commands that count, at most as many as run.
-    commands: RefCell<HashSet<ExecId>>,
+    commands: RefCell<Vec<ExecId>>,
     wanted: Notify,
 }
 
@@ -37,7 +36,7 @@ impl Activity {
         Self {
             began: Monotonic::now(),
             quiet: RefCell::new(None),
-            commands: RefCell::new(HashSet::new()),
+            commands: RefCell::new(Vec::new()),
             wanted: Notify::new(),
         }
     }
@@ -56,14 +55,16 @@ impl Activity {
     /// A command was started.
     pub(crate) fn exec_started(&self, exec: ExecId, shows: bool) {
         if shows && self.quiet.borrow().is_some() {
-            self.commands.borrow_mut().insert(exec);
+            self.commands.borrow_mut().push(exec);
             self.note(Quiet::command_began);
         }
     }
 
     /// A command has ended.
     pub(crate) fn exec_ended(&self, exec: ExecId) {
-        if self.commands.borrow_mut().remove(&exec) {
+        let place = self.commands.borrow().iter().position(|one| *one == exec);
+        if let Some(place) = place {
+            self.commands.borrow_mut().swap_remove(place);
             self.note(Quiet::command_ended);
         }
     }

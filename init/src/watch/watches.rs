@@ -4,10 +4,7 @@
 //! So folders are opened one below the other without following a link, which no kind of file can make block; so many
 //! are watched and looked through, and no more; and where that was not all, it is said that the picture is not whole.
 
-use std::{
-    collections::HashMap, ffi::CString, io, mem::MaybeUninit, os::fd::AsRawFd, os::fd::OwnedFd, path::Path,
-    rc::Rc,
-};
+use std::{ffi::CString, io, mem::MaybeUninit, os::fd::AsRawFd, os::fd::OwnedFd, path::Path, rc::Rc};
 
 use rustix::{
     fs::{
@@ -56,7 +53,8 @@ const OF_ROOT: WatchFlags = WatchFlags::CREATE
 /// The watches on one repository.
 pub(super) struct Watches {
     fd: AsyncFd<OwnedFd>,
-    folders: HashMap<i32, Folder>,
+    /// By their numbers; at most [`MAX_WATCHES`].
+    folders: Vec<(i32, Folder)>,
     whole: bool,
 }
 
@@ -90,7 +88,7 @@ impl Watches {
     /// Needs a runtime with I/O. Nothing is watched yet.
     pub(super) fn new() -> io::Result<Self> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self { fd: sys::watch(fd, Interest::READABLE)?, folders: HashMap::new(), whole: false })
+        Ok(Self { fd: sys::watch(fd, Interest::READABLE)?, folders: Vec::new(), whole: false })
     }
 
     /// Whether every folder is watched that there was at the last look.
@@ -119,8 +117,7 @@ impl Watches {
                     let of = if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
                         News { changed: true, moved: true }
                     } else {
-                        self.folders
-                            .get(&event.wd())
+                        folder_of(&self.folders, event.wd())
                             .map_or_else(News::default, |folder| folder.news(flags, name))
                     };
                     news = News { changed: news.changed | of.changed, moved: news.moved | of.moved };
@@ -133,16 +130,21 @@ impl Watches {
 
     /// Looks at what there is, and watches that and nothing else.
     pub(super) fn look(&mut self, repository: &Path) {
-        let mut walk = Walk { fd: self.fd.get_ref(), found: HashMap::new(), entries: 0, whole: true };
+        let mut walk = Walk { fd: self.fd.get_ref(), found: Vec::new(), entries: 0, whole: true };
         walk.root(repository);
         let Walk { found, whole, .. } = walk;
-        for old in self.folders.keys().filter(|old| !found.contains_key(old)) {
+        for (old, _) in self.folders.iter().filter(|(old, _)| folder_of(&found, *old).is_none()) {
             // The kernel took it away itself where the folder is gone.
             let _ = inotify::remove_watch(self.fd.get_ref(), *old);
         }
         self.folders = found;
         self.whole = whole;
     }
+}
+
+/// What the folder with this number is.
+fn folder_of(folders: &[(i32, Folder)], number: i32) -> Option<Folder> {
+    folders.iter().find(|(one, _)| *one == number).map(|(_, folder)| *folder)
 }
 
 impl Folder {
@@ -174,7 +176,7 @@ impl Folder {
 /// One look at the folders.
 struct Walk<'a> {
     fd: &'a OwnedFd,
-    found: HashMap<i32, Folder>,
+    found: Vec<(i32, Folder)>,
     entries: usize,
     whole: bool,
 }
@@ -276,7 +278,7 @@ impl Walk<'_> {
         let flags = if kind == Folder::Root { OF_ROOT } else { OF_FOLDER };
         // The folder that is open, whatever has its name by now.
         match inotify::add_watch(self.fd, format!("/proc/self/fd/{}", folder.as_raw_fd()), flags) {
-            Ok(number) => drop(self.found.insert(number, kind)),
+            Ok(number) => self.found.push((number, kind)),
             // The person's other programs may have used up all that the kernel gives.
             Err(_) => self.whole = false,
         }
