@@ -3,7 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     path::Path,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use agent_protocol::spec::{OnAgentExit, RestartPolicy};
@@ -23,7 +23,7 @@ use crate::{
     config::{load::Sources, settings::Settings},
     repo::clone::origin::Origin,
     sandbox::{
-        LOCK_PATIENCE, Sandbox, StateError,
+        Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
         record::{Record, Workspace},
@@ -33,6 +33,9 @@ use crate::{
         tools::{Need, find as find_tools},
     },
 };
+
+/// For whoever changes the sandbox, or brings home what it holds, just when it is to start.
+const START_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What happens to a sandbox when its agent has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +92,7 @@ impl LaunchArgs {
     }
 
     fn prepare_existing(&self, ctx: &Context, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
-        let lock = sandbox.lock(LOCK_PATIENCE)?;
+        let lock = sandbox.lock(START_PATIENCE)?;
         let before = sandbox.record()?;
         if sandbox.is_alive() {
             return Err(CliError::new(

@@ -27,6 +27,9 @@ const MOST_DESCRIBED: usize = 16;
 /// For all of these descriptions: they are for people, and what they describe is the agent's choice.
 const DESCRIBE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Private memory of each git that describes; all of them run at once, on what the agent chose.
+pub(crate) const DESCRIBE_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+
 /// What git is asked with.
 #[derive(Clone, Copy)]
 pub(crate) struct Asking<'a> {

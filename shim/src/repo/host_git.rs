@@ -178,6 +178,11 @@ impl HostGit {
         self.start(command, "var", until)?.output(MAX_IDENTITY_BYTES)
     }
 
+    /// The same with no more memory than this.
+    pub(crate) fn within_memory(&self, memory_bytes: u64) -> Self {
+        Self { memory_bytes: memory_bytes.min(self.memory_bytes), ..self.clone() }
+    }
+
     /// Has git look after the objects of a repository, as it does after each `git fetch` and as the person wants it (`gc.auto`,
     /// git-maintenance(1)); only hooks are not run. How much memory it takes is the person's affair, too.
     pub(crate) fn maintain(&self, git_dir: &Path, until: Instant) -> Result<(), GitError> {

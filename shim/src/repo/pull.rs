@@ -286,7 +286,9 @@ fn take(
         return Ok((refs, 0, diff));
     };
     let head = here.iter().find(|one| one.is_head).map(|head| &head.id);
-    let asking = Asking { git, quarantine, format: home.format, head, is_little, until }.within(until);
+    let modest = git.within_memory(describe::DESCRIBE_MEMORY_BYTES);
+    let asking =
+        Asking { git: &modest, quarantine, format: home.format, head, is_little, until }.within(until);
     thread::scope(|scope| {
         // The disk is slow, and has nothing to do with what is checked here.
         let durable = scope.spawn(|| quarantine.make_durable());

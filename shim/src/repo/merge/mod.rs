@@ -5,7 +5,7 @@
 //! wrong is looked at before anything is changed. Then, in this order, each step after the one before it is whole:
 //!
 //! 1. objects: merged files, folders, the commit. Nothing refers to them yet.
-//! 2. files: each is made beside the working tree and takes its place in one step ([`tree`]); what was there is kept
+//! 2. files: each is made beside the working tree and takes its place in one step (`tree`); what was there is kept
 //!    until the end.
 //! 3. the index, in one step.
 //! 4. the branch, in one step, if it is still what it was.
