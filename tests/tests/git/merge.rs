@@ -486,6 +486,24 @@ fn homes_of_every_kind() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One that is killed behind its last step leaves its lock to one that has nothing to do.
+#[test]
+fn what_a_merge_left_that_was_done_is_removed() -> anyhow::Result<()> {
+    let pair = Pair::new()?;
+    pair.agent(&[("new", Some("new\n"))])?;
+    pair.merge(&[])?.success()?;
+    let left = ["index.lock", "agent-shim-merge"].map(|name| pair.mine.join(".git").join(name));
+    std::fs::write(&left[0], "agent-shim merge\n")?;
+    std::fs::create_dir(&left[1])?;
+    pair.merge(&[])?.success()?;
+    ensure!(left.iter().all(|left| !left.exists()));
+    // Somebody else's stays.
+    std::fs::write(&left[0], "git's\n")?;
+    pair.merge(&[])?.success()?;
+    ensure!(left[0].exists());
+    Ok(())
+}
+
 /// Whenever a merge dies, the next one goes on, and nothing of the person's is lost.
 #[test]
 fn a_merge_may_be_killed_at_any_moment() -> anyhow::Result<()> {

@@ -13,7 +13,13 @@ use std::{
 use git2::{Index, IndexEntry, IndexTime};
 use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat, flock};
 
-use super::{MergeError, changes::Change, home::Home, tree::Written, unable};
+use super::{
+    MergeError,
+    changes::Change,
+    home::Home,
+    tree::{self, Written},
+    unable,
+};
 
 /// What our locks say, so that one that was left behind is known.
 const MARK: &[u8] = b"agent-shim merge\n";
@@ -101,6 +107,15 @@ impl Lock {
         index.write().map_err(unable)?;
         fs::rename(&next, &self.index).map_err(&failed)?;
         Ok(Changed { lock: self, old, stays: false })
+    }
+}
+
+/// Removes what a merge has left that was killed behind its last step. The next one has nothing to do, and so takes no
+/// lock. Best effort: while it is there, git says so.
+pub(super) fn tidy(home: &Home) {
+    let is_ours = fs::read(home.git_dir().join("index.lock")).is_ok_and(|text| text == MARK);
+    if is_ours && let Ok(_lock) = Lock::take(home.git_dir()) {
+        tree::tidy(home);
     }
 }
 

@@ -192,6 +192,9 @@ impl Merge<'_> {
             unfiltered: Vec::new(),
         };
         if how == How::Nothing {
+            if !self.dry_run {
+                index::tidy(&home);
+            }
             merged.new.clone_from(&merged.old);
             return Ok(merged);
         }

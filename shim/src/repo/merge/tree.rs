@@ -375,12 +375,22 @@ impl Drop for Written {
     }
 }
 
+/// Removes the folder that a killed merge has left. The index is locked.
+pub(super) fn tidy(home: &Home) {
+    // The next merge that has something to do removes it as well.
+    let _ = fs::remove_dir_all(waiting(home));
+}
+
+/// Beside the repository's own files where that is the same file system, otherwise in the working tree.
+fn waiting(home: &Home) -> PathBuf {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let same = device(home.git_dir()) == device(home.work());
+    if same { home.git_dir().join(WAITING) } else { home.work().join(format!(".{WAITING}")) }
+}
+
 impl Waiting {
-    /// Beside the repository's own files where that is the same file system, otherwise in the working tree.
     fn make(home: &Home) -> Result<Self, MergeError> {
-        let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
-        let same = device(home.git_dir()) == device(home.work());
-        let path = if same { home.git_dir().join(WAITING) } else { home.work().join(format!(".{WAITING}")) };
+        let path = waiting(home);
         let failed = |error| MergeError::Io(path.as_os_str().as_bytes().to_vec(), error);
         // The index is locked: whoever made this folder has ended.
         match fs::remove_dir_all(&path) {
