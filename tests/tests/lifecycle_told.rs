@@ -298,7 +298,10 @@ fn help_and_version_are_no_errors() -> anyhow::Result<()> {
 /// Whoever stops reading our output is no error, and gets no complaint.
 #[test]
 fn a_reader_that_goes_away() -> anyhow::Result<()> {
-    let sandbox = Sandbox::builder().agent("seq 200000; cat").start()?;
+    // What is written before anybody reads it can be more than init keeps.
+    let agent = "until [ -e go ]; do sleep 0.01; done; seq 200000; cat";
+    let sandbox = Sandbox::builder().agent(agent).start()?;
+    sandbox.file("project/go", b"")?;
     until("a long log", || Ok((sandbox.tell("logs", &[])?.stdout.len() > 500_000).then_some(())))?;
     let shim = agent_tests::agent_shim().to_string_lossy().into_owned();
     let shell = sandbox.command("sh", ["-c", &format!("{shim} logs box | head -1")]);

@@ -152,7 +152,8 @@ impl Storm {
                 let kept = self.kept()?;
                 ensure!(
                     kept.is_some_and(|kept| kept >= before),
-                    "{before} is not in {kept:?}, after {taken}"
+                    "{before} is not in {kept:?}, the agent is at {}, after {taken}",
+                    self.dirty()
                 );
                 self.kept.fetch_add(1, Ordering::Relaxed);
             }

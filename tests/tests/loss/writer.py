@@ -127,11 +127,18 @@ def amend(number):
 
 WORK = [commit] * 8 + [dirty] * 3 + [rename, rebase, branch, branch, stash, collect, repack, pack_refs, amend]
 
+def last(path):
+    """The highest number in a file whose last line may not be whole."""
+    if not os.path.exists(path):
+        return 0
+    with open(path) as file:
+        words = [line.split()[0] for line in file.read().splitlines() if line.strip()]
+    return max([int(word) for word in words if word.isdigit()] or [0])
+
+
 recover()
-number = 0
-if os.path.exists(DONE):
-    with open(DONE) as file:
-        number = max([int(line.split()[0]) for line in file.read().splitlines() if line.count(" ") == 1] or [0])
+# Behind both: a number stands for one thing.
+number = max(last(DONE), last(DIRTY))
 random.seed(number * 7919 + len(os.listdir(".")))
 while True:
     number += 1
