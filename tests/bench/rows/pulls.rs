@@ -159,7 +159,7 @@ impl Daemon {
         // A number that nobody has; that somebody takes it in between is not worth more.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let mut command = quiet(git);
-        command.args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1", "--base-path=/"]);
+        command.args(["daemon", "--export-all", "--reuseaddr", "--listen=127.0.0.1"]);
         let child = command.arg(format!("--port={port}")).arg(project).spawn()?;
         let daemon = Self { child, address: format!("git://127.0.0.1:{port}{}", project.display()) };
         let until = Instant::now() + PATIENCE;
