@@ -75,11 +75,15 @@ enum Value {
 impl Refs {
     /// Reads all of them.
     pub(crate) fn read(place: &Place) -> Outcome<Self> {
-        let mut packed = packed(&place.common)?;
-        let mut symbolic = Vec::new();
-        let mut reading = Reading { root: &place.common, all: &mut packed, symbolic: &mut symbolic };
+        let (mut all, mut symbolic) = (BTreeMap::new(), Vec::new());
+        let mut reading = Reading { root: &place.common, all: &mut all, symbolic: &mut symbolic };
         reading.folder(&place.common.join("refs"), b"refs/", 0)?;
-        let mut refs = Self { all: packed, ..Self::default() };
+        // Behind the files: git writes a ref into packed-refs before it removes the file (git-pack-refs(1)).
+        for (name, found) in packed(&place.common)? {
+            all.entry(name).or_insert(found);
+        }
+        bound(all.len() + symbolic.len())?;
+        let mut refs = Self { all, ..Self::default() };
         for (name, target) in symbolic {
             if let Some(id) = refs.resolve(&place.common, &target) {
                 refs.all.insert(name, Ref { id, target: Some(target), peeled: Peel::Unknown });
@@ -251,6 +255,38 @@ mod tests {
         let root = folder.path().to_owned();
         fs::create_dir_all(root.join("refs/heads/a")).unwrap();
         (folder, Place { own: root.clone(), common: root })
+    }
+
+    #[test]
+    fn what_is_packed_meanwhile_is_not_missed() {
+        use std::fmt::Write as _;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        const REFS: usize = 300;
+        let (folder, place) = repository();
+        let root = folder.path();
+        let put = |name: &str, text: &str| {
+            fs::write(root.join("new"), text).unwrap();
+            fs::rename(root.join("new"), root.join(name)).unwrap();
+        };
+        let there = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut all = String::new();
+                for number in 0..REFS {
+                    let name = format!("refs/heads/a/{number:03}");
+                    put(&name, ONE);
+                    there.store(number + 1, Ordering::SeqCst);
+                    writeln!(all, "{ONE} {name}").unwrap();
+                    put("packed-refs", &all);
+                    fs::remove_file(root.join(&name)).unwrap();
+                }
+            });
+            while there.load(Ordering::SeqCst) < REFS {
+                let count = there.load(Ordering::SeqCst);
+                let refs = Refs::read(&place).unwrap();
+                assert!(refs.all.len() >= count, "{} of {count}", refs.all.len());
+            }
+        });
     }
 
     #[test]
