@@ -192,7 +192,11 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
                 write_file(c"/proc/self/uid_map", uid_map)?;
                 write_file(c"/proc/self/gid_map", gid_map)
             }
-            Step::Graft { from, at } => graft(from, at),
+            Step::Graft { from, at } => match graft(from, at, READ_ONLY) {
+                // Before Linux 5.12 bwrap does it, mount by mount.
+                Err(libc::ENOSYS) => graft(from, at, 0),
+                done => done,
+            },
             Step::Link { target, at } => check(libc::symlink(target.as_ptr(), at.as_ptr()).into()),
             Step::Seal(at) => {
                 let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | TMPFS_FLAGS;
@@ -260,12 +264,20 @@ fn write_file(path: &CStr, content: &CStr) -> Result<(), c_int> {
     }
 }
 
-/// Runs in the child. The mount is made read-only before it is attached, so that bwrap has nothing left to do for it.
-fn graft(from: &CStr, at: &CStr) -> Result<(), c_int> {
+const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+
+/// Shows a file or folder, with what is mounted in it, at another place too, where no set-user-ID bit and no device node
+/// counts. Nothing of it is there with weaker rules before.
+pub(crate) fn show_at(from: &CStr, at: &CStr, read_only: bool) -> io::Result<()> {
+    graft(from, at, if read_only { READ_ONLY } else { 0 }).map_err(io::Error::from_raw_os_error)
+}
+
+/// Runs in the child, and so only makes system calls. The mount gets its attributes before it is attached.
+fn graft(from: &CStr, at: &CStr, attributes: u64) -> Result<(), c_int> {
     const EMPTY: *const libc::c_char = c"".as_ptr();
     const OPEN_TREE_CLONE: libc::c_uint = 1;
     let attributes = libc::mount_attr {
-        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
+        attr_set: attributes | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
         attr_clr: 0,
         propagation: 0,
         userns_fd: 0,
@@ -279,16 +291,14 @@ fn graft(from: &CStr, at: &CStr) -> Result<(), c_int> {
         check(mount)?;
         let fd = c_int::try_from(mount).map_err(|_| libc::EBADF)?;
         let attached = (|| {
-            let set = check(libc::syscall(
+            check(libc::syscall(
                 libc::SYS_mount_setattr,
                 fd,
                 EMPTY,
                 libc::AT_EMPTY_PATH.cast_unsigned() | whole,
                 &raw const attributes,
                 size_of::<libc::mount_attr>(),
-            ));
-            // Before Linux 5.12 bwrap does it, mount by mount.
-            set.or_else(|error| if error == libc::ENOSYS { Ok(()) } else { Err(error) })?;
+            ))?;
             let (here, from_the_descriptor) = (libc::AT_FDCWD, libc::MOVE_MOUNT_F_EMPTY_PATH);
             check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, here, at.as_ptr(), from_the_descriptor))
         })();
@@ -384,6 +394,18 @@ pub(crate) fn make_virtual_machine(kvm: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: a new descriptor that nobody else has.
     drop(unsafe { OwnedFd::from_raw_fd(machine) });
     Ok(())
+}
+
+/// Takes a descriptor that the process which executed us has put under this number, and keeps it from the next.
+///
+/// To be called once for each number, by a program that was told of it.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: plain numbers. It fails where there is no such descriptor.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nobody else in this process knows of it: who executed us put it there for this call.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn null_terminated(strings: &[CString]) -> Vec<*const libc::c_char> {

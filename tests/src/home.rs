@@ -142,6 +142,10 @@ impl Home {
         }
         // Not every machine that the tests run on has a Nix; those that are about one say so.
         command.env("AGENT_SHIM_ENV", "host");
+        // The same promises on another layer.
+        if let Some(layer) = std::env::var_os("AGENT_TESTS_ISOLATION") {
+            command.env("AGENT_SHIM_ISOLATION", layer);
+        }
         command.env("PATH", SEARCH_PATH).env("LANG", "C.UTF-8").envs(&self.variables);
         command
     }

@@ -46,7 +46,7 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
-use crate::repo::helper;
+use crate::{isolation::oci::launcher, repo::helper};
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -99,6 +99,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     if helper::is_called(args.first()) {
         return helper::main(&args[1..]);
+    }
+    if let Some(job) = launcher::job(&args) {
+        return launcher::run(job);
     }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,

@@ -307,7 +307,7 @@ fn value<T>(below: Option<&Sourced<T>>) -> Option<&T> {
 /// Higher is more open.
 fn isolation_openness(isolation: Isolation) -> u8 {
     match isolation {
-        Isolation::Bwrap => 0,
+        Isolation::Bwrap | Isolation::Oci => 0,
     }
 }
 

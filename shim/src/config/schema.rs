@@ -95,7 +95,7 @@ const fn key(
 /// All of them, as they stand in the documentation.
 #[rustfmt::skip] // A table.
 pub const KEYS: &[Key] = &[
-    key("isolation", Choice(&["bwrap"]), "bwrap", "--isolation", (Narrowing, Replaces),
+    key("isolation", Choice(&["bwrap", "oci"]), "bwrap", "--isolation", (Narrowing, Replaces),
         "What keeps the sandbox apart from the host."),
     key("env", Choice(&["host", "nix"]), "nix if Nix is installed", "--env", (Narrowing, Replaces),
         "Where its tools come from."),

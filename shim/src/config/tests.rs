@@ -19,7 +19,7 @@ use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Stor
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
 const VALUES: [(&str, &str, &str); 41] = [
-    ("isolation", "'bwrap'", "'bwrap'"),
+    ("isolation", "'bwrap'", "'oci'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
     ("branch", "'a'", "'b'"),

@@ -26,6 +26,12 @@ pub enum IsolationError {
         /// The PATH that was searched.
         searched: String,
     },
+    /// Neither crun nor runc in PATH.
+    #[error("no runtime for containers is installed: there is no `crun` in {searched}")]
+    OciRuntimeMissing {
+        /// The PATH that was searched.
+        searched: String,
+    },
     /// bwrap without `--disable-userns`.
     #[error("bubblewrap {found} is too old: {needed} or later is needed")]
     BwrapTooOld {
@@ -134,6 +140,7 @@ impl IsolationError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::BwrapMissing { .. }
+            | Self::OciRuntimeMissing { .. }
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
             | Self::NoIdMapping { .. }
@@ -164,6 +171,7 @@ impl IsolationError {
     pub fn requirement(&self) -> Option<Requirement> {
         Some(match self {
             Self::BwrapMissing { .. } => Requirement::BwrapMissing,
+            Self::OciRuntimeMissing { .. } => Requirement::OciRuntimeMissing,
             Self::BwrapTooOld { .. } => Requirement::BwrapTooOld,
             Self::NoUserNamespaces { switch: Some(switch), .. } => Self::switch_requirement(*switch),
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,

@@ -1,18 +1,26 @@
-//! What starts PID 1 in a world of its own: bubblewrap today.
+//! What starts PID 1 in a world of its own: bubblewrap, or the runtime of a container.
 //!
 //! A layer turns a [`Request`] into a [`LaunchPlan`], a plain value, and a plan into a running PID 1.
 //! Everything above this module works with the trait [`Layer`] and cannot tell which one it has;
 //! everything that differs between layers is in that layer's folder or in [`Capabilities`].
 
 pub mod bwrap;
+mod draft;
 pub mod error;
+mod handover;
 pub mod ids;
 pub mod limits;
 pub mod memory;
+pub mod oci;
 pub mod plan;
 pub mod process;
+mod record;
 pub mod shape;
+mod sources;
+mod stage;
+mod start;
 pub mod store;
+mod tree;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -183,7 +191,7 @@ impl Caller {
         }
         let runs_as = ids::choose(folder.as_os_str().as_bytes(), ids::has_processes)?;
         let ours = std::fs::read_to_string("/proc/self/uid_map")?;
-        Ok(if bwrap::maps_to_itself(&ours, runs_as) { Caller::Root { runs_as } } else { Caller::Ordinary })
+        Ok(if stage::maps_to_itself(&ours, runs_as) { Caller::Root { runs_as } } else { Caller::Ordinary })
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
-        UserMount, bwrap::Bubblewrap,
+        UserMount, bwrap::Bubblewrap, oci::Oci,
     },
     requirement::Requirement,
 };
@@ -65,10 +65,10 @@ pub(crate) enum PrepareError {
 
 /// Finds what runs a sandbox.
 pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
+    let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     match record.isolation {
-        Isolation::Bwrap => {
-            Ok(Box::new(Bubblewrap::find(&env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()))?))
-        }
+        Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
+        Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
     }
 }
 

@@ -106,6 +106,8 @@ pub enum Isolation {
     /// Namespaces of the host's kernel, by bubblewrap
     #[default]
     Bwrap,
+    /// A container of its own, by crun or runc
+    Oci,
 }
 
 /// Where a sandbox's tools come from.

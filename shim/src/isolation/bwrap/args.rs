@@ -3,20 +3,14 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::isolation::plan::{
-    Access, Caller, Content, LaunchPlan, Mount, Network, Origin, StoreView, USER_ID,
-};
-use crate::isolation::store::Closure;
+use crate::isolation::plan::{Access, Caller, Content, LaunchPlan, Mount, Network, USER_ID};
+use crate::isolation::sources::Sources;
 use crate::terminal::{
     quote::quoted,
     sanitize::{Sanitized, sanitized},
 };
-
-/// Covered by an empty tmpfs in the mount table that root makes for a launch; what the caller gave is put there
-/// under numbers. It exists everywhere (bwrap itself needs it), and nothing of the system that we bind is in it.
-pub(super) const STAGE: &str = "/tmp";
 
 /// The command, and what has to be in place for it.
 #[derive(Debug)]
@@ -27,39 +21,15 @@ pub(super) struct Rendered<'a> {
     pub(super) status_fd: i32,
     /// Numbers under which bwrap reads files from.
     pub(super) files: Vec<(i32, &'a Content)>,
-    /// Sources that root first puts at a place the sandbox's id can reach.
-    pub(super) staged: Vec<Staged<'a>>,
-    /// Parts of stores that have to be put together.
-    pub(super) trees: Vec<Tree<'a>>,
-}
-
-/// A source that moves to `at` before bwrap starts.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Staged<'a> {
-    pub(super) source: &'a Path,
-    pub(super) access: Access,
-    /// Whether it is a folder of packages, whose content everyone may read.
-    pub(super) is_store: bool,
-    pub(super) at: PathBuf,
-}
-
-/// A folder to make of some entries of another.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Tree<'a> {
-    /// The store on the host.
-    pub(super) store: &'a Path,
-    /// Where it is when the tree is made.
-    pub(super) from: PathBuf,
-    pub(super) closure: &'a Closure,
-    /// Where the tree is made.
-    pub(super) at: PathBuf,
+    /// What has to be in place for it.
+    pub(super) sources: Sources<'a>,
 }
 
 /// Renders `plan`. Numbers above the promised descriptors are ours.
 pub(super) fn render(plan: &LaunchPlan) -> Rendered<'_> {
     let status_fd = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2) + 1;
     let mut rendered =
-        Rendered { args: Vec::new(), status_fd, files: Vec::new(), staged: Vec::new(), trees: Vec::new() };
+        Rendered { args: Vec::new(), status_fd, files: Vec::new(), sources: Sources::default() };
     let id = USER_ID.to_string();
     rendered.push(["bwrap", "--unshare-user", "--uid", &id, "--gid", &id]);
     if !plan.namespaces.nested {
@@ -96,21 +66,11 @@ impl<'a> Rendered<'a> {
                     Access::ReadOnly => "--ro-bind",
                     Access::ReadWrite => "--bind",
                 };
-                let source = match (plan.caller, origin) {
-                    (Caller::Root { .. }, Origin::Caller) => self.stage(source, *access, false),
-                    _ => source.clone(),
-                };
+                let source = self.sources.bind(plan, source, *access, *origin);
                 self.args.extend([option.into(), source.into_os_string(), at.into()]);
             }
             Mount::Store { source, at, view } => {
-                let from = match plan.caller {
-                    Caller::Root { .. } => self.stage(source, Access::ReadOnly, true),
-                    Caller::Ordinary => source.clone(),
-                };
-                let source = match view {
-                    StoreView::Whole => from,
-                    StoreView::Closure(closure) => self.tree(source, from, closure, plan),
-                };
+                let source = self.sources.store(plan, source, view);
                 self.args.extend(["--ro-bind".into(), source.into_os_string(), at.into()]);
             }
             Mount::Tmpfs { at, size_bytes, mode } => {
@@ -127,23 +87,6 @@ impl<'a> Rendered<'a> {
             }
             Mount::Seal { at } => self.push(["--remount-ro", at]),
         }
-    }
-
-    fn stage(&mut self, source: &'a Path, access: Access, is_store: bool) -> PathBuf {
-        let at = Path::new(STAGE).join(self.staged.len().to_string());
-        self.staged.push(Staged { source, access, is_store, at: at.clone() });
-        at
-    }
-
-    fn tree(&mut self, store: &'a Path, from: PathBuf, closure: &'a Closure, plan: &LaunchPlan) -> PathBuf {
-        let below = match plan.caller {
-            Caller::Root { .. } => Path::new(STAGE),
-            // Covers nothing that could be bound: the folder is the shim's own.
-            Caller::Ordinary => &plan.folder,
-        };
-        let at = below.join(format!("store-{}", self.trees.len()));
-        self.trees.push(Tree { store, from, closure, at: at.clone() });
-        at
     }
 }
 
@@ -168,7 +111,7 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     }
     if let Caller::Root { runs_as } = plan.caller {
         writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
-        for staged in &rendered.staged {
+        for staged in &rendered.sources.staged {
             let (at, source) = (staged.at.display(), shown(staged.source));
             // A store is everyone's to read as it is.
             let owner =
@@ -181,7 +124,7 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
         let store = sanitized(store);
         writeln!(out, "# of {store}, init lets {count} paths be used and no others, by Landlock")?;
     }
-    for tree in &rendered.trees {
+    for tree in &rendered.sources.trees {
         let (at, count, store) = (shown(&tree.at), tree.closure.names().len(), shown(tree.store));
         writeln!(out, "# in a mount namespace in which {at} holds {count} paths of {store}")?;
     }
@@ -221,7 +164,9 @@ fn octal(mode: u32) -> String {
 mod tests {
     use super::*;
     use crate::isolation::limits::LimitPlan;
-    use crate::isolation::plan::{Namespaces, PromisedFd};
+    use crate::isolation::plan::{Namespaces, PromisedFd, StoreView};
+    use crate::isolation::sources::Staged;
+    use crate::isolation::store::Closure;
 
     fn plan(caller: Caller) -> LaunchPlan {
         LaunchPlan {
@@ -296,7 +241,7 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
             is_store: false,
             at: "/tmp/0".into(),
         };
-        assert_eq!(rendered.staged, [staged]);
+        assert_eq!(rendered.sources.staged, [staged]);
         let args = rendered.args.join(" ".as_ref()).into_string().unwrap();
         assert!(args.contains("--ro-bind /usr /usr "), "{args}");
         assert!(args.contains("--bind /tmp/0 /workspace "), "{args}");
@@ -330,8 +275,8 @@ env -i PATH=/usr/bin /usr/bin/bwrap \
 
         let tree = with_store(Caller::Root { runs_as: 7 }, StoreView::Closure(closure()));
         let rendered = render(&tree);
-        assert_eq!(rendered.trees[0].from, Path::new("/tmp/1"));
-        assert_eq!(rendered.trees[0].at, Path::new("/tmp/store-0"));
+        assert_eq!(rendered.sources.trees[0].from, Path::new("/tmp/1"));
+        assert_eq!(rendered.sources.trees[0].at, Path::new("/tmp/store-0"));
     }
 
     #[test]

@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{fs, io};
 
-use super::args::Tree;
-use super::{c_string, step};
-use crate::isolation::error::{IsolationError, UsernsSwitch};
-use crate::isolation::plan::Caller;
+use super::error::{IsolationError, UsernsSwitch};
+use super::handover::{self, c_string};
+use super::plan::Caller;
+use super::sources::Tree;
 use crate::sys::Step;
 
 /// What the child does to make the trees, root's after everything was staged. Looks at the packages; for an ordinary user
@@ -31,12 +31,7 @@ pub(super) fn steps(caller: Caller, trees: &[Tree<'_>]) -> Result<Vec<Step>, Iso
     for tree in trees {
         match caller {
             Caller::Root { .. } => steps.push(Step::MountPoint { at: c_string(&tree.at)?, folder: true }),
-            Caller::Ordinary => match fs::create_dir(&tree.at) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(step(format!("making {}", tree.at.display()), error));
-                }
-                _ => {}
-            },
+            Caller::Ordinary => handover::folder(&tree.at)?,
         }
         fill(tree, &mut steps)?;
     }

@@ -10,9 +10,9 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-use super::args::Staged;
-use crate::isolation::error::IsolationError;
-use crate::isolation::plan::Access;
+use super::error::IsolationError;
+use super::plan::Access;
+use super::sources::Staged;
 use crate::sys;
 
 /// A mount that is not attached anywhere yet.
@@ -67,7 +67,7 @@ pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, Is
 }
 
 /// Whether root here is the machine's root with `id` at its disposal: not so in most containers.
-pub(in crate::isolation) fn maps_to_itself(uid_map: &str, id: u32) -> bool {
+pub(super) fn maps_to_itself(uid_map: &str, id: u32) -> bool {
     uid_map.lines().any(|line| {
         let mut numbers = line.split_whitespace().map(str::parse::<u64>);
         match (numbers.next(), numbers.next(), numbers.next()) {

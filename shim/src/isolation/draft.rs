@@ -1,0 +1,50 @@
+//! What a plan says on every layer that shares the host's kernel.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::error::IsolationError;
+use super::limits::{Cgroups, LimitPlan, Limits};
+use super::plan::{INIT, LaunchPlan, Namespaces};
+use super::{Request, ids, shape, store};
+use crate::sys;
+
+/// The plan of a launch by `program`. Looks at the host, changes nothing.
+pub(super) fn draft(
+    layer: &'static str,
+    program: &Path,
+    request: &Request,
+) -> Result<LaunchPlan, IsolationError> {
+    shape::check_sources(request)?;
+    let limits = if request.limits == Limits::default() {
+        LimitPlan::default()
+    } else {
+        let cgroups = Cgroups::here().map_err(|source| IsolationError::Step {
+            doing: "reading the table of cgroups".to_owned(),
+            source,
+        })?;
+        // Two users, or two data folders, can have sandboxes of one name.
+        let folder = ids::fnv1a(request.folder.as_os_str().as_bytes());
+        cgroups.plan(&request.limits, &format!("{}-{folder:08x}", request.name))?
+    };
+    let mut command = vec![INIT.to_owned()];
+    command.extend(request.init_args.iter().cloned());
+    let mut mounts = shape::mounts(request)?;
+    let facts = store::Facts { landlock_abi: sys::landlock_abi(), nested: request.nested_namespaces };
+    let readable = store::leave_to_init(&mut mounts, facts);
+    Ok(LaunchPlan {
+        layer,
+        program: program.to_owned(),
+        hostname: request.name.clone(),
+        folder: request.folder.clone(),
+        caller: request.caller,
+        mounts,
+        readable,
+        namespaces: Namespaces { network: request.network, nested: request.nested_namespaces },
+        env: request.init_env.clone(),
+        fds: request.fds.clone(),
+        command,
+        limits,
+        dies_with_parent: request.dies_with_parent,
+    })
+}

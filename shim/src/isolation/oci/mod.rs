@@ -1,0 +1,145 @@
+//! A container, made by crun or runc: no engine, no daemon, no image.
+//!
+//! The runtime gets a bundle that holds the same mounts as every layer. A launcher of ours makes it in namespaces of its
+//! own, where the runtime is root without any right outside, for an ordinary user and for root alike. It becomes
+//! init's parent and stays only to record its exit; init lives on when it is killed.
+
+mod bundle;
+/// The process that makes the bundle and waits for the container.
+pub mod launcher;
+mod shown;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::bwrap::switched_off_by;
+use super::error::IsolationError;
+use super::handover::{Passed, c_string, in_memory, open_record, step};
+use super::plan::{Content, LaunchPlan};
+use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request, draft, record, start};
+use crate::sys::Program;
+use crate::terminal::sanitize::sanitized;
+
+pub use launcher::LAUNCHER;
+
+/// Runtimes, the preferred one first. runc up to 1.1 wants id 0 in every user namespace, and there is only one id here.
+const RUNTIMES: [&str; 1] = ["crun"];
+
+/// Longest complaint that is passed on.
+const SAID_MAX_CHARS: usize = 400;
+
+const CAPABILITIES: Capabilities = Capabilities {
+    name: "oci",
+    reach: Reach::InheritedListener,
+    passes_descriptors: true,
+    shares_kernel: true,
+};
+
+/// The layer, with the runtime it will use.
+#[derive(Clone, Debug)]
+pub struct Oci {
+    runtime: PathBuf,
+}
+
+impl Oci {
+    /// Looks for a runtime in a list of folders like `PATH`.
+    pub fn find(search: &OsStr) -> Result<Oci, IsolationError> {
+        let is_program =
+            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
+        let folders: Vec<PathBuf> = std::env::split_paths(search).collect();
+        let all = RUNTIMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        all.into_iter()
+            .find(is_program)
+            .and_then(|found| found.canonicalize().ok())
+            .map(|runtime| Oci { runtime })
+            .ok_or_else(|| IsolationError::OciRuntimeMissing {
+                searched: search.to_string_lossy().into_owned(),
+            })
+    }
+}
+
+impl Layer for Oci {
+    fn capabilities(&self) -> &'static Capabilities {
+        &CAPABILITIES
+    }
+
+    fn plan(&self, request: &Request) -> Result<LaunchPlan, IsolationError> {
+        draft::draft(CAPABILITIES.name, &self.runtime, request)
+    }
+
+    fn to_shell(&self, plan: &LaunchPlan) -> String {
+        match bundle::bundle(plan, Path::new("agent-shim")) {
+            Ok(bundle) => shown::to_shell(plan, &bundle),
+            // The launch itself says the same.
+            Err(error) => format!("# {}\n", sanitized(error.to_string().as_bytes())),
+        }
+    }
+
+    fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError> {
+        let ours = std::env::current_exe().map_err(|source| step("finding our own binary", source))?;
+        let bundle = bundle::bundle(plan, &ours).map_err(|error| IsolationError::Plan(error.to_string()))?;
+        let last = bundle.record_fd + i32::try_from(bundle.files.len()).unwrap_or(0);
+        let mut passed = Passed::new(last);
+        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
+        passed.add(null.into(), 0)?;
+        passed.add(handles.stdout, 1)?;
+        passed.add(handles.stderr, 2)?;
+        passed.promised(&plan.fds, handles.promised)?;
+        let job =
+            serde_json::to_string(&bundle.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
+        passed.add(in_memory(&Content::Text(job))?, bundle.job_fd)?;
+        passed.add(open_record(&record_path(&plan.folder))?, bundle.record_fd)?;
+        for (number, content) in &bundle.files {
+            passed.add(in_memory(content)?, *number)?;
+        }
+        let number = bundle.job_fd.to_string();
+        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
+        let program = Program { path: c_string(&bundle.launcher)?, args, env: Vec::new() };
+        start::start(plan, &bundle.sources, &passed, &program)
+    }
+
+    fn report(&self, folder: &Path) -> io::Result<Report> {
+        record::read(&record_path(folder))
+    }
+
+    fn explain(&self, printed: &str) -> IsolationError {
+        explain(printed, &self.runtime)
+    }
+}
+
+fn record_path(folder: &Path) -> PathBuf {
+    folder.join("oci.status")
+}
+
+/// What was printed before a container came to be. The launcher's words come last, and those of the runtime before them.
+fn explain(printed: &str, runtime: &Path) -> IsolationError {
+    let short = |said: &str| -> String {
+        said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
+    };
+    let mut lines = printed.lines().rev().filter(|line| !line.trim().is_empty());
+    let last = lines.next().unwrap_or_default();
+    if let Some(said) = last.strip_prefix("agent-init: error: ") {
+        return IsolationError::Failed { program: "agent-init", said: short(said) };
+    }
+    let Some(said) = last.strip_prefix(launcher::WORDS) else {
+        return IsolationError::Failed {
+            program: "oci",
+            said: short(if last.is_empty() { "it exited without saying why" } else { last }),
+        };
+    };
+    if launcher::NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
+        return IsolationError::NoUserNamespaces {
+            switch: switched_off_by(start::setting),
+            said: short(said),
+        };
+    }
+    let name = if runtime.ends_with("runc") { "runc" } else { "crun" };
+    match lines.next() {
+        Some(words) if said.starts_with(launcher::RUNNING) => {
+            IsolationError::Failed { program: name, said: short(words) }
+        }
+        _ => IsolationError::Failed { program: "oci", said: short(said) },
+    }
+}

@@ -1,0 +1,82 @@
+//! Starting a layer's program in the surroundings that its plan asks for.
+
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+
+use super::bwrap::switched_off_by;
+use super::error::IsolationError;
+use super::handover::{self, Passed, c_string, step};
+use super::plan::{Caller, LaunchPlan};
+use super::process::Process;
+use super::sources::{STAGE, Sources, Tree};
+use super::{Launched, Remains, stage, tree};
+use crate::sys::{self, Program, SpawnError, Step};
+
+/// Puts everything in place in a new process, and executes the program there.
+pub(super) fn start(
+    plan: &LaunchPlan,
+    sources: &Sources<'_>,
+    passed: &Passed,
+    program: &Program,
+) -> Result<Launched, IsolationError> {
+    let mut steps = vec![Step::NewSession];
+    let detached = match plan.caller {
+        Caller::Ordinary => Vec::new(),
+        Caller::Root { runs_as } => stage::detach(&sources.staged, runs_as)?,
+    };
+    let trees = tree::steps(plan.caller, &sources.trees)?;
+    let cgroup = plan.limits.cgroup.as_ref().map(|cgroup| cgroup.create().map(|procs| (cgroup, procs)));
+    let cgroup = cgroup.transpose()?;
+    if let Some((_, procs)) = &cgroup {
+        steps.push(Step::JoinCgroup(procs.as_raw_fd()));
+    }
+    if let Caller::Root { .. } = plan.caller {
+        steps.push(Step::PrivateMounts);
+        steps.push(Step::Cover(c_string(STAGE)?));
+        for (staged, detached) in sources.staged.iter().zip(&detached) {
+            let at = c_string(&staged.at)?;
+            steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
+            steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
+        }
+    }
+    if let Some(place) = &sources.place {
+        match plan.caller {
+            Caller::Root { .. } => steps.push(Step::MountPoint { at: c_string(place)?, folder: true }),
+            Caller::Ordinary => handover::folder(place)?,
+        }
+    }
+    steps.extend(trees);
+    if let Caller::Root { runs_as } = plan.caller {
+        steps.push(Step::BecomeUser(runs_as));
+    }
+    steps.extend(passed.steps());
+    let remains = Remains { cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.folder.clone()) };
+    let child = sys::spawn(&steps, program).map_err(|error| {
+        // What stays is an empty group.
+        let _ = remains.clean();
+        failed(program, &steps, &sources.trees, error)
+    })?;
+    let supervisor = Process::holding(child.pid.as_raw_nonzero().get(), child.pidfd)
+        .map_err(|source| step("looking at the layer's process", source))?;
+    Ok(Launched { supervisor, remains })
+}
+
+fn failed(program: &Program, steps: &[Step], trees: &[Tree<'_>], error: SpawnError) -> IsolationError {
+    let switch = || switched_off_by(setting);
+    let path = program.path.to_string_lossy();
+    match error {
+        SpawnError::Clone(source) if tree::needs_namespaces(steps) => {
+            IsolationError::NoUserNamespaces { switch: switch(), said: source.to_string() }
+        }
+        SpawnError::Clone(source) => step("making a process", source),
+        SpawnError::Exec(source) => step(format!("executing {path}"), source),
+        SpawnError::Step(at, source) => tree::explain(steps, at, source, trees, switch)
+            .unwrap_or_else(|source| step(format!("preparing {path} ({:?})", steps[at]), source)),
+    }
+}
+
+/// A file below /proc/sys.
+pub(super) fn setting(name: &str) -> Option<String> {
+    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
+}
