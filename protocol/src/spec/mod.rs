@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod machine;
 mod named;
 mod signal;
 mod unit;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{MAX_AGENTS, MAX_READABLE, MAX_UNITS, Problem};
 pub use control::{Control, Listen, TokenSource};
+pub use machine::{Interface, Machine, MachineMount, Share, ShareKind};
 pub use signal::Signal;
 pub use unit::{
     Agent, Backoff, FastFail, Health, Readiness, ReadyCommand, Restart, RestartPolicy, Service, Step, Stop,
@@ -73,6 +75,9 @@ pub struct InitSpec {
     // Not written where it is absent: an init that does not know it yet would refuse the document.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watch: Option<Watch>,
+    /// The machine that init boots, where it is the first process of one. Absent: somebody else has made the world it finds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
 }
 
 impl Default for InitSpec {
@@ -96,6 +101,7 @@ impl Default for InitSpec {
             limits: Limits::default(),
             shutdown: Shutdown::default(),
             watch: None,
+            machine: None,
         }
     }
 }

@@ -121,7 +121,7 @@ struct Looking {
 
 impl Looking {
     fn here(catalog: Catalog) -> Result<Self, CliError> {
-        let tools = host::environment(Path::new("/"), Network::Host)
+        let tools = host::environment(Path::new("/"), &Network::Host)
             .map_err(|error| CliError::new(Kind::Failed, "cannot read the host's tools").because(&error))?;
         Ok(Self {
             catalog,

@@ -307,7 +307,8 @@ fn value<T>(below: Option<&Sourced<T>>) -> Option<&T> {
 /// Higher is more open.
 fn isolation_openness(isolation: Isolation) -> u8 {
     match isolation {
-        Isolation::Bwrap | Isolation::Oci => 0,
+        Isolation::Microvm => 0,
+        Isolation::Bwrap | Isolation::Oci => 1,
     }
 }
 

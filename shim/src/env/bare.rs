@@ -8,7 +8,7 @@ pub fn environment() -> Environment {
     let variables =
         [("PATH", "/usr/bin:/bin"), ("HOME", HOME), ("USER", USER), ("LOGNAME", USER), ("TMPDIR", "/tmp")];
     Environment {
-        mounts: system::identity(Network::None).into(),
+        mounts: system::identity(&Network::None).into(),
         variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     }
 }

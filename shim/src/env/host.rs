@@ -49,12 +49,12 @@ struct HostFacts {
 }
 
 /// Describes the tools of the host below `root`, which is `/` outside of tests.
-pub fn environment(root: &Path, network: Network) -> io::Result<Environment> {
+pub fn environment(root: &Path, network: &Network) -> io::Result<Environment> {
     HostFacts::read(root, network).map(|facts| facts.environment(network))
 }
 
 impl HostFacts {
-    fn read(root: &Path, network: Network) -> io::Result<HostFacts> {
+    fn read(root: &Path, network: &Network) -> io::Result<HostFacts> {
         let mut facts = HostFacts { root: root.to_owned(), ..HostFacts::default() };
         let usr = root.join("usr");
         fs::metadata(&usr)
@@ -86,7 +86,7 @@ impl HostFacts {
         Ok(facts)
     }
 
-    fn environment(&self, network: Network) -> Environment {
+    fn environment(&self, network: &Network) -> Environment {
         let from_host = |path: &str| Mount::Bind {
             source: self.root.join(path),
             at: format!("/{path}"),
@@ -165,7 +165,7 @@ mod tests {
     }
 
     /// One short line for each mount.
-    fn shown(root: &Path, network: Network) -> Vec<String> {
+    fn shown(root: &Path, network: &Network) -> Vec<String> {
         let environment = environment(root, network).unwrap();
         let line = |mount: &Mount| match mount {
             Mount::Bind { at, access: Access::ReadOnly, origin: Origin::System, .. } => format!("bind {at}"),
@@ -220,10 +220,10 @@ mod tests {
             "bind /etc/java-17-openjdk",
         ];
         let without_network = [expected.clone(), GENERATED.to_vec()].concat();
-        assert_eq!(shown(root.path(), Network::None), without_network);
+        assert_eq!(shown(root.path(), &Network::None), without_network);
         expected.extend(["copy /etc/resolv.conf", "copy /etc/services"]);
         expected.extend(GENERATED);
-        assert_eq!(shown(root.path(), Network::Host), expected);
+        assert_eq!(shown(root.path(), &Network::Host), expected);
     }
 
     #[test]
@@ -232,7 +232,7 @@ mod tests {
         let mut expected =
             vec!["bind /usr", "bind /bin", "bind /lib", "bind /etc/localtime", "bind /etc/terminfo"];
         expected.extend(GENERATED);
-        assert_eq!(shown(root.path(), Network::None), expected);
+        assert_eq!(shown(root.path(), &Network::None), expected);
     }
 
     #[test]
@@ -241,7 +241,7 @@ mod tests {
         let mut expected =
             vec!["bind /usr", "link /etc/ssl/certs ../pki/tls/certs", "bind /etc/pki/tls/certs"];
         expected.extend(GENERATED);
-        assert_eq!(shown(root.path(), Network::None), expected);
+        assert_eq!(shown(root.path(), &Network::None), expected);
     }
 
     #[test]
@@ -261,15 +261,15 @@ mod tests {
             "link /run/current-system /nix/store/abc-system",
         ];
         expected.extend(GENERATED);
-        assert_eq!(shown(root.path(), Network::None), expected);
-        let variables = environment(root.path(), Network::None).unwrap().variables;
+        assert_eq!(shown(root.path(), &Network::None), expected);
+        let variables = environment(root.path(), &Network::None).unwrap().variables;
         assert!(variables[0].1.starts_with("/run/current-system/sw/bin:"), "{variables:?}");
     }
 
     #[test]
     fn a_host_without_usr_is_an_error_that_names_it() {
         let root = host(&["etc/"]);
-        let error = environment(root.path(), Network::None).unwrap_err().to_string();
+        let error = environment(root.path(), &Network::None).unwrap_err().to_string();
         assert!(error.contains("/usr: No such file"), "{error}");
     }
 }

@@ -33,7 +33,7 @@ const ARCHIVE: &str = "lib/locale/locale-archive";
 pub fn environment(
     built: &Built,
     root: &Path,
-    network: Network,
+    network: &Network,
     store: Store,
 ) -> Result<Environment, IsolationError> {
     let base = |name: &str| format!("{ENV}/{BASE}/{name}");
@@ -111,7 +111,7 @@ mod tests {
     fn a_sandbox_sees_the_store_and_names_into_it() {
         let host = host();
         let environment =
-            environment(&built(Path::new("/nix/store")), host.path(), Network::None, Store::Whole).unwrap();
+            environment(&built(Path::new("/nix/store")), host.path(), &Network::None, Store::Whole).unwrap();
         let expected = [
             "/nix/store",
             "/env",
@@ -142,7 +142,7 @@ mod tests {
     fn names_are_resolved_only_where_there_is_a_network() {
         let host = host();
         let built = built(Path::new("/nix/store"));
-        let with = environment(&built, host.path(), Network::Host, Store::Whole).unwrap();
+        let with = environment(&built, host.path(), &Network::Host, Store::Whole).unwrap();
         assert!(places(&with).contains(&"/etc/resolv.conf"));
     }
 
@@ -152,7 +152,7 @@ mod tests {
         let built = built(store.path());
         fs::create_dir_all(built.store_path.join("lib/locale")).unwrap();
         fs::write(built.store_path.join("lib/locale/locale-archive"), "").unwrap();
-        let environment = environment(&built, host.path(), Network::None, Store::Closure).unwrap();
+        let environment = environment(&built, host.path(), &Network::None, Store::Closure).unwrap();
         let view = StoreView::Closure(Closure::new(store.path(), built.closure.clone()).unwrap());
         let at = store.path().to_string_lossy().into_owned();
         assert_eq!(environment.mounts[0], Mount::Store { source: store.path().to_owned(), at, view });

@@ -8,17 +8,19 @@ use crate::isolation::plan::{HOME, Mount, Network, USER, USER_ID};
 const WITH_NETWORK: [&str; 3] = ["etc/resolv.conf", "etc/services", "etc/protocols"];
 
 /// Those that this host has.
-pub(super) fn network_files(root: &Path, network: Network) -> impl Iterator<Item = &'static str> {
+pub(super) fn network_files(root: &Path, network: &Network) -> impl Iterator<Item = &'static str> {
     // `is_file` follows links, such as resolv.conf's to the stub of systemd-resolved.
     let there: Vec<&str> = match network {
         Network::None => Vec::new(),
-        Network::Host => WITH_NETWORK.iter().copied().filter(|path| root.join(path).is_file()).collect(),
+        Network::Host | Network::Nat | Network::Bridge(_) => {
+            WITH_NETWORK.iter().copied().filter(|path| root.join(path).is_file()).collect()
+        }
     };
     there.into_iter()
 }
 
 /// Who is who inside, and where names are looked up.
-pub(super) fn identity(network: Network) -> [Mount; 4] {
+pub(super) fn identity(network: &Network) -> [Mount; 4] {
     [
         Mount::text("/etc/passwd", passwd()),
         Mount::text("/etc/group", group()),
@@ -40,8 +42,8 @@ fn group() -> String {
     format!("root:x:0:\n{USER}:x:{USER_ID}:\nnogroup:x:65534:\n")
 }
 
-fn nsswitch(network: Network) -> String {
-    let hosts = if network == Network::None { "files" } else { "files dns" };
+fn nsswitch(network: &Network) -> String {
+    let hosts = if *network == Network::None { "files" } else { "files dns" };
     format!("passwd: files\ngroup: files\nshadow: files\nhosts: {hosts}\nservices: files\nprotocols: files\n")
 }
 

@@ -40,7 +40,7 @@ pub(super) fn draft(
         caller: request.caller,
         mounts,
         readable,
-        namespaces: Namespaces { network: request.network, nested: request.nested_namespaces },
+        namespaces: Namespaces { network: request.network.clone(), nested: request.nested_namespaces },
         env: request.init_env.clone(),
         fds: request.fds.clone(),
         command,

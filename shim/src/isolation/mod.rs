@@ -11,6 +11,7 @@ mod handover;
 pub mod ids;
 pub mod limits;
 pub mod memory;
+pub mod microvm;
 pub mod oci;
 pub mod plan;
 pub mod process;
@@ -26,6 +27,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use agent_protocol::{
+    address::Address,
+    spec::{Machine, ShareKind},
+};
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
@@ -51,6 +56,18 @@ pub trait Layer {
     ///
     /// If that process exits before init answers, [`Layer::explain`] says why.
     fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError>;
+
+    /// The machine that init has to boot, where the layer makes one.
+    fn machine(&self, plan: &LaunchPlan) -> Option<Machine> {
+        let _ = plan;
+        None
+    }
+
+    /// What to call for init, where it does not inherit its listener. A path is one in the sandbox's folder.
+    fn address(&self, plan: &LaunchPlan) -> Option<Address> {
+        let _ = plan;
+        None
+    }
 
     /// What the layer has recorded in a sandbox's folder since its last launch.
     ///
@@ -80,6 +97,12 @@ pub struct Capabilities {
 pub enum Reach {
     /// The caller binds a socket and init inherits it listening: pass it as one of the promised descriptors.
     InheritedListener,
+    /// Init listens on this vsock port of a machine: pass its spec and a token as promised descriptors, which the layer
+    /// brings into the machine. [`Layer::address`] says what to call.
+    Machine {
+        /// The port.
+        port: u32,
+    },
 }
 
 /// What is asked of a layer.
@@ -117,10 +140,41 @@ pub struct Request {
     pub init_env: Vec<(String, String)>,
     /// Descriptors init inherits, in ascending order of their numbers.
     pub fds: Vec<PromisedFd>,
+    /// What its machine is made of, on layers that make one.
+    pub machine: MachineWishes,
     /// On whose behalf.
     pub caller: Caller,
     /// End it when the calling process ends.
     pub dies_with_parent: bool,
+}
+
+/// What was asked for of a machine. Everything that is left out is found by rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MachineWishes {
+    /// How many processors it has.
+    pub vcpus: Option<u32>,
+    /// Its kernel: the image, or a folder with `boot` and `lib/modules` in it.
+    pub kernel: Option<PathBuf>,
+    /// How it reaches files of the host.
+    pub share: Option<ShareKind>,
+    /// What carries out its instructions.
+    pub accelerator: Accelerator,
+    /// Keep it from making machines of its own, where it could.
+    pub no_nested: bool,
+}
+
+/// What carries out a machine's instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accelerator {
+    /// The processor where it can be used, else a program
+    #[default]
+    Auto,
+    /// The processor, by KVM
+    Kvm,
+    /// A program, which is slower by far
+    Tcg,
 }
 
 /// `--mount SRC:DST[:ro]`.

@@ -74,7 +74,7 @@ pub enum Caller {
 }
 
 /// Namespaces that are more than always on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Namespaces {
     /// What of the network is reachable.
     pub network: Network,
@@ -83,13 +83,17 @@ pub struct Namespaces {
 }
 
 /// What of the network a sandbox reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     /// A loopback device of its own and nothing else.
     None,
     /// The host's network, its loopback services included.
     Host,
+    /// A device of its own, through which it reaches what the host reaches, and not the host.
+    Nat,
+    /// A device of its own in this bridge of the host's.
+    Bridge(String),
 }
 
 /// A descriptor that init inherits under a number its spec names.

@@ -23,8 +23,8 @@ use super::{
 use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
-        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, Network, PromisedFd, Request, Secret,
-        UserMount, bwrap::Bubblewrap, oci::Oci,
+        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, MachineWishes, Network, PromisedFd,
+        Request, Secret, UserMount, bwrap::Bubblewrap, microvm::MicroVm, oci::Oci,
     },
     requirement::Requirement,
 };
@@ -69,6 +69,7 @@ pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationErro
     match record.isolation {
         Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
         Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
+        Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
     }
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn prepare(
             PromisedFd { name: CONTROL, number: CONTROL_FD },
             PromisedFd { name: SPEC, number: SPEC_FD },
         ],
+        machine: MachineWishes::default(),
         caller: Caller::detect(sandbox.folder()).map_err(PrepareError::Caller)?,
         dies_with_parent: false,
     };

@@ -108,6 +108,8 @@ pub enum Isolation {
     Bwrap,
     /// A container of its own, by crun or runc
     Oci,
+    /// A machine of its own, by qemu
+    Microvm,
 }
 
 /// Where a sandbox's tools come from.

@@ -36,7 +36,7 @@ pub(crate) fn find(
     let network = if record.network { Network::Host } else { Network::None };
     let root = Path::new("/");
     match &record.environment {
-        Environment::Host => host::environment(root, network).map_err(PrepareError::Environment),
+        Environment::Host => host::environment(root, &network).map_err(PrepareError::Environment),
         Environment::Nix { id, .. } => {
             let found = environment::lookup(data, id)?;
             let (built, store) = match (found, need) {
@@ -46,7 +46,7 @@ pub(crate) fn find(
                 (None, Need::IfBuilt) => return Ok(bare::environment()),
                 (None, Need::Built) => return Err(PrepareError::NotBuilt(id.clone())),
             };
-            Ok(nix::environment(&built, root, network, store)?)
+            Ok(nix::environment(&built, root, &network, store)?)
         }
     }
 }

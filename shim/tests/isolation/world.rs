@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use agent_shim::env::host;
 use agent_shim::isolation::bwrap::Bubblewrap;
-use agent_shim::isolation::{Caller, Handles, Launched, Layer, Limits, Network, Process, Request};
+use agent_shim::isolation::{
+    Caller, Handles, Launched, Layer, Limits, MachineWishes, Network, Process, Request,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -77,7 +79,7 @@ impl World {
             folder: path.clone(),
             workspace: path.join("project"),
             objects: vec![],
-            environment: host::environment(Path::new("/"), Network::None).unwrap(),
+            environment: host::environment(Path::new("/"), &Network::None).unwrap(),
             mounts: vec![],
             secrets: vec![],
             hidden: vec![],
@@ -89,6 +91,7 @@ impl World {
             init_args: vec![],
             init_env: vec![("PATH".to_owned(), "/usr/local/bin:/usr/bin:/bin".to_owned())],
             fds: vec![],
+            machine: MachineWishes::default(),
             caller: Caller::detect(&path).unwrap(),
             dies_with_parent: false,
         };

@@ -19,8 +19,8 @@ use agent_protocol::spec::{Agent, Control, InitSpec, Listen, LogLevel, OnAgentEx
 use agent_shim::{
     env::{Environment, host},
     isolation::{
-        Caller, Closure, Handles, Layer, Limits, Mount, Network, PromisedFd, Request, StoreView,
-        bwrap::Bubblewrap, plan::WORKSPACE,
+        Caller, Closure, Handles, Layer, Limits, MachineWishes, Mount, Network, PromisedFd, Request,
+        StoreView, bwrap::Bubblewrap, plan::WORKSPACE,
     },
 };
 use anyhow::{Context, bail};
@@ -45,7 +45,7 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
     let view = StoreView::of(view, Path::new(store), &folder)?;
     let mut environment = match env::var_os("BARE") {
         Some(_) => Environment::default(),
-        None => host::environment(Path::new("/"), Network::None)?,
+        None => host::environment(Path::new("/"), &Network::None)?,
     };
     let mount = Mount::Store { source: store.into(), at: at.clone(), view };
     environment.mounts.push(mount);
@@ -67,6 +67,7 @@ fn run(args: &[String]) -> anyhow::Result<u8> {
         init_args: ["--spec-fd", "4"].map(str::to_owned).to_vec(),
         init_env: Vec::new(),
         fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
+        machine: MachineWishes::default(),
         caller: Caller::detect(&folder)?,
         dies_with_parent: true,
     };
