@@ -93,7 +93,7 @@ mod tests {
         let folder = "070701000000010000\
                       41ED000000000000000000000001000000000000000000000000000000000000000000000000\
                       0000000400000000dev~~~";
-        assert_eq!(&text[..116], folder.replace("~~~", "~~~"));
+        assert_eq!(&text[..116], folder);
         assert!(text.contains("0000000500000001"), "the console's numbers");
         assert!(
             text.contains("init~~hello~~~070701"),

@@ -21,7 +21,7 @@ use super::modules::ModuleFile;
 pub const MAX_KEPT: usize = 8;
 
 /// What was begun this long ago is of a process that was killed.
-const ABANDONED: Duration = Duration::from_secs(60 * 60);
+const ABANDONED: Duration = Duration::from_hours(1);
 
 /// Most unfinished archives of one name and one pid.
 const MOST_AT_ONCE: u32 = 64;
@@ -85,7 +85,7 @@ fn begin(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_AT_ONCE => {
-                number += 1
+                number += 1;
             }
             Err(error) => return Err(error),
         }
@@ -101,9 +101,9 @@ fn fill(file: File, init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
     }
     // The kernel opens it for init before init is there to make it.
     archive.add("dev/console", Kind::Device(0o600, 5, 1), b"")?;
-    archive.add("init", Kind::File(0o755), &fs::read(init).map_err(|error| named(error, init))?)?;
+    archive.add("init", Kind::File(0o755), &fs::read(init).map_err(|error| named(&error, init))?)?;
     for module in modules {
-        let content = decompress::read(&module.file).map_err(|error| named(error, &module.file))?;
+        let content = decompress::read(&module.file).map_err(|error| named(&error, &module.file))?;
         archive.add(module.path_inside().trim_start_matches('/'), Kind::File(0o600), &content)?;
     }
     let file = archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -112,7 +112,7 @@ fn fill(file: File, init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
     Ok(file)
 }
 
-fn named(error: io::Error, path: &Path) -> io::Error {
+fn named(error: &io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
@@ -128,7 +128,7 @@ fn identity(init: &Path, version: &str, modules: &[ModuleFile]) -> io::Result<St
     add(version.as_bytes());
     let files = modules.iter().map(|module| (module.name.as_str(), module.file.as_path()));
     for (name, file) in [("", init)].into_iter().chain(files) {
-        let found = fs::metadata(file).map_err(|error| named(error, file))?;
+        let found = fs::metadata(file).map_err(|error| named(&error, file))?;
         add(name.as_bytes());
         for number in [found.dev(), found.ino(), found.size()] {
             add(&number.to_le_bytes());
