@@ -166,7 +166,6 @@ impl IsolationError {
             Self::StorePathGone { .. } => {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
-            Self::Kernel(error) => return Some(error.hint()),
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
             _ => return self.requirement().map(Requirement::hint),
         };
@@ -183,8 +182,8 @@ impl IsolationError {
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
-            Self::Kernel(_)
-            | Self::Limit(LimitError::Io { .. })
+            Self::Kernel(error) => error.requirement(),
+            Self::Limit(LimitError::Io { .. })
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }

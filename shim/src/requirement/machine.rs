@@ -36,6 +36,8 @@ pub struct Machine {
     pub is_terminal: bool,
     /// Whether packages under an unfree licence are allowed by a setting of ours.
     pub unfree: bool,
+    /// The kernel for machines that a person named.
+    pub kernel: Option<PathBuf>,
     /// How long a program that is asked something may take.
     pub patience: Duration,
 }
@@ -60,6 +62,10 @@ impl Machine {
             landlock_abi: u32::try_from(sys::landlock_abi()).ok().filter(|abi| *abi > 0),
             is_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
             unfree: allows_unfree(),
+            kernel: variables
+                .get(OsStr::new("AGENT_SHIM_KERNEL"))
+                .filter(|name| !name.is_empty())
+                .map(PathBuf::from),
             variables,
             patience: ANSWERED_WITHIN,
         })

@@ -62,7 +62,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 /// The beginning of an image with this version, for tests.
 #[cfg(test)]
-pub(super) fn image_of(version: &str) -> Vec<u8> {
+pub(crate) fn image_of(version: &str) -> Vec<u8> {
     let mut image = vec![0; 0x200 * 3];
     image[0x1f1] = 2;
     image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);

@@ -3,6 +3,8 @@
 mod cpio;
 mod decompress;
 mod image;
+#[cfg(test)]
+pub(crate) use image::image_of;
 pub mod initramfs;
 pub mod kernel;
 pub mod modules;
