@@ -38,7 +38,10 @@ pub(crate) use self::{
     pipe::{ReadEnd, WriteEnd},
     socket::{Listener, Socket},
 };
-use crate::sandbox::{AGENT, Ask, Shared};
+use crate::{
+    machine::clock::Keeper,
+    sandbox::{AGENT, Ask, Shared},
+};
 
 /// Connections open at once. Each costs a descriptor, a task and a buffer of at least 4 KiB.
 pub(crate) const MAX_CONNECTIONS: u32 = 512;
@@ -79,6 +82,8 @@ pub(crate) struct Server {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) token: Token,
     pub(crate) admission: Admission,
+    /// The clock of a machine, which is right when the host asks for something.
+    pub(crate) clock: Option<Rc<Keeper>>,
 }
 
 /// Accepts connections until the task is dropped.
@@ -92,6 +97,9 @@ pub(crate) async fn accept_all(server: Server, listener: Listener) {
                 tracing::warn!("closed a connection: too many are open");
             }
             Ok(socket) => {
+                if let Some(clock) = &server.clock {
+                    clock.compare();
+                }
                 let (server, open) = (server.clone(), Open::new(&server.shared));
                 spawn_local(async move { serve(server, socket, open).await });
             }
