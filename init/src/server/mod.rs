@@ -88,10 +88,14 @@ pub(crate) struct Server {
 
 /// Accepts connections until the task is dropped.
 pub(crate) async fn accept_all(server: Server, listener: Listener) {
+    // Said once: whoever is inside decides how often it happens, and the log is on the host's disk.
+    let mut refused = false;
     loop {
         match listener.accept().await {
             Ok(socket) if !admits(server.admission, &socket) => {
-                tracing::warn!("refused a connection from inside");
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!("refused a connection from inside");
+                }
             }
             Ok(_) if server.shared.connections.get() >= MAX_CONNECTIONS + TOLD_BUSY => {
                 tracing::warn!("closed a connection: too many are open");
