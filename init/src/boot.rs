@@ -10,7 +10,7 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     args::SpecSource,
+    cgroup::Group,
     harden::{self, Policy},
     sandbox::{self, Prepared},
     signals::{self, Role},
@@ -37,13 +38,21 @@ pub fn run(source: &SpecSource) -> Result<u8> {
     sys::close_on_exec_from(3).context("closing inherited descriptors")?;
     let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
     let token = read_token(&spec)?;
+    let group = open_group(&spec)?;
     // From here on signals wait to be read: one that comes before the loop begins is not lost.
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
     confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
-    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, group, warnings })
+}
+
+/// The cgroup that somebody else has made around init and all the rest.
+fn open_group(spec: &InitSpec) -> Result<Option<Group>> {
+    let Some(MemoryFiles { events, high, current, stat }) = spec.limits.memory_files else { return Ok(None) };
+    let take = |fd| adopt(fd).context("taking the files of the cgroup");
+    Ok(Some(Group::given(take(events)?, take(high)?, take(current)?, take(stat)?)))
 }
 
 /// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The

@@ -13,6 +13,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use agent_protocol::{
@@ -51,11 +52,12 @@ pub(super) struct Defaults {
     workdir: Option<PathBuf>,
     user: Option<Credentials>,
     limits: Vec<Limit>,
+    cgroup: Option<Rc<File>>,
 }
 
 impl Defaults {
-    /// `descriptors` is what children get where init has raised its own limit.
-    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>) -> Self {
+    /// `descriptors` is what children get where init has raised its own limit, `cgroup` where they enter theirs.
+    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>, cgroup: Option<Rc<File>>) -> Self {
         let mut env: BTreeMap<OsString, OsString> =
             spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(user) = &spec.user {
@@ -75,6 +77,7 @@ impl Defaults {
             workdir: spec.workdir.as_ref().map(PathBuf::from),
             user: spec.user.as_ref().map(credentials),
             limits,
+            cgroup,
         }
     }
 
@@ -92,6 +95,7 @@ impl Defaults {
         request.dir = workdir.or_else(|| self.workdir.clone());
         request.user.clone_from(&self.user);
         request.limits.clone_from(&self.limits);
+        request.cgroup.clone_from(&self.cgroup);
         request
     }
 }

@@ -148,7 +148,7 @@ impl Check {
         }
         if let Some(files) = spec.limits.memory_files {
             let at = "limits.memory_files";
-            let fds = [files.events, files.high, files.current];
+            let fds = [files.events, files.high, files.current, files.stat];
             self.require(fds.iter().all(|fd| *fd > 2), at, "names a standard descriptor");
             self.require(
                 spec.limits.memory_bytes.is_some(),

@@ -28,6 +28,8 @@ pub struct MemoryFiles {
     pub high: i32,
     /// `memory.current`, to read.
     pub current: i32,
+    /// `memory.stat`, to read.
+    pub stat: i32,
 }
 
 /// What a machine's kernel and init need at least beside the agent.
