@@ -40,22 +40,14 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Takes over a group whose memory is bounded by `limits`. `uid` is whose the processes in it are. Needs a runtime
-    /// with I/O.
-    pub(crate) fn watch(group: Group, limits: &Limits, uid: Option<u32>) -> io::Result<Self> {
+    /// Takes over a group whose memory is bounded by `limits`. Needs a runtime with I/O.
+    pub(crate) fn watch(group: Group, limits: &Limits) -> io::Result<Self> {
         let max_bytes = limits.memory_bytes.unwrap_or(u64::MAX);
         let pressure = Pressure::new(max_bytes, &group.seen()?);
         group.set_high(High::At(pressure.trip_bytes()))?;
         let news = group.events().and_then(|events| sys::watch(events, Interest::PRIORITY));
         let news = news.inspect_err(|error| tracing::warn!(%error, "listening to the cgroup")).ok();
-        Ok(Self {
-            group,
-            limits: limits.clone(),
-            pressure,
-            turns: Turns::of_this_process(uid),
-            news,
-            told: 0,
-        })
+        Ok(Self { group, limits: limits.clone(), pressure, turns: Turns::of_this_process(), news, told: 0 })
     }
 
     /// Returns when the kernel has counted something.

@@ -6,8 +6,6 @@
 
 use std::fs;
 
-use nix::unistd::{Uid, setfsuid};
-
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -39,44 +37,27 @@ const MOST_MARKED: usize = 4096;
 pub(crate) struct Turns {
     /// What init has itself: never less than that without a privilege, and it is to go last.
     base: i32,
-    /// Whose the processes are, where init is somebody else.
-    uid: Option<u32>,
 }
 
 impl Turns {
-    pub(crate) fn of_this_process(uid: Option<u32>) -> Self {
+    pub(crate) fn of_this_process() -> Self {
         let base = fs::read_to_string("/proc/self/oom_score_adj").ok();
-        let base = base.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        Self { base, uid: uid.filter(|uid| !Uid::effective().is_root() || *uid != 0) }
+        Self { base: base.and_then(|text| text.trim().parse().ok()).unwrap_or(0) }
     }
 
     /// Gives one process its turn. It may be gone by now, and one that cannot be inspected keeps what it has.
     pub(crate) fn set(&self, pid: i32, turn: Turn) {
-        self.as_its_user(|| self.write(pid, turn));
-    }
-
-    /// Everything but `mains` goes first.
-    pub(crate) fn children_first(&self, members: &[i32], mains: &[i32]) {
-        self.as_its_user(|| {
-            for pid in members.iter().filter(|pid| !mains.contains(pid)).take(MOST_MARKED) {
-                self.write(*pid, Turn::Child);
-            }
-        });
-    }
-
-    fn write(&self, pid: i32, turn: Turn) {
         let value = (self.base + turn.thousandths()).min(MOST);
         if let Err(error) = fs::write(format!("/proc/{pid}/oom_score_adj"), value.to_string()) {
             tracing::debug!(%error, pid, "marking a process");
         }
     }
 
-    /// The file is its owner's to write, and root without a capability is anybody.
-    fn as_its_user(&self, work: impl FnOnce()) {
-        let Some(uid) = self.uid else { return work() };
-        let before = setfsuid(Uid::from_raw(uid));
-        work();
-        setfsuid(before);
+    /// Everything but `mains` goes first.
+    pub(crate) fn children_first(&self, members: &[i32], mains: &[i32]) {
+        for pid in members.iter().filter(|pid| !mains.contains(pid)).take(MOST_MARKED) {
+            self.set(*pid, Turn::Child);
+        }
     }
 }
 
@@ -94,7 +75,7 @@ mod tests {
     fn a_process_gets_its_turn() {
         let mut child = std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let turns = Turns::of_this_process(None);
+        let turns = Turns::of_this_process();
         let found = || {
             let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
             text.trim().parse::<i32>().unwrap()
