@@ -4,6 +4,8 @@
 pub mod args;
 // From a spec to everything that must be there before the loop begins.
 pub mod boot;
+// Bounds for everything that init starts, and who goes first when memory runs out.
+mod cgroup;
 // Starts programs, reaps them and everything orphaned, and signals only what is still theirs.
 pub mod children;
 // One command as a container's PID 1 would run it.

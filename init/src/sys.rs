@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     /// Take the foreground of the terminal on descriptor 0, if it is one.
     pub(crate) foreground: bool,
     pub(crate) limits: Vec<(c_int, libc::rlimit64)>,
+    /// `cgroup.procs` of the cgroup to enter.
+    pub(crate) cgroup: Option<RawFd>,
     pub(crate) user: Option<Ids>,
     pub(crate) umask: Option<libc::mode_t>,
     pub(crate) close_other_descriptors: bool,
@@ -86,6 +88,8 @@ pub enum Step {
     Clone = 1,
     /// `setsid` or `setpgid`.
     Session,
+    /// Writing to `cgroup.procs`.
+    Cgroup,
     /// Moving descriptors to 0, 1 and 2.
     Stdio,
     /// Making descriptor 0 the controlling terminal, or taking its foreground.
@@ -432,8 +436,8 @@ impl Shared {
 
 impl Step {
     fn from_number(number: u32) -> Option<Self> {
-        use Step::{Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
-        [Clone, Session, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
+        use Step::{Cgroup, Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
+        [Clone, Session, Cgroup, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
             .into_iter()
             .find(|step| *step as u32 == number)
     }
@@ -465,6 +469,10 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
                 Session::NewGroup => libc::setpgid(0, 0),
             };
             ok(placed.into(), Step::Session)?;
+            if let Some(cgroup) = plan.cgroup {
+                // 0 is who writes. The file is open, so it counts who opened it.
+                ok(libc::write(cgroup, c"0".as_ptr().cast(), 1) as c_long, Step::Cgroup)?;
+            }
             place_stdio(&plan.stdio).map_err(|errno| (Step::Stdio, errno))?;
             if plan.controlling_terminal {
                 ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;
