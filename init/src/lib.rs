@@ -10,6 +10,8 @@ mod cgroup;
 pub mod children;
 // One command as a container's PID 1 would run it.
 pub mod entrypoint;
+// What init would inherit, from engines that pass no descriptors.
+mod handover;
 // What init gives up before it starts anything, for itself and for all below it.
 pub mod harden;
 // What happened, in order.
