@@ -34,16 +34,13 @@ impl Ends {
             (wire::KERNEL, file(numbers.kernel).map_err(failed("taking the kernel"))?.into()),
             (wire::INITIAL, initial(numbers)?),
         ];
-        let carrier = match bridged {
-            Some(device) => {
-                free.push((wire::NETWORK, device));
-                None
-            }
-            None => {
-                let (carrier, card) = pair()?;
-                free.push((wire::NETWORK, card.into()));
-                Some(carrier.into())
-            }
+        let carrier = if let Some(device) = bridged {
+            free.push((wire::NETWORK, device));
+            None
+        } else {
+            let (carrier, card) = pair()?;
+            free.push((wire::NETWORK, card.into()));
+            Some(carrier.into())
         };
         if let Some(number) = numbers.vhost_vsock {
             free.push((wire::VHOST_VSOCK, file(number).map_err(failed("taking the vsock device"))?.into()));
@@ -84,6 +81,9 @@ fn initial(numbers: &Numbers) -> Result<OwnedFd, Failed> {
     // An archive begins at a multiple of four.
     whole.resize(whole.len().next_multiple_of(4), 0);
     let (spec, token) = (read(numbers.spec, "init's spec")?, read(numbers.token, "the token")?);
-    whole.extend(initramfs::tail(&spec, &token));
-    memory::sealed(&whole).map_err(failed("keeping the initial file system in memory"))
+    let sealed = initramfs::tail(&spec, &token).and_then(|tail| {
+        whole.extend(tail);
+        memory::sealed(&whole)
+    });
+    sealed.map_err(failed("keeping the initial file system in memory"))
 }

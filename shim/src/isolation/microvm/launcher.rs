@@ -2,7 +2,6 @@
 //! other, keeps what they print, and records how it ended. When one of them ends, or the launcher itself, all do.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;

@@ -138,7 +138,9 @@ mod tests {
         };
         assert_eq!(heard(&[b"{\"exit-", b"code\": 3}\r\n"]), (Some(3), 0));
         assert_eq!(heard(&[b"{\"exit-code\":3}\n{\"exit-code\":4}\n"]).0, Some(3));
-        for other in ["{\"exit-code\":256}\n", "{\"exit-code\":-1}\n", "7\n", "{}\n", "\n", "{\"exit-code\":1}"] {
+        for other in
+            ["{\"exit-code\":256}\n", "{\"exit-code\":-1}\n", "7\n", "{}\n", "\n", "{\"exit-code\":1}"]
+        {
             assert_eq!(heard(&[other.as_bytes()]).0, None, "{other}");
         }
         let flood = vec![b'['; 1 << 20];

@@ -3,7 +3,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -46,7 +46,13 @@ impl Parts {
             Ok((said, saying))
         });
         let (said, saying) = pipe.map_err(|error| failed("making a pipe")(error.into()))?;
-        Ok(Parts { running: vec![], record, said: said.into(), saying: Some(saying), words: Words::default() })
+        Ok(Parts {
+            running: vec![],
+            record,
+            said: said.into(),
+            saying: Some(saying),
+            words: Words::default(),
+        })
     }
 
     /// Writes a line into the record.
@@ -74,7 +80,6 @@ impl Parts {
         let above = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, wire::END);
         let null = File::open("/dev/null")?;
         let Some(saying) = &self.saying else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        use std::os::fd::AsFd;
         let mut fds =
             vec![(above(null.as_fd())?, 0), (above(saying.as_fd())?, 1), (above(saying.as_fd())?, 2)];
         for &number in &part.wires {
@@ -153,7 +158,7 @@ impl Parts {
         self.saying = None;
         for (_, child) in &self.running {
             // One that has ended and was reaped has nothing to be sent.
-            drop(pidfd_send_signal(&child.pidfd, Signal::KILL));
+            let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
         }
         let end = Instant::now() + KILLED_WITHIN;
         for (_, child) in &self.running {

@@ -42,7 +42,9 @@ pub(super) fn furnish(job: &Job) -> Result<(), Failed> {
     cover(&sockets, SOCKETS_OPTIONS, "making a place for sockets")?;
     for (at, target) in &job.links {
         let at = below(place, at);
-        with_parents(&at).and_then(|()| symlink(target, &at)).map_err(failed(format!("making {}", at.display())))?;
+        with_parents(&at)
+            .and_then(|()| symlink(target, &at))
+            .map_err(failed(format!("making {}", at.display())))?;
     }
     for bind in &job.room {
         let at = below(place, &bind.at);
@@ -51,9 +53,9 @@ pub(super) fn furnish(job: &Job) -> Result<(), Failed> {
     }
     for device in &job.devices {
         let at = below(place, device);
-        let shown = with_parents(&at).and_then(|()| File::create_new(&at)).and_then(|_| {
-            Ok(mount(Some(device), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
-        });
+        let shown = with_parents(&at)
+            .and_then(|()| File::create_new(&at))
+            .and_then(|_| Ok(mount(Some(device), &at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?));
         shown.map_err(failed(format!("mounting {}", device.display())))?;
     }
     let root = File::open(&tree).map_err(failed("opening the root folder"))?.into();

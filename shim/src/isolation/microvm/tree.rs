@@ -31,9 +31,7 @@ pub(super) fn host_half<'a>(plan: &'a LaunchPlan, sources: &mut Sources<'a>, fir
             Mount::Store { source, at, view } => {
                 Piece::Bind { source: sources.store(plan, source, view), at: at.clone(), read_only: true }
             }
-            Mount::Tmpfs { at, .. } | Mount::Dir { at, .. }
-                if in_machines_own(at, &plan.mounts[..index]) =>
-            {
+            Mount::Tmpfs { at, .. } | Mount::Dir { at, .. } if in_machines_own(at, &plan.mounts[..index]) => {
                 continue;
             }
             Mount::Tmpfs { at, .. } if is_cover(at, &plan.mounts[index..]) => Piece::Empty { at: at.clone() },
