@@ -12,6 +12,8 @@ pub mod entrypoint;
 pub mod harden;
 // What happened, in order.
 mod journal;
+// The first process of a machine of its own.
+pub mod machine;
 // What programs say about themselves: ready, status, alive.
 pub mod notify;
 // What steps and services wrote.

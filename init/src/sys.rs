@@ -293,6 +293,25 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
+/// Bytes that were written to a terminal, a serial port for one, and have not left it.
+pub(crate) fn unsent_bytes(terminal: BorrowedFd<'_>) -> nix::Result<c_int> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one integer, to a local that lives across the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// What the clock on a machine's board shows: second, minute, hour, day of the month, month from 0, year from 1900.
+pub(crate) fn time_on_board(clock: &impl AsRawFd) -> nix::Result<[c_int; 6]> {
+    // struct rtc_time has three more, which nobody fills.
+    let mut fields: [c_int; 9] = [0; 9];
+    let request = nix::request_code_read!(b'p', 0x09, size_of_val(&fields));
+    // SAFETY: the request's number says how much the kernel writes, which is the local that lives across the call.
+    Errno::result(unsafe { libc::ioctl(clock.as_raw_fd(), request, &raw mut fields) })?;
+    let [second, minute, hour, day, month, year, ..] = fields;
+    Ok([second, minute, hour, day, month, year])
+}
+
 /// The newest Landlock interface this kernel speaks, or 0.
 pub(crate) fn landlock_abi() -> c_long {
     // SAFETY: with the VERSION flag the kernel reads no attribute.

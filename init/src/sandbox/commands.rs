@@ -50,6 +50,8 @@ pub(super) struct Defaults {
     env: BTreeMap<OsString, OsString>,
     workdir: Option<PathBuf>,
     user: Option<Credentials>,
+    /// In a machine init could start programs as anybody, root included, and root may reconfigure the kernel.
+    nobody_else: bool,
     limits: Vec<Limit>,
 }
 
@@ -74,6 +76,7 @@ impl Defaults {
             env,
             workdir: spec.workdir.as_ref().map(PathBuf::from),
             user: spec.user.as_ref().map(credentials),
+            nobody_else: spec.machine.is_some(),
             limits,
         }
     }
@@ -96,6 +99,15 @@ impl Defaults {
     }
 }
 
+impl Defaults {
+    /// Whether everything runs as this user: there is nothing to take on then, and without privileges it would be refused.
+    fn is_usual(&self, user: &Credentials) -> bool {
+        use rustix::process::{getegid, geteuid};
+        let usual = self.user.as_ref().map(|user| (user.uid, user.gid));
+        usual.unwrap_or_else(|| (geteuid().as_raw(), getegid().as_raw())) == (user.uid, user.gid)
+    }
+}
+
 /// Counts processes of the user within its user namespace (getrlimit(2), and user namespaces since Linux 5.14).
 const NPROC: i32 = libc::RLIMIT_NPROC.cast_signed();
 
@@ -114,7 +126,11 @@ pub(super) fn start(
     if request.argv.is_empty() {
         return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
     }
-    let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !is_own(user));
+    let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !defaults.is_usual(user));
+    if user.is_some() && defaults.nobody_else {
+        let text = "taking on its user and groups: everything in this machine runs as one user";
+        return Err(Failure::new(FailureKind::Credentials, text));
+    }
     let mut argv: Vec<_> = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
@@ -263,12 +279,6 @@ fn read_passwd(path: &Path) -> io::Result<String> {
     let mut passwd = String::new();
     file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd)?;
     Ok(passwd)
-}
-
-/// Whether it is who init is itself: there is nothing to take on then, and without privileges it would be refused.
-fn is_own(user: &Credentials) -> bool {
-    use rustix::process::{getegid, geteuid};
-    (user.uid, user.gid) == (geteuid().as_raw(), getegid().as_raw())
 }
 
 fn parse_user(text: &str, passwd: &str) -> Option<Credentials> {

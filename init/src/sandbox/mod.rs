@@ -27,6 +27,7 @@ pub(crate) use self::{
     shared::{AGENT, Log, Shared},
 };
 use crate::{
+    machine::Running,
     notify::NotifySocket,
     output::Outputs,
     server::{Admission, Listener, Server, accept_all},
@@ -50,6 +51,8 @@ pub(crate) struct Prepared {
     pub(crate) token: Token,
     pub(crate) descriptors: Option<Limit>,
     pub(crate) warnings: Vec<String>,
+    /// Where init has booted one.
+    pub(crate) machine: Option<Running>,
 }
 
 /// Runs the sandbox to its end; the result is init's exit code.
@@ -59,7 +62,8 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 }
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
-    let Prepared { spec, signals, listener, token, descriptors, mut warnings } = prepared;
+    let Prepared { spec, signals, listener, token, descriptors, mut warnings, machine } = prepared;
+    let clock = machine.and_then(|machine| machine.clock).map(Rc::new);
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref());
     let main = Session::new(units::size(wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -70,11 +74,14 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let acceptor = match listener {
         Some(listener) => {
             let admission = admission(&spec);
-            let server = Server { shared: Rc::clone(&shared), asks, token, admission };
+            let server = Server { shared: Rc::clone(&shared), asks, token, admission, clock: clock.clone() };
             Some(spawn_local(accept_all(server, Listener::new(listener)?)))
         }
         None => None,
     };
+    if let Some(clock) = clock {
+        spawn_local(async move { clock.keep().await });
+    }
     let signals = Signals::new(&signals)?;
     let notify = open_notify(&mut warnings);
     let code = event_loop::Loop::new(spec, Rc::clone(&shared), descriptors, warnings)

@@ -110,6 +110,11 @@ impl Check {
         if let Some(user) = &spec.user {
             self.user(user);
         }
+        if let Some(machine) = &spec.machine {
+            for (at, what) in machine.problems(spec.user.as_ref()) {
+                self.problem(at, what);
+            }
+        }
         if let Some(agent) = &spec.agent {
             self.agent("agent", agent);
         }
