@@ -50,7 +50,7 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
-use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request, draft, record, start};
+use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
 use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
@@ -64,11 +64,13 @@ const CONSOLE_LOG: &str = "console.log";
 /// Where names are asked for, if the environment asks at all.
 const RESOLVER: &str = "/etc/resolv.conf";
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "microvm",
     reach: Reach::Machine { port: PORT },
     passes_descriptors: false,
     shares_kernel: false,
+    makes: "machine",
+    patience: Patience::OF_MACHINES,
 };
 
 /// The layer, with the qemu it will use.
