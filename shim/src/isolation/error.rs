@@ -103,6 +103,16 @@ pub enum IsolationError {
         /// How many there may be.
         most: usize,
     },
+    /// A network that the layer does not have.
+    #[error("`--isolation {layer}` has no network `{asked}`")]
+    NoSuchNetwork {
+        /// The layer.
+        layer: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// What it has.
+        can: String,
+    },
     /// A caller that broke the contract of this module.
     #[error("the launch plan is not consistent: {0}")]
     Plan(String),
@@ -146,7 +156,10 @@ impl IsolationError {
             | Self::NoIdMapping { .. }
             | Self::StorePathGone { .. }
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
-            Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Mount { .. }
+            | Self::Secret { .. }
+            | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. } => ErrorKind::Usage,
             Self::Limit(_)
             | Self::NotInStore { .. }
             | Self::Plan(_)
@@ -162,6 +175,7 @@ impl IsolationError {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            Self::NoSuchNetwork { can, .. } => return Some(format!("it has {can}")),
             _ => return self.requirement().map(Requirement::hint),
         };
         Some(hint.to_owned())
@@ -182,6 +196,7 @@ impl IsolationError {
             | Self::Secret { .. }
             | Self::StorePathGone { .. }
             | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. }
             | Self::NotInStore { .. }
             | Self::Plan(_)
             | Self::Step { .. }

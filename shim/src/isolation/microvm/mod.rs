@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::IsolationError;
 use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request};
+use super::{Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request};
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "microvm",
@@ -14,6 +14,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: false,
     shares_kernel: false,
     makes: "machine",
+    networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
+    takes_images: false,
     patience: Patience::OF_MACHINES,
 };
 
