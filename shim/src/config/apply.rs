@@ -120,12 +120,6 @@ impl Settings {
         if let (None, Err(error)) = (&record.container, record.network.on(layer)) {
             return Err(ConfigError::written(error.to_string()).hint(error.hint().unwrap_or_default()));
         }
-        fn flag<T>(value: Option<&Sourced<T>>) -> Option<&'static str> {
-            match value?.origin {
-                Origin::Flag(name) => Some(name),
-                _ => None,
-            }
-        }
         let of_machines = flag(self.vcpus.as_ref())
             .or(flag(self.kernel.as_ref()))
             .or(flag(self.share.as_ref()))
@@ -258,6 +252,14 @@ impl Settings {
             self.agent = self.nix.preset.clone().or_else(default);
         }
         self
+    }
+}
+
+/// The flag of this command line that said it.
+fn flag<T>(value: Option<&Sourced<T>>) -> Option<&'static str> {
+    match value?.origin {
+        Origin::Flag(name) => Some(name),
+        _ => None,
     }
 }
 

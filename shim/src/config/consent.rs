@@ -360,12 +360,19 @@ fn resolved_network(choice: Option<&NetworkChoice>, isolation: Isolation) -> Net
 /// Whether a network reaches what another one does not.
 fn network_opens(network: &Network, below: &Network) -> bool {
     match (network, below) {
-        (Network::None, _) | (_, Network::Host) => false,
-        (Network::Host, _) | (_, Network::None) => true,
-        (Network::Nat, Network::Nat | Network::Bridge(_)) => false,
         // Each bridge is another network.
         (Network::Bridge(network), Network::Bridge(below)) => network != below,
-        (Network::Bridge(_), Network::Nat) => true,
+        _ => network_openness(network) > network_openness(below),
+    }
+}
+
+/// Higher is more open.
+fn network_openness(network: &Network) -> u8 {
+    match network {
+        Network::None => 0,
+        Network::Nat => 1,
+        Network::Bridge(_) => 2,
+        Network::Host => 3,
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     view.workspace = Some(record.workspace);
     view.project = Some(record.project.clone());
     view.network = Some(facts.network.clone());
-    view.machine = facts.machine.clone();
+    view.machine.clone_from(&facts.machine);
     view.container.clone_from(&record.container);
     view.limits = Some(record.limits);
     view.command.clone_from(&record.command);
