@@ -52,7 +52,7 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record, start};
 use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
@@ -72,6 +72,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: false,
     shares_kernel: false,
     makes: "machine",
+    networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
+    takes_images: false,
     patience: Patience::OF_MACHINES,
 };
 
