@@ -2,7 +2,7 @@
 //!
 //! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Nix`] is their package manager, and a
 //! [`Workshop`] a person who has one. A [`Sandbox`] is one
-//! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, and
+//! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, a [`Machine`] one with a kernel of its own, and
 //! [`Raw`] a client of it that says what a test wants. Everything waits for something named, with a deadline; a failure
 //! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders. [`layer()`] is what all of them run on, and
 //! [`conformance`] runs every behaviour on each.
@@ -11,7 +11,11 @@ mod binaries;
 mod cells;
 pub mod conformance;
 mod home;
+<<<<<<< HEAD
 mod layer;
+=======
+mod machine;
+>>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
 mod output;
 mod own_nix;
 mod parts;
@@ -28,7 +32,11 @@ mod workshop;
 
 pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
+<<<<<<< HEAD
 pub use layer::{LAYER, LAYERS, Layer, layer};
+=======
+pub use machine::{CID, Ended, Files, Machine, PORT};
+>>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};
@@ -40,5 +48,9 @@ pub use standalone::{Done, Init, exec, notify, rss_bytes, shell, speak};
 pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
+<<<<<<< HEAD
 pub use wait::{deadline, until};
+=======
+pub use wait::{DEADLINE, until, until_within};
+>>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
 pub use workshop::Workshop;

@@ -22,7 +22,7 @@ const NIX: Version = Version(2, 4, 0);
 const CRUN: Version = Version(1, 0, 0);
 const RUNC: Version = Version(1, 1, 0);
 /// The first with vhost-user-vsock.
-const QEMU: Version = Version(5, 1, 0);
+pub(super) const QEMU: Version = Version(5, 1, 0);
 /// qemu's own virtiofsd has qemu's version, and ended with 7; the one that followed it began anew.
 const VIRTIOFSD_OF_QEMU: Version = Version(3, 0, 0);
 /// What an agent fills in a minute.

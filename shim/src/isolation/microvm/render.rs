@@ -205,9 +205,9 @@ fn passt(program: PathBuf) -> Part {
 /// be talked into changing the owner to.
 fn virtiofsd(program: PathBuf) -> Part {
     let socket = format!("{SOCKETS}/share.sock");
-    let mut args = strings(["--shared-dir", TREE, "--socket-path", &socket, "--tag", TAG]);
+    let mut args = strings(["--shared-dir", TREE, "--socket-path", &socket]);
     // A sandbox of its own would give it rights to make that with. It is in one already.
-    args.extend(strings(["--sandbox", "none", "--inode-file-handles", "never", "--log-level", "error"]));
+    args.extend(strings(["--sandbox", "none", "--inode-file-handles=never", "--log-level", "error"]));
     for ids in ["--translate-uid", "--translate-gid"] {
         let id = crate::isolation::plan::USER_ID;
         args.extend([ids.to_owned(), format!("squash-guest:0:{id}:4294967295")]);
