@@ -11,11 +11,8 @@ mod binaries;
 mod cells;
 pub mod conformance;
 mod home;
-<<<<<<< HEAD
 mod layer;
-=======
 mod machine;
->>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
 mod output;
 mod own_nix;
 mod parts;
@@ -32,11 +29,8 @@ mod workshop;
 
 pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
-<<<<<<< HEAD
 pub use layer::{LAYER, LAYERS, Layer, layer};
-=======
 pub use machine::{CID, Ended, Files, Machine, PORT};
->>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};
@@ -48,9 +42,6 @@ pub use standalone::{Done, Init, exec, notify, rss_bytes, shell, speak};
 pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
-<<<<<<< HEAD
-pub use wait::{deadline, until};
-=======
-pub use wait::{DEADLINE, until, until_within};
->>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
+pub use wait::{deadline, until, until_within};
+
 pub use workshop::Workshop;

@@ -46,18 +46,13 @@ impl Raw {
     /// Connects, and says nothing yet.
     pub fn dial(socket: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("dialling {}", socket.display()))?;
-<<<<<<< HEAD
-        stream.set_read_timeout(Some(deadline()))?;
-        stream.set_write_timeout(Some(deadline()))?;
-=======
         Self::over(stream)
     }
 
     /// Takes a connection that leads to init, and says nothing yet.
     pub fn over(stream: UnixStream) -> anyhow::Result<Self> {
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.set_write_timeout(Some(DEADLINE))?;
->>>>>>> 8c260649c950f113f04b92e79ead9728dd3b03e6
+        stream.set_read_timeout(Some(deadline()))?;
+        stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
     }
 
