@@ -46,6 +46,11 @@ impl Raw {
     /// Connects, and says nothing yet.
     pub fn dial(socket: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("dialling {}", socket.display()))?;
+        Self::over(stream)
+    }
+
+    /// Takes a connection that leads to init, and says nothing yet.
+    pub fn over(stream: UnixStream) -> anyhow::Result<Self> {
         stream.set_read_timeout(Some(deadline()))?;
         stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
@@ -53,7 +58,12 @@ impl Raw {
 
     /// Says Hello; what init made of it.
     pub fn greet(&mut self) -> anyhow::Result<Verdict> {
-        self.stream.write_all(&Hello::new(Features(0), Token::default()).encode())?;
+        self.greet_with(Token::default())
+    }
+
+    /// Says Hello with this token; what init made of it.
+    pub fn greet_with(&mut self, token: Token) -> anyhow::Result<Verdict> {
+        self.stream.write_all(&Hello::new(Features(0), token).encode())?;
         let mut welcome = [0; WELCOME_BYTES];
         self.stream.read_exact(&mut welcome).context("waiting for Welcome")?;
         Ok(Welcome::decode(&welcome)?.verdict)
@@ -70,10 +80,15 @@ impl Raw {
     /// Connects and asks for something.
     pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
         let mut raw = Self::connect(socket)?;
+        raw.request(request)?;
+        Ok(raw)
+    }
+
+    /// Asks for something, where it is welcome.
+    pub fn request(&mut self, request: &Request) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Request, request, &mut bytes)?;
-        raw.stream.write_all(&bytes)?;
-        Ok(raw)
+        Ok(self.stream.write_all(&bytes)?)
     }
 
     /// Sends a message.

@@ -12,6 +12,7 @@ mod kernel;
 mod outcome;
 mod sockets;
 mod spray;
+mod vsock;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,8 @@ fn main() -> ExitCode {
         ["loopback", port] => sockets::connect_loopback(port),
         ["descriptors"] => descriptors::list(),
         ["reopen", report] => descriptors::reopen(report),
+        ["vsock", own, port] => vsock::dial(own, port),
+        ["vsock-flood", port] => vsock::flood(port),
         ["landlock"] => sockets::print_landlock(),
         ["bomb"] => spray::bomb(),
         ["hostile-output"] => spray::hostile_output(),
