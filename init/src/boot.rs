@@ -10,7 +10,7 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
@@ -19,6 +19,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     args::SpecSource,
+    cgroup::Group,
     harden::{self, CapabilitySet, Policy},
     machine::{self, Running},
     sandbox::{self, Prepared},
@@ -48,13 +49,30 @@ pub(crate) fn start(mut spec: InitSpec, token: Token, machine: Option<Running>) 
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
+    let group = open_group(&mut spec, &mut warnings)?;
     confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
     if let Some((machine, user)) = machine.as_ref().zip(spec.user.as_ref()) {
         machine::share_files_with(user);
         machine.tell_ready();
     }
-    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings, machine })
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, group, warnings, machine })
+}
+
+/// The cgroup around everything that is started: in a machine one of init's own, elsewhere one that somebody else has made
+/// around init as well.
+fn open_group(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<Option<Group>> {
+    if spec.machine.is_some() {
+        let root = machine::cgroup::mount().map_err(io::Error::from);
+        let made = root.and_then(|root| Group::of_machine(root.as_fd(), &mut spec.limits));
+        // The machine itself is bounded, and what uses it up harms only itself.
+        return Ok(made
+            .inspect_err(|error| warnings.push(format!("limits do not hold, and init may be ended: {error}")))
+            .ok());
+    }
+    let Some(MemoryFiles { events, high, current, stat }) = spec.limits.memory_files else { return Ok(None) };
+    let take = |fd| adopt(fd).context("taking the files of the cgroup");
+    Ok(Some(Group::given(take(events)?, take(high)?, take(current)?, take(stat)?)))
 }
 
 /// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The
