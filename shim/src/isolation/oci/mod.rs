@@ -19,7 +19,10 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::launcher::NAMESPACE_STEPS;
 use super::plan::{Content, LaunchPlan};
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
 
@@ -37,6 +40,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: true,
     shares_kernel: true,
     makes: "container",
+    networks: &[NetworkKind::Host, NetworkKind::None],
+    takes_images: true,
     patience: Patience::OF_PROCESSES,
 };
 
