@@ -1,5 +1,13 @@
 //! A machine of its own, made by qemu: another kernel, reached over vsock.
 
+mod cpio;
+mod decompress;
+mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod modules;
+pub mod needs;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};

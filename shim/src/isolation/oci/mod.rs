@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
+use super::launcher::NAMESPACE_STEPS;
 use super::plan::{Content, LaunchPlan};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
@@ -136,7 +137,7 @@ fn explain(printed: &str, runtime: &Path) -> IsolationError {
             said: short(if last.is_empty() { "it exited without saying why" } else { last }),
         };
     };
-    if launcher::NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
+    if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
         return IsolationError::NoUserNamespaces {
             switch: switched_off_by(start::setting),
             said: short(said),
