@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::entrypoint::Options;
+use crate::handover;
 use crate::signals::Signal;
 use crate::sys;
 
@@ -17,6 +18,7 @@ pub const HELP: &str = "\
 Usage: agent-init [OPTIONS] [--] COMMAND [ARGS...]
        agent-init --spec FILE
        agent-init [--own-id ID] [--lease-fd N] --spec-fd N
+       agent-init --handover SOCKET
 
 Run COMMAND as a container's PID 1 would have to: forward signals, reap orphans, exit as it exits.
 With a specification instead of a command, be the init of a sandbox.
@@ -75,6 +77,8 @@ pub enum SpecSource {
         /// A pipe of which the parent holds the other end.
         lease: RawFd,
     },
+    /// A socket of the host's, which hands over this and every other descriptor that would have been inherited.
+    Handover(PathBuf),
 }
 
 impl SpecSource {
@@ -85,6 +89,7 @@ impl SpecSource {
             Self::Descriptor(fd) | Self::Leased { spec: fd, .. } => {
                 fs::File::from(sys::adopt_descriptor(*fd)?)
             }
+            Self::Handover(socket) => fs::File::from(sys::adopt_descriptor(handover::receive(socket)?)?),
         };
         let mut bytes = Vec::new();
         file.take(SPEC_BYTES).read_to_end(&mut bytes)?;
@@ -123,6 +128,10 @@ pub fn parse(
                 return Ok(Mode::OwnId(id, args.collect()));
             }
             b"--lease-fd" => lease = Some(descriptor(&mut args, "--lease-fd")?),
+            b"--handover" => {
+                let socket = value(&mut args, "--handover")?;
+                return last(&mut args, Mode::Sandbox(SpecSource::Handover(socket.into())));
+            }
             [b'-', b'-', ..] => return Err(UsageError::Unknown(arg)),
             [_, letters @ ..] => {
                 if let Some(text) = short_options(letters, &mut options, &mut args)? {
@@ -317,6 +326,7 @@ mod tests {
             parsed("--lease-fd 5 --spec-fd 4"),
             Ok(Mode::Sandbox(SpecSource::Leased { spec: 4, lease: 5 }))
         );
+        assert_eq!(parsed("--handover /h"), Ok(Mode::Sandbox(SpecSource::Handover("/h".into()))));
         assert_eq!(parsed("--help"), Ok(Mode::Print(HELP.to_owned())));
         assert_eq!(parsed("-vh"), Ok(Mode::Print(HELP.to_owned())));
     }

@@ -15,7 +15,7 @@ use agent_protocol::{
 };
 use anyhow::{Context, bail, ensure};
 
-use crate::DEADLINE;
+use crate::deadline;
 
 /// One connection. Every wait on it ends at the deadline.
 pub struct Raw {
@@ -46,8 +46,8 @@ impl Raw {
     /// Connects, and says nothing yet.
     pub fn dial(socket: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("dialling {}", socket.display()))?;
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.set_write_timeout(Some(DEADLINE))?;
+        stream.set_read_timeout(Some(deadline()))?;
+        stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
     }
 

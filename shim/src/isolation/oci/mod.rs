@@ -21,7 +21,7 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::launcher::NAMESPACE_STEPS;
 use super::plan::{Content, LaunchPlan};
-use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request, draft, record, start};
+use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
 use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
 use runtime::{Kind, Runtime};
@@ -31,11 +31,13 @@ pub use launcher::LAUNCHER;
 /// Longest complaint that is passed on.
 const SAID_MAX_CHARS: usize = 400;
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "oci",
     reach: Reach::InheritedListener,
     passes_descriptors: true,
     shares_kernel: true,
+    makes: "container",
+    patience: Patience::OF_PROCESSES,
 };
 
 /// The layer, with the runtime it will use.
