@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use crate::entrypoint::Options;
+use crate::handover;
 use crate::signals::Signal;
 use crate::sys;
 
@@ -17,6 +18,7 @@ pub const HELP: &str = "\
 Usage: agent-init [OPTIONS] [--] COMMAND [ARGS...]
        agent-init --spec FILE
        agent-init --spec-fd N
+       agent-init --handover SOCKET
 
 Run COMMAND as a container's PID 1 would have to: forward signals, reap orphans, exit as it exits.
 With a specification instead of a command, be the init of a sandbox.
@@ -64,6 +66,8 @@ pub enum SpecSource {
     File(PathBuf),
     /// An inherited descriptor, read to its end.
     Descriptor(RawFd),
+    /// A socket of the host's, which hands over this and every other descriptor that would have been inherited.
+    Handover(PathBuf),
 }
 
 impl SpecSource {
@@ -72,6 +76,7 @@ impl SpecSource {
         let file = match self {
             Self::File(path) => fs::File::open(path)?,
             Self::Descriptor(fd) => fs::File::from(sys::adopt_descriptor(*fd)?),
+            Self::Handover(socket) => fs::File::from(sys::adopt_descriptor(handover::receive(socket)?)?),
         };
         let mut bytes = Vec::new();
         file.take(SPEC_BYTES).read_to_end(&mut bytes)?;
@@ -101,6 +106,10 @@ pub fn parse(
                 let text = value(&mut args, "--spec-fd")?;
                 let fd = number(&text).ok_or(UsageError::Invalid("--spec-fd", text))?;
                 return last(&mut args, Mode::Sandbox(SpecSource::Descriptor(fd)));
+            }
+            b"--handover" => {
+                let socket = value(&mut args, "--handover")?;
+                return last(&mut args, Mode::Sandbox(SpecSource::Handover(socket.into())));
             }
             [b'-', b'-', ..] => return Err(UsageError::Unknown(arg)),
             [_, letters @ ..] => {
@@ -278,6 +287,7 @@ mod tests {
             Ok(Mode::Sandbox(SpecSource::File("/run/spec.json".into())))
         );
         assert_eq!(parsed("--spec-fd 3"), Ok(Mode::Sandbox(SpecSource::Descriptor(3))));
+        assert_eq!(parsed("--handover /h"), Ok(Mode::Sandbox(SpecSource::Handover("/h".into()))));
         assert_eq!(parsed("--help"), Ok(Mode::Print(HELP.to_owned())));
         assert_eq!(parsed("-vh"), Ok(Mode::Print(HELP.to_owned())));
     }

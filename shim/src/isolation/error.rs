@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::limits::LimitError;
+use super::microvm::kernel::KernelError;
 use crate::requirement::Requirement;
 
 /// Decides the exit code and the tone of the message.
@@ -56,6 +57,9 @@ pub enum IsolationError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// No kernel for a machine, or one that lacks something.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
     /// A limit that cannot be set.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -145,6 +149,7 @@ impl IsolationError {
             | Self::NoUserNamespaces { .. }
             | Self::NoIdMapping { .. }
             | Self::StorePathGone { .. }
+            | Self::Kernel(_)
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
             Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
             Self::Limit(_)
@@ -161,6 +166,7 @@ impl IsolationError {
             Self::StorePathGone { .. } => {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
+            Self::Kernel(error) => return Some(error.hint()),
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
             _ => return self.requirement().map(Requirement::hint),
         };
@@ -177,7 +183,8 @@ impl IsolationError {
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
-            Self::Limit(LimitError::Io { .. })
+            Self::Kernel(_)
+            | Self::Limit(LimitError::Io { .. })
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }

@@ -1,18 +1,28 @@
 //! A machine of its own, made by qemu: another kernel, reached over vsock.
 
+mod cpio;
+mod decompress;
+mod image;
+pub mod initramfs;
+pub mod kernel;
+pub mod modules;
+pub mod needs;
+
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::IsolationError;
 use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request};
+use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request};
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "microvm",
     reach: Reach::Machine { port: 1024 },
     passes_descriptors: false,
     shares_kernel: false,
+    makes: "machine",
+    patience: Patience::OF_MACHINES,
 };
 
 /// The layer, with the qemu it will use.

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use crate::isolation::plan::{Access, Content, LaunchPlan, Mount, Network, Origin, USER_ID};
+use crate::isolation::rootfs::{Bind, Entry};
 use crate::isolation::sources::Sources;
 
 /// The version of the specification that the oldest runtime we take knows.
@@ -67,45 +68,6 @@ pub(super) struct Job {
     pub(super) record_fd: i32,
     /// Whether the sandbox ends with the process that started it.
     pub(super) dies_with_parent: bool,
-}
-
-/// A file or folder of the host.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bind {
-    /// Where it is when the launcher starts.
-    pub(super) source: PathBuf,
-    /// Where the runtime finds it.
-    pub(super) at: PathBuf,
-    /// Whether writing is refused, for all that is mounted in it too.
-    pub(super) read_only: bool,
-}
-
-/// One entry of the root folder.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Entry {
-    /// A folder.
-    Dir {
-        /// Path inside.
-        at: String,
-        /// Its permissions.
-        mode: u32,
-    },
-    /// A symbolic link.
-    Symlink {
-        /// Path inside.
-        at: String,
-        /// What it points to.
-        target: String,
-    },
-    /// A file.
-    File {
-        /// Path inside.
-        at: String,
-        /// Its permissions.
-        mode: u32,
-        /// The number under which its content is read.
-        fd: i32,
-    },
 }
 
 /// Makes the bundle of `plan`. `launcher` is our own binary.

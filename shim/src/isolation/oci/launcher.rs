@@ -4,33 +4,28 @@
 //! It works in a user and a mount namespace of its own, as their root, with no rights outside. The bundle and the
 //! runtime's state lie in memory there, so that nothing is left when the last process has gone, whatever was killed.
 
-use std::ffi::{CString, OsString};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::bundle::{BINDS, Bind, Entry, Job, ROOT};
-use crate::sys;
+use super::bundle::{BINDS, Job, ROOT};
+use crate::isolation::launcher::{self, Failed, enter_namespaces, failed, file, os};
+use crate::isolation::rootfs::{self, folder};
 
 /// The subcommand of ours that is this process. It is nobody's to type.
 pub const LAUNCHER: &str = "oci-launcher";
 
 /// What begins each line in which the launcher says why it gave up.
 pub(super) const WORDS: &str = "oci: ";
-
-/// Steps that fail where user namespaces are switched off.
-pub(super) const NAMESPACE_STEPS: [&str; 2] = ["making a user namespace", "mapping ids"];
 
 /// What the launcher says when the runtime has failed, which has said why before.
 pub(super) const RUNNING: &str = "running the runtime";
@@ -44,20 +39,9 @@ const PID_FILE: &str = "pid";
 /// Where control groups are.
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// Longest job read.
-const MAX_JOB_BYTES: u64 = 64 * 1024 * 1024;
-
-/// A step that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{doing}: {source}")]
-struct Failed {
-    doing: String,
-    source: io::Error,
-}
-
 /// Does the job that is described in the file inherited under this number. Returns when the container has ended.
 pub fn run(job: RawFd) -> ExitCode {
-    match read(job).and_then(|job| carry_out(&job)) {
+    match launcher::read(job).and_then(|job| carry_out(&job)) {
         Ok(code) => ExitCode::from(code),
         Err(failed) => {
             eprintln!("{WORDS}{failed}");
@@ -66,23 +50,14 @@ pub fn run(job: RawFd) -> ExitCode {
     }
 }
 
-fn read(job: RawFd) -> Result<Job, Failed> {
-    let mut text = Vec::new();
-    file(job)
-        .map_err(failed("taking the job"))?
-        .take(MAX_JOB_BYTES)
-        .read_to_end(&mut text)
-        .map_err(failed("reading the job"))?;
-    serde_json::from_slice(&text).map_err(io::Error::from).map_err(failed("reading the job"))
-}
-
 fn carry_out(job: &Job) -> Result<u8, Failed> {
     if job.dies_with_parent {
         prctl::set_pdeathsig(Signal::SIGKILL).map_err(os("tying our life to our parent's"))?;
     }
     // What the runtime leaves behind it is ours to wait for.
     prctl::set_child_subreaper(true).map_err(os("adopting the container"))?;
-    enter_namespaces()?;
+    // The runtime has to be root of something.
+    enter_namespaces(0)?;
     show_one_cgroup_tree()?;
     let place = job.place.as_path();
     mount(Some("tmpfs"), place, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(BUNDLE_OPTIONS))
@@ -107,22 +82,6 @@ fn carry_out(job: &Job) -> Result<u8, Failed> {
     Ok(code)
 }
 
-/// Root of a user namespace whose only id is the caller's, with a mount table of its own.
-fn enter_namespaces() -> Result<(), Failed> {
-    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(os("making a user namespace"))?;
-    for (map, text) in [
-        ("setgroups", "deny".to_owned()),
-        ("uid_map", format!("0 {uid} 1")),
-        ("gid_map", format!("0 {gid} 1")),
-    ] {
-        fs::write(Path::new("/proc/self").join(map), text).map_err(failed("mapping ids"))?;
-    }
-    // What is unmounted on the host goes here too, so that it keeps nothing busy; nothing goes the other way.
-    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).map_err(os("parting from the host's mounts"))
-}
-
 /// Where version 2 hangs below version 1, runtimes give up, although no group is asked of them.
 fn show_one_cgroup_tree() -> Result<(), Failed> {
     let second = Path::new(CGROUPS).join("unified");
@@ -136,48 +95,18 @@ fn show_one_cgroup_tree() -> Result<(), Failed> {
 
 fn make_bundle(job: &Job, place: &Path) -> Result<(), Failed> {
     let root = place.join(ROOT);
-    let folder = |at: &Path, mode: u32| DirBuilder::new().mode(mode).create(at);
     folder(&root, 0o755)
         .and_then(|()| folder(&place.join("state"), 0o700))
+        .and_then(|()| folder(&place.join(BINDS), 0o700))
         .map_err(failed("making the bundle"))?;
-    folder(&place.join(BINDS), 0o700).map_err(failed("making the bundle"))?;
     for bind in &job.binds {
-        let shown = show(bind);
-        shown.map_err(failed(format!("mounting {}", bind.source.display())))?;
+        rootfs::show(bind)?;
     }
     for entry in &job.entries {
-        // Nobody else is here who could have made a link of it.
-        let inside = |at: &str| root.join(at.trim_start_matches('/'));
-        let (at, made) = match entry {
-            Entry::Dir { at, mode } => (at, folder(&inside(at), *mode)),
-            Entry::Symlink { at, target } => (at, symlink(target, inside(at))),
-            Entry::File { at, mode, fd } => (at, copy(*fd, &inside(at), *mode)),
-        };
-        made.map_err(failed(format!("making {at} in the bundle")))?;
+        rootfs::make(entry, &root)?;
     }
     let config = serde_json::to_vec(&job.config).map_err(io::Error::from);
     config.and_then(|text| fs::write(place.join("config.json"), text)).map_err(failed("writing config.json"))
-}
-
-/// Makes it appear where the runtime looks for it, with its rules.
-fn show(bind: &Bind) -> io::Result<()> {
-    if fs::symlink_metadata(&bind.source)?.is_dir() {
-        fs::create_dir(&bind.at)?;
-    } else {
-        File::create_new(&bind.at)?;
-    }
-    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
-    sys::show_at(&text(&bind.source)?, &text(&bind.at)?, bind.read_only)
-}
-
-fn copy(from: RawFd, to: &Path, mode: u32) -> io::Result<()> {
-    let mut to = OpenOptions::new().write(true).create_new(true).mode(mode).open(to)?;
-    io::copy(&mut file(from)?, &mut to).map(drop)
-}
-
-/// What our parent has put under this number.
-fn file(number: RawFd) -> io::Result<File> {
-    sys::inherited(number).map(File::from)
 }
 
 /// Has the runtime make the container and start init; returns init's number.
@@ -229,18 +158,7 @@ fn wait_for(container: Pid) -> Result<u8, Failed> {
     }
 }
 
-fn failed(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Failed {
-    move |source| Failed { doing: doing.into(), source }
-}
-
-fn os(doing: &'static str) -> impl FnOnce(nix::Error) -> Failed {
-    move |error| failed(doing)(error.into())
-}
-
 /// The number of the job, where we were called to be the launcher.
 pub fn job(args: &[OsString]) -> Option<RawFd> {
-    match args {
-        [_, name, number] if name == LAUNCHER => number.to_str()?.parse().ok(),
-        _ => None,
-    }
+    launcher::job(args, LAUNCHER)
 }

@@ -17,8 +17,9 @@ use std::path::{Path, PathBuf};
 use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
+use super::launcher::NAMESPACE_STEPS;
 use super::plan::{Content, LaunchPlan};
-use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request, draft, record, start};
+use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
 use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
 
@@ -30,11 +31,13 @@ const RUNTIMES: [&str; 1] = ["crun"];
 /// Longest complaint that is passed on.
 const SAID_MAX_CHARS: usize = 400;
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "oci",
     reach: Reach::InheritedListener,
     passes_descriptors: true,
     shares_kernel: true,
+    makes: "container",
+    patience: Patience::OF_PROCESSES,
 };
 
 /// The layer, with the runtime it will use.
@@ -129,7 +132,7 @@ fn explain(printed: &str, runtime: &Path) -> IsolationError {
             said: short(if last.is_empty() { "it exited without saying why" } else { last }),
         };
     };
-    if launcher::NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
+    if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
         return IsolationError::NoUserNamespaces {
             switch: switched_off_by(start::setting),
             said: short(said),
