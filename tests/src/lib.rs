@@ -43,5 +43,4 @@ pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
 pub use wait::{deadline, until, until_within};
-
 pub use workshop::Workshop;
