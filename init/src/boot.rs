@@ -10,15 +10,20 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{prctl, signal::Signal},
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     args::SpecSource,
+    cgroup::Group,
     harden::{self, CapabilitySet, Policy},
     machine::{self, Running},
     sandbox::{self, Prepared},
@@ -33,6 +38,9 @@ const BACKLOG: i32 = 128;
 /// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
 pub fn run(source: &SpecSource) -> Result<u8> {
     let spec = read_spec(source)?;
+    if let SpecSource::Leased { lease, .. } = source {
+        end_with_parent(*lease)?;
+    }
     log_to_stderr(spec.log_level);
     ensure!(spec.machine.is_none(), "a machine is booted by its first process, and this is none");
     let token = read_token(&spec)?;
@@ -48,13 +56,30 @@ pub(crate) fn start(mut spec: InitSpec, token: Token, machine: Option<Running>) 
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
+    let group = open_group(&mut spec, &mut warnings)?;
     confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
     if let Some((machine, user)) = machine.as_ref().zip(spec.user.as_ref()) {
         machine::share_files_with(user);
         machine.tell_ready();
     }
-    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings, machine })
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, group, warnings, machine })
+}
+
+/// The cgroup around everything that is started: in a machine one of init's own, elsewhere one that somebody else has made
+/// around init as well.
+fn open_group(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<Option<Group>> {
+    if spec.machine.is_some() {
+        let root = machine::cgroup::mount().map_err(io::Error::from);
+        let made = root.and_then(|root| Group::of_machine(root.as_fd(), &mut spec.limits));
+        // The machine itself is bounded, and what uses it up harms only itself.
+        return Ok(made
+            .inspect_err(|error| warnings.push(format!("limits do not hold, and init may be ended: {error}")))
+            .ok());
+    }
+    let Some(MemoryFiles { events, high, current, stat }) = spec.limits.memory_files else { return Ok(None) };
+    let take = |fd| adopt(fd).context("taking the files of the cgroup");
+    Ok(Some(Group::given(take(events)?, take(high)?, take(current)?, take(stat)?)))
 }
 
 /// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The
@@ -76,6 +101,18 @@ fn raise_descriptor_limit() -> Option<Limit> {
 pub(crate) fn read_spec(source: &SpecSource) -> Result<InitSpec> {
     let json = source.read().context("reading the spec")?;
     Ok(InitSpec::from_json(&json)?)
+}
+
+/// The kernel ends us with our parent from now on; the pipe tells whether it was there until now. No earlier than the spec
+/// is read: before, a parent that only made us may have been about to leave.
+fn end_with_parent(lease: RawFd) -> Result<()> {
+    let lease = adopt(lease).context("taking the lease")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the parent")?;
+    let mut fds = [PollFd::new(lease.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).context("looking at the lease")?;
+    let gone = fds[0].revents().is_none_or(|seen| seen.contains(PollFlags::POLLHUP));
+    ensure!(!gone, "who started this has gone");
+    Ok(())
 }
 
 /// Inherited descriptors below 3 are the standard streams, and a mistake.

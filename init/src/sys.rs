@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     /// Take the foreground of the terminal on descriptor 0, if it is one.
     pub(crate) foreground: bool,
     pub(crate) limits: Vec<(c_int, libc::rlimit64)>,
+    /// `cgroup.procs` of the cgroup to enter.
+    pub(crate) cgroup: Option<RawFd>,
     pub(crate) user: Option<Ids>,
     pub(crate) umask: Option<libc::mode_t>,
     pub(crate) close_other_descriptors: bool,
@@ -86,6 +88,8 @@ pub enum Step {
     Clone = 1,
     /// `setsid` or `setpgid`.
     Session,
+    /// Writing to `cgroup.procs`.
+    Cgroup,
     /// Moving descriptors to 0, 1 and 2.
     Stdio,
     /// Making descriptor 0 the controlling terminal, or taking its foreground.
@@ -244,6 +248,16 @@ pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     Errno::result(unsafe { libc::fcntl(fd, libc::F_GETFD) })?;
     // SAFETY: it is open, and whoever started us passed it for us to own.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes an open file known under this number, which nothing here uses otherwise: the standard streams, or one that
+/// the spec names. Nothing that is executed inherits it but a standard stream.
+pub(crate) fn put_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: plain numbers. What the number meant before is closed: this runs before init owns any descriptor, and a
+    // standard stream is only ever used by its number.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) })?;
+    Ok(())
 }
 
 /// One datagram and who the kernel says sent it.
@@ -432,8 +446,8 @@ impl Shared {
 
 impl Step {
     fn from_number(number: u32) -> Option<Self> {
-        use Step::{Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
-        [Clone, Session, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
+        use Step::{Cgroup, Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
+        [Clone, Session, Cgroup, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
             .into_iter()
             .find(|step| *step as u32 == number)
     }
@@ -465,6 +479,10 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
                 Session::NewGroup => libc::setpgid(0, 0),
             };
             ok(placed.into(), Step::Session)?;
+            if let Some(cgroup) = plan.cgroup {
+                // 0 is who writes. The file is open, so it counts who opened it.
+                ok(libc::write(cgroup, c"0".as_ptr().cast(), 1) as c_long, Step::Cgroup)?;
+            }
             place_stdio(&plan.stdio).map_err(|errno| (Step::Stdio, errno))?;
             if plan.controlling_terminal {
                 ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;

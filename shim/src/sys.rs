@@ -38,6 +38,8 @@ pub(crate) fn git_without_configuration() -> bool {
 pub(crate) enum Step {
     /// Leave the caller's session and terminal.
     NewSession,
+    /// Be killed when our parent ends, which is the process with this number.
+    EndWith(i32),
     /// Work in `/`, and not in whatever folder the caller is in.
     AtTheRoot,
     /// Enter the cgroup whose `cgroup.procs` is open here.
@@ -91,6 +93,14 @@ pub(crate) enum SpawnError {
     Clone(io::Error),
     Step(usize, io::Error),
     Exec(io::Error),
+}
+
+impl From<SpawnError> for io::Error {
+    fn from(error: SpawnError) -> io::Error {
+        match error {
+            SpawnError::Clone(error) | SpawnError::Step(_, error) | SpawnError::Exec(error) => error,
+        }
+    }
 }
 
 /// Runs `steps` and then `program` in a new process, and returns once it was executed.
@@ -177,6 +187,11 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
     unsafe {
         match step {
             Step::NewSession => check(libc::setsid().into()),
+            Step::EndWith(parent) => {
+                check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
+                // It may have ended before.
+                if libc::getppid() == *parent { Ok(()) } else { Err(libc::ESRCH) }
+            }
             Step::AtTheRoot => check(libc::chdir(c"/".as_ptr()).into()),
             Step::JoinCgroup(procs) => {
                 let written = libc::write(*procs, c"0".as_ptr().cast(), 1);

@@ -166,7 +166,7 @@ impl Machine {
     /// Dials init, which has heard nothing yet.
     pub fn dial(&self) -> anyhow::Result<Raw> {
         let mut stream = UnixStream::connect(self.folder.path().join("vsock.sock"))?;
-        stream.set_read_timeout(Some(crate::DEADLINE))?;
+        stream.set_read_timeout(Some(crate::deadline()))?;
         writeln!(stream, "CONNECT {PORT}")?;
         // Byte by byte: what follows is init's.
         let mut answer = Vec::new();
@@ -231,7 +231,7 @@ impl Machine {
     /// Lets qemu's own processors stand still, or go on: `stop` or `cont`.
     pub fn tell_qemu(&self, command: &str) -> anyhow::Result<()> {
         let stream = UnixStream::connect(self.folder.path().join("qmp.sock"))?;
-        stream.set_read_timeout(Some(crate::DEADLINE))?;
+        stream.set_read_timeout(Some(crate::deadline()))?;
         let mut lines = BufReader::new(&stream).lines();
         lines.next().context("qemu's greeting")??;
         for command in ["qmp_capabilities", command] {

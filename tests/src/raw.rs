@@ -15,7 +15,7 @@ use agent_protocol::{
 };
 use anyhow::{Context, bail, ensure};
 
-use crate::DEADLINE;
+use crate::deadline;
 
 /// One connection. Every wait on it ends at the deadline.
 pub struct Raw {
@@ -51,8 +51,8 @@ impl Raw {
 
     /// Takes a connection that leads to init, and says nothing yet.
     pub fn over(stream: UnixStream) -> anyhow::Result<Self> {
-        stream.set_read_timeout(Some(DEADLINE))?;
-        stream.set_write_timeout(Some(DEADLINE))?;
+        stream.set_read_timeout(Some(deadline()))?;
+        stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
     }
 

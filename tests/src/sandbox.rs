@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{DEADLINE, Home, Output, Who};
+use crate::{Home, Output, Who, deadline};
 
 /// A sandbox that runs. Destroyed on drop.
 pub struct Sandbox {
@@ -89,7 +89,7 @@ impl Sandbox {
                 }
             }
         });
-        let end = std::time::Instant::now() + DEADLINE;
+        let end = std::time::Instant::now() + deadline();
         let found = loop {
             let left = end.saturating_duration_since(std::time::Instant::now());
             match told.recv_timeout(left) {

@@ -19,7 +19,7 @@ use agent_protocol::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::{DEADLINE, Heard, Home, Raw, Who, agent_init, until};
+use crate::{Heard, Home, Raw, Who, agent_init, deadline, until};
 
 /// An init that runs as PID 1 of an ordinary person's sandbox. Killed on drop.
 pub struct Init {
@@ -163,7 +163,7 @@ impl Init {
         find: impl Fn(&What) -> Option<T>,
     ) -> anyhow::Result<(u64, T)> {
         let mut raw = Raw::ask(&self.socket(), &Request::Events(EventsRequest { after, follow: true }))?;
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         loop {
             match raw.hear() {
                 Ok(Heard::Message(ServerMessage::Event(event))) => {

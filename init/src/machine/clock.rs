@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn only_what_is_far_off_is_corrected() {
-        let at = |ms| Duration::from_millis(1_000_000_000_000 + ms);
+        let at = |ms: u64| Duration::from_millis(1_000_000_000_000 + ms);
         // The board's second is anywhere in its own.
         for own in [0, 500, 999, 2_400] {
             assert_eq!(correction(at(own), at(0)), None, "{own}");

@@ -123,24 +123,10 @@ fn boot(spec: &InitSpec, machine: &Machine) -> Result<Option<clock::Keeper>> {
 /// From here on files are opened and made as this user would, by init too: what it makes for programs (pipes,
 /// terminals, sockets) is theirs, and what it reads for them is what they could read.
 ///
-/// To the kernel init stays root in all else. What is root's alone is reached through [`as_root`].
+/// To the kernel init stays root in all else. What is root's alone was opened before.
 pub(crate) fn share_files_with(user: &User) {
     setfsgid(Gid::from_raw(user.gid));
     setfsuid(Uid::from_raw(user.uid));
-}
-
-/// Opens, reads or writes what only root may, such as the control groups.
-#[allow(dead_code)] // Whoever bounds the sandbox needs it.
-pub(crate) fn as_root<T>(work: impl FnOnce() -> T) -> T {
-    // The number of a user that nobody is: it changes nothing, and tells who it is.
-    let none = u32::MAX;
-    let (uid, gid) = (setfsuid(Uid::from_raw(none)), setfsgid(Gid::from_raw(none)));
-    setfsuid(Uid::from_raw(0));
-    setfsgid(Gid::from_raw(0));
-    let done = work();
-    setfsgid(gid);
-    setfsuid(uid);
-    done
 }
 
 fn uptime() -> Duration {

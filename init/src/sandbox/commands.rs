@@ -13,6 +13,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use agent_protocol::{
@@ -53,11 +54,12 @@ pub(super) struct Defaults {
     /// In a machine init could start programs as anybody, root included, and root may reconfigure the kernel.
     nobody_else: bool,
     limits: Vec<Limit>,
+    cgroup: Option<Rc<File>>,
 }
 
 impl Defaults {
-    /// `descriptors` is what children get where init has raised its own limit.
-    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>) -> Self {
+    /// `descriptors` is what children get where init has raised its own limit, `cgroup` where they enter theirs.
+    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>, cgroup: Option<Rc<File>>) -> Self {
         let mut env: BTreeMap<OsString, OsString> =
             spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(user) = &spec.user {
@@ -78,6 +80,7 @@ impl Defaults {
             user: spec.user.as_ref().map(credentials),
             nobody_else: spec.machine.is_some(),
             limits,
+            cgroup,
         }
     }
 
@@ -95,6 +98,7 @@ impl Defaults {
         request.dir = workdir.or_else(|| self.workdir.clone());
         request.user.clone_from(&self.user);
         request.limits.clone_from(&self.limits);
+        request.cgroup.clone_from(&self.cgroup);
         request
     }
 }

@@ -222,6 +222,11 @@ async fn dispatch(
             reply(outgoing, &ServerMessage::Status(Box::new(status))).await;
             Ok(())
         }
+        Request::Resources => {
+            let resources = server.ask(Ask::Resources).await?;
+            reply(outgoing, &ServerMessage::Resources(resources)).await;
+            Ok(())
+        }
         Request::Exec(request) => exec::run(server, (request, None), features, incoming, outgoing).await,
         Request::ExecWait(exec) => exec::wait(server, exec, incoming, outgoing).await,
         Request::ExecSignal { exec, signal } => {

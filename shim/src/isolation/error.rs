@@ -110,6 +110,16 @@ pub enum IsolationError {
         /// How many there may be.
         most: usize,
     },
+    /// A network that the layer does not have.
+    #[error("`--isolation {layer}` has no network `{asked}`")]
+    NoSuchNetwork {
+        /// The layer.
+        layer: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// What it has.
+        can: String,
+    },
     /// A caller that broke the contract of this module.
     #[error("the launch plan is not consistent: {0}")]
     Plan(String),
@@ -157,7 +167,10 @@ impl IsolationError {
             | Self::StorePathGone { .. }
             | Self::Kernel(_)
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
-            Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Mount { .. }
+            | Self::Secret { .. }
+            | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. } => ErrorKind::Usage,
             Self::Limit(_)
             | Self::NotInStore { .. }
             | Self::Plan(_)
@@ -172,11 +185,11 @@ impl IsolationError {
             Self::StorePathGone { .. } => {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
-            Self::Kernel(error) => return Some(error.hint()),
             Self::Machine(error) => {
                 return error.hint().or_else(|| error.requirement().map(Requirement::hint));
             }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            Self::NoSuchNetwork { can, .. } => return Some(format!("it has {can}")),
             _ => return self.requirement().map(Requirement::hint),
         };
         Some(hint.to_owned())
@@ -193,12 +206,13 @@ impl IsolationError {
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
             Self::Machine(error) => return error.requirement(),
-            Self::Kernel(_)
-            | Self::Limit(LimitError::Io { .. })
+            Self::Kernel(error) => error.requirement(),
+            Self::Limit(LimitError::Io { .. })
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }
             | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. }
             | Self::NotInStore { .. }
             | Self::Plan(_)
             | Self::Step { .. }

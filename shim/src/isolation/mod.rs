@@ -13,6 +13,7 @@ mod launcher;
 pub mod limits;
 pub mod memory;
 pub mod microvm;
+pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod process;
@@ -38,6 +39,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
 pub use limits::Limits;
+pub use network::{NetworkChoice, NetworkKind};
 pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};
 pub use process::{Process, ProcessId};
 pub use store::Closure;
@@ -94,6 +96,10 @@ pub struct Capabilities {
     pub shares_kernel: bool,
     /// What it makes, as people call it.
     pub makes: &'static str,
+    /// The networks it has; the first is what it does by itself.
+    pub networks: &'static [NetworkKind],
+    /// Whether it takes the image of a container as its root folder.
+    pub takes_images: bool,
     /// How long things may take on it.
     pub patience: Patience,
 }
@@ -184,7 +190,7 @@ pub struct MachineWishes {
     pub share: Option<ShareKind>,
     /// What carries out its instructions.
     pub accelerator: Accelerator,
-    /// Keep it from making machines of its own, where it could.
+    /// Keep it from making machines of its own, which it can where the processor can.
     pub no_nested: bool,
 }
 

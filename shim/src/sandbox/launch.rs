@@ -25,7 +25,7 @@ use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
-        MachineWishes, Network, PromisedFd, Reach, Request, Secret, UserMount,
+        PromisedFd, Reach, Request, Secret, UserMount,
         bwrap::{self, Bubblewrap},
         microvm::{self, MicroVm},
         oci::{self, Oci},
@@ -189,7 +189,7 @@ pub(crate) fn prepare(
             .map(|secret| Secret { name: secret.name.clone(), source: secret.file.clone() })
             .collect(),
         hidden: vec![data.path().to_owned()],
-        network: if record.network { Network::Host } else { Network::None },
+        network: record.network.on(layer.capabilities())?,
         nested_namespaces: record.nested,
         limits: record.limits,
         git: init_binary::git_beside(&init).map_err(PrepareError::NoInit)?,
@@ -200,7 +200,7 @@ pub(crate) fn prepare(
         },
         init_env: Vec::new(),
         fds: promised(reach),
-        machine: MachineWishes::default(),
+        machine: record.machine.clone(),
         caller: Caller::detect(sandbox.folder()).map_err(PrepareError::Caller)?,
         dies_with_parent: false,
     };

@@ -10,7 +10,7 @@ mod channel;
 pub mod endpoint;
 pub(crate) mod init_binary;
 mod journal;
-mod launch;
+pub(crate) mod launch;
 mod liveness;
 /// Who may change a sandbox, and who watches it.
 pub mod lock;
@@ -384,6 +384,11 @@ impl Sandbox {
         };
         let seen = |id: Option<ProcessId>| -> Seen { id.map(|id| (id, process::condition(id))) };
         let sync = SyncView::of(&self.folder, &record);
+        let network = match record.network.on(capabilities) {
+            Ok(network) => network.to_string(),
+            Err(_) => record.network.to_string(),
+        };
+        let machine = (!capabilities.shares_kernel).then(|| record.machine.clone());
         let view = liveness::decide(&Facts {
             record,
             monitored: MonitorLock::is_held(&self.folder),
@@ -392,6 +397,8 @@ impl Sandbox {
             init: seen(init),
             parts: parts.into_iter().map(|part| (part.name, part.id, process::condition(part.id))).collect(),
             makes: capabilities.makes,
+            network,
+            machine,
             shares_kernel: capabilities.shares_kernel,
             agent: seen(agent),
             run,

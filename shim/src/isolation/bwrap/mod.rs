@@ -15,7 +15,10 @@ use std::time::Duration;
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::requirement::{Answer, Question};
 use crate::sys::Program;
 
@@ -33,6 +36,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: true,
     shares_kernel: true,
     makes: "sandbox",
+    networks: &[NetworkKind::Host, NetworkKind::None],
+    takes_images: false,
     patience: Patience::OF_PROCESSES,
 };
 

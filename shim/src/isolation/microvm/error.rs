@@ -99,12 +99,6 @@ impl MachineError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoShare { other: Some(other), .. } => format!("use `--share {other}`"),
-            Self::NoShare { other: None, .. } => {
-                "install virtiofsd 1.13 or later, or take a kernel with 9p by `--kernel`".to_owned()
-            }
-            Self::PasstMissing { .. } => {
-                "install passt, or do without a network by `--network none`".to_owned()
-            }
             Self::BridgeHelperMissing { .. } => {
                 "it comes with qemu; `--network nat` needs passt instead".to_owned()
             }
@@ -124,6 +118,8 @@ impl MachineError {
             Self::QemuMissing { .. } => Some(Requirement::QemuMissing),
             Self::QemuTooOld { .. } => Some(Requirement::QemuTooOld),
             Self::VsockMissing { .. } => Some(Requirement::VsockMissing),
+            Self::NoShare { .. } => Some(Requirement::ShareMissing),
+            Self::PasstMissing { .. } => Some(Requirement::PasstMissing),
             _ => None,
         }
     }

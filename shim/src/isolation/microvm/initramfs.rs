@@ -61,7 +61,10 @@ pub fn cached(init: &Path, version: &str, modules: &[ModuleFile], folder: &Path)
     }
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let (new, file) = begin(folder, &name)?;
-    let made = fill(file, init, modules).and_then(|file| fs::rename(&new, &path).map(|()| file));
+    let made = fill(file, init, modules)
+        // From its beginning, and nobody writes to it any more.
+        .and_then(|()| File::open(&new))
+        .and_then(|file| fs::rename(&new, &path).map(|()| file));
     let file = made.inspect_err(|_| drop(fs::remove_file(&new)))?;
     // That an old one stays is no reason not to start.
     let _ = clean(folder, &name);
@@ -82,7 +85,7 @@ fn begin(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
     let mut number = 0;
     loop {
         let path = folder.join(format!("{NEW}{}-{number}-{name}", process::id()));
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+        match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => return Ok((path, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST_AT_ONCE => {
                 number += 1;
@@ -92,7 +95,7 @@ fn begin(folder: &Path, name: &str) -> io::Result<(PathBuf, File)> {
     }
 }
 
-fn fill(file: File, init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
+fn fill(file: File, init: &Path, modules: &[ModuleFile]) -> io::Result<()> {
     let mut archive = Archive::new(BufWriter::with_capacity(256 * 1024, file));
     for (folder, mode) in
         [("dev", 0o755), ("proc", 0o755), ("sys", 0o755), ("root", 0o755), ("modules", 0o700)]
@@ -108,8 +111,7 @@ fn fill(file: File, init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
     }
     let file = archive.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
     // After a power cut a name without its content would be believed.
-    file.sync_data()?;
-    Ok(file)
+    file.sync_data()
 }
 
 fn named(error: &io::Error, path: &Path) -> io::Error {
@@ -177,6 +179,8 @@ pub fn own_cache_folder() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
     use crate::sandbox::testing::TempDir;
 
@@ -220,13 +224,18 @@ mod tests {
     #[test]
     fn it_holds_init_and_the_modules_unpacked() {
         let (folder, init, modules) = scene();
-        let made = cached(&init, "6.1", &modules, &folder.path().join("cache")).unwrap();
-        let text = String::from_utf8_lossy(&fs::read(made.path).unwrap()).into_owned();
-        assert!(
-            text.contains("the init")
-                && text.contains("modules/virtio_rng.ko")
-                && text.contains("the module")
-        );
+        let cache = folder.path().join("cache");
+        for _ in ["new", "kept"] {
+            let mut made = cached(&init, "6.1", &modules, &cache).unwrap();
+            let mut bytes = Vec::new();
+            made.file.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, fs::read(made.path).unwrap());
+            assert_eq!(bytes.len() % 4, 0);
+            let text = String::from_utf8_lossy(&bytes);
+            for part in ["the init", "modules/virtio_rng.ko", "the module"] {
+                assert!(text.contains(part), "{part}");
+            }
+        }
     }
 
     #[test]

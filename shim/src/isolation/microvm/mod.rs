@@ -14,6 +14,8 @@ pub mod error;
 mod explain;
 mod filter;
 mod image;
+#[cfg(test)]
+pub(crate) use image::image_of;
 pub mod initramfs;
 mod job;
 pub mod kernel;
@@ -51,7 +53,8 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record, start};
+use crate::requirement::older_qemu;
 use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
@@ -71,6 +74,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: false,
     shares_kernel: false,
     makes: "machine",
+    networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
+    takes_images: false,
     patience: Patience::OF_MACHINES,
 };
 
@@ -169,7 +174,14 @@ impl Layer for MicroVm {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain::explain(printed, start::setting)
+        let error = explain::explain(printed, start::setting);
+        // Asked only now: it takes qemu longer to say its version than the rest of a plan does.
+        let is_qemu = |error: &IsolationError| matches!(error, IsolationError::Failed { .. });
+        let answer = is_qemu(&error).then(|| decide::ask(&self.qemu, "--version"));
+        match answer.and_then(Result::ok).and_then(|said| older_qemu(&said)) {
+            Some((found, needed)) => MachineError::QemuTooOld { found, needed }.into(),
+            None => error,
+        }
     }
 }
 
