@@ -113,10 +113,8 @@ fn devices(at: &str, user: &User, kvm: bool) -> Result<()> {
 fn read_only(at: &str) -> rustix::io::Result<()> {
     // The kernel takes all of these anew. Devices are for what had them, and programs are for what had none of those.
     let has = rustix::fs::statvfs(at)?.f_flag;
-    let kept = [
-        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-    ];
+    let kept =
+        [(StatVfsMountFlags::NODEV, MountFlags::NODEV), (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC)];
     let kept = kept.into_iter().filter(|(had, _)| has.contains(*had)).map(|(_, flag)| flag);
     let flags = kept.fold(MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID, |all, flag| all | flag);
     match mount_remount(at, flags, c"") {

@@ -41,10 +41,7 @@ impl Found {
             Found { svm: true, .. } => Some("svm"),
             _ => None,
         };
-        Processor::Kvm {
-            without: feature.filter(|_| no_nested),
-            nested: feature.is_some() && !no_nested,
-        }
+        Processor::Kvm { without: feature.filter(|_| no_nested), nested: feature.is_some() && !no_nested }
     }
 }
 
@@ -62,8 +59,9 @@ pub(super) fn look(user: Option<u32>) -> Result<Found, String> {
         patience: WITHIN,
     };
     match question.ask() {
-        Answer::Ended { stdout, .. } => serde_json::from_str(stdout.trim())
-            .unwrap_or_else(|_| Err("trying it failed".to_owned())),
+        Answer::Ended { stdout, .. } => {
+            serde_json::from_str(stdout.trim()).unwrap_or_else(|_| Err("trying it failed".to_owned()))
+        }
         Answer::Hangs => Err("guests hang".to_owned()),
         Answer::NotStarted(why) => Err(format!("trying it failed: {why}")),
     }
@@ -112,7 +110,8 @@ fn run_a_guest(device: &File) -> Result<Found, String> {
 #[cfg(target_arch = "x86_64")]
 fn missing(basic: (u32, u32), extended: (u32, u32)) -> Option<&'static str> {
     let ecx = [(0, "SSE3"), (13, "CMPXCHG16B")];
-    let edx = [(4, "TSC"), (6, "PAE"), (8, "CMPXCHG8B"), (9, "APIC"), (15, "CMOV"), (24, "FXSR"), (26, "SSE2")];
+    let edx =
+        [(4, "TSC"), (6, "PAE"), (8, "CMPXCHG8B"), (9, "APIC"), (15, "CMOV"), (24, "FXSR"), (26, "SSE2")];
     let extended_edx = [(11, "SYSCALL"), (20, "NX"), (29, "long mode")];
     let lacks = |register: u32| move |(bit, _): &&(u32, &str)| register & (1 << bit) == 0;
     let first = ecx.iter().find(lacks(basic.0)).or_else(|| edx.iter().find(lacks(basic.1)));
