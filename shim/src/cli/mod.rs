@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod image;
 mod keep;
 mod launch_args;
 mod list;
@@ -46,7 +47,10 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
-use crate::{isolation::oci::launcher, repo::helper};
+use crate::{
+    isolation::{engine, oci::launcher},
+    repo::helper,
+};
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -102,6 +106,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if let Some(job) = launcher::job(&args) {
         return launcher::run(job);
+    }
+    if let Some(job) = engine::launcher::job(&args) {
+        return engine::launcher::run(job);
     }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,

@@ -12,7 +12,7 @@ use super::{
     agree,
     context::Context,
     error::{CliError, Kind},
-    keep,
+    image, keep,
     launch_args::LaunchArgs,
     output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
@@ -26,7 +26,7 @@ use crate::{
         Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
-        record::{Record, Workspace},
+        record::{ContainerRecord, EnvKind, Record, Workspace},
         show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
@@ -129,6 +129,7 @@ impl LaunchArgs {
         let home = sandbox.folder().join("home");
         let used_home = (!self.fresh).then_some(home.as_path());
         // A build can take long, and a key that is missing keeps missing.
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, used_home)?;
         let _held = tools::ensure(ctx, &record.environment, &record.project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
@@ -159,9 +160,15 @@ impl LaunchArgs {
                 .hint("`agent-shim pull` brings home what is in it, for another sandbox to begin with"));
         }
         let settings = self.all_settings(ctx, project)?;
-        let env = tools::kind(&settings);
+        let container = asked_container();
+        let env = if container.is_some() && settings.env.is_none() && !settings.nix.is_asked_for() {
+            // The image's.
+            EnvKind::Host
+        } else {
+            tools::kind(&settings)
+        };
         let settings = settings.with_agent_of_preset(env);
-        if settings.agent.is_none() && settings.command.is_none() {
+        if settings.agent.is_none() && settings.command.is_none() && container.is_none() {
             return Err(CliError::new(Kind::Usage, "there is no command for the agent").hint(
                 "write it behind two dashes: `agent-shim run . -- bash`, or name an agent with `--agent`",
             ));
@@ -173,6 +180,7 @@ impl LaunchArgs {
         };
         // Everything that can be wrong with what was said is found before anything is made.
         let mut record = Record::new(name, project.to_owned(), SystemTime::now());
+        record.container = container;
         self.describe(&settings, &mut record, stay)?;
         let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
         let origin = workspace::decide(asked, &settings, &mut record)?;
@@ -184,6 +192,7 @@ impl LaunchArgs {
             tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
         }
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, None)?;
         let _held = tools::ensure(ctx, &record.environment, project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, None)?;
@@ -265,8 +274,9 @@ impl AgentStart {
         let Some(start) = start else { return Ok(None) };
         // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
         let tools = find_tools(&ctx.data, record, Need::Built);
-        let absent =
-            tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
+        // Nor is an image looked into.
+        let tools = tools.ok().filter(|_| record.engine().is_none());
+        let absent = tools.and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
         if let Some(absent) = absent {
             // A step may be what installs it.
             if record.steps.is_empty() {
@@ -371,6 +381,16 @@ fn cancelled_or(error: StartError) -> CliError {
         }
         other => other.into(),
     }
+}
+
+/// The engine and the image, from variables.
+fn asked_container() -> Option<ContainerRecord> {
+    use clap::ValueEnum;
+    let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let engine = said("AGENT_SHIM_ENGINE")
+        .and_then(|name| crate::isolation::engine::Engine::from_str(&name, false).ok());
+    let image = said("AGENT_SHIM_IMAGE");
+    (engine.is_some() || image.is_some()).then_some(ContainerRecord { engine, image })
 }
 
 #[cfg(test)]

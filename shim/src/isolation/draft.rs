@@ -45,6 +45,7 @@ pub(super) fn draft(
         fds: request.fds.clone(),
         command,
         limits,
+        container: None,
         dies_with_parent: request.dies_with_parent,
     })
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::engine::EngineError;
 use super::limits::LimitError;
 use crate::requirement::Requirement;
 
@@ -56,6 +57,9 @@ pub enum IsolationError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// An engine that makes no container.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// A limit that cannot be set.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -147,6 +151,7 @@ impl IsolationError {
             | Self::StorePathGone { .. }
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
             Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Engine(error) => error.kind(),
             Self::Limit(_)
             | Self::NotInStore { .. }
             | Self::Plan(_)
@@ -162,6 +167,7 @@ impl IsolationError {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            Self::Engine(error) => return error.hint(),
             _ => return self.requirement().map(Requirement::hint),
         };
         Some(hint.to_owned())
@@ -178,6 +184,7 @@ impl IsolationError {
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
             Self::Limit(LimitError::Io { .. })
+            | Self::Engine(_)
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }

@@ -24,7 +24,11 @@ use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, MachineWishes, Network, PromisedFd,
-        Request, Secret, UserMount, bwrap::Bubblewrap, microvm::MicroVm, oci::Oci,
+        Request, Secret, UserMount,
+        bwrap::Bubblewrap,
+        engine::{EngineError, WithEngine},
+        microvm::MicroVm,
+        oci::Oci,
     },
     requirement::Requirement,
 };
@@ -67,6 +71,9 @@ pub(crate) enum PrepareError {
 pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     match record.isolation {
+        Isolation::Oci if let Some((engine, image)) = record.engine() => {
+            Ok(Box::new(WithEngine::find(engine, image, &path)?))
+        }
         Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
         Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
         Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
@@ -128,6 +135,7 @@ pub(crate) fn prepare(
         dies_with_parent: false,
     };
     let plan = layer.plan(&request)?;
+    let variables = tools::on_top_of_image(&plan, variables);
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
     let mut spec =
@@ -165,6 +173,12 @@ pub(crate) fn of_isolation(error: &IsolationError) -> Failure {
         ErrorKind::Internal => Cause::Other,
     };
     Failure { cause, messages: chain(error), hint: error.hint() }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        of_isolation(&error.into())
+    }
 }
 
 /// An error and its causes, each a message.

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     agents::{Definition, Provider},
     env::spec::{EnvId, EnvSpec},
-    isolation::Limits,
+    isolation::{Limits, engine::Engine},
     worktree::Branch,
 };
 
@@ -43,6 +43,9 @@ pub struct Record {
     pub project: PathBuf,
     /// What runs it.
     pub isolation: Isolation,
+    /// How its container is made, where one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerRecord>,
     /// Where its tools come from.
     pub environment: Environment,
     /// How the project gets in.
@@ -110,6 +113,18 @@ pub enum Isolation {
     Oci,
     /// A machine of its own, by qemu
     Microvm,
+}
+
+/// How a container is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerRecord {
+    /// The engine that makes it; without one, a runtime does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// The image that an engine makes it of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
 }
 
 /// Where a sandbox's tools come from.
@@ -345,7 +360,21 @@ pub struct SecretRecord {
     pub file: PathBuf,
 }
 
+impl ContainerRecord {
+    /// The engine and its image, where one makes the container.
+    pub fn made_by(&self) -> Option<(Engine, &str)> {
+        // Whoever names an image wants an engine; the one without a daemon is the nearer one.
+        let engine = self.engine.or(self.image.as_ref().map(|_| Engine::Podman))?;
+        Some((engine, self.image.as_deref().unwrap_or_default()))
+    }
+}
+
 impl Record {
+    /// The engine and the image that its container is made of, where one is.
+    pub fn engine(&self) -> Option<(Engine, &str)> {
+        self.container.as_ref().filter(|_| self.isolation == Isolation::Oci)?.made_by()
+    }
+
     /// A sandbox with defaults for everything but these.
     pub fn new(name: Name, project: PathBuf, now: SystemTime) -> Self {
         Self {
@@ -353,6 +382,7 @@ impl Record {
             name,
             project,
             isolation: Isolation::default(),
+            container: None,
             environment: Environment::default(),
             workspace: Workspace::default(),
             cloned: None,
