@@ -387,9 +387,9 @@ fn cancelled_or(error: StartError) -> CliError {
 fn asked_container() -> Option<ContainerRecord> {
     use clap::ValueEnum;
     let said = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let engine = said("AGENT_SHIM_ENGINE")
-        .and_then(|name| crate::isolation::engine::Engine::from_str(&name, false).ok());
-    let image = said("AGENT_SHIM_IMAGE");
+    let engine =
+        said("ASE_ENGINE").and_then(|name| crate::isolation::engine::Engine::from_str(&name, false).ok());
+    let image = said("ASE_IMAGE");
     (engine.is_some() || image.is_some()).then_some(ContainerRecord { engine, image })
 }
 

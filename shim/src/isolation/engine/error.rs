@@ -183,9 +183,15 @@ pub(super) fn plain(said: &str) -> &str {
     said.strip_prefix("Error: ").or_else(|| said.strip_prefix("docker: ")).unwrap_or(said)
 }
 
-/// What an engine said may be an image's words.
+/// What an engine said may be an image's words. The reason comes last, behind everything that was being done.
 pub(super) fn short(said: &str) -> String {
-    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
+    let harmless: Vec<char> = said.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    if harmless.len() <= SAID_MAX_CHARS {
+        return harmless.into_iter().collect();
+    }
+    let half = SAID_MAX_CHARS / 2;
+    let (head, tail) = (&harmless[..half], &harmless[harmless.len() - half..]);
+    head.iter().chain(&[' ', '.', '.', '.', ' ']).chain(tail).collect()
 }
 
 #[cfg(test)]
