@@ -21,7 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 
-use super::remains::ask;
+use super::{Engine, remains::ask};
 use crate::isolation::process::Process;
 use crate::requirement::Answer;
 use crate::sys;
@@ -51,6 +51,8 @@ const MAX_JOB_BYTES: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
     /// The engine.
+    pub(super) engine: Engine,
+    /// Its program.
     pub(super) program: PathBuf,
     /// What makes it make the container.
     pub(super) args: Vec<OsString>,
@@ -116,7 +118,12 @@ fn carry_out(job: &Job) -> Result<bool, Failed> {
     // Before the agent runs: nothing inside can call here any more, and what was handed over is init's alone.
     drop((listener, handed));
     fs::remove_file(job.place.join(FOLDER).join(SOCKET)).map_err(failed("removing the socket for init"))?;
-    let Some(init) = init.map_err(failed("waiting for init"))? else { return Ok(false) };
+    let Some(init) = init.map_err(failed("waiting for init"))? else {
+        // Where it lives it was called off; what it has begun is removed by its name.
+        let _ = engine.kill();
+        engine.wait().map_err(failed("waiting for the engine"))?;
+        return Ok(false);
+    };
     note(&record, "child-pid", init.id().pid)?;
     end_of_engine(&mut engine).map_err(failed("waiting for the engine"))?;
     if wait_for(&init, &called_off).map_err(failed("waiting for the end"))? == Woken::CalledOff {
@@ -248,7 +255,9 @@ fn wait_for(init: &Process, called_off: &SignalFd) -> io::Result<Woken> {
 
 /// What the engine knows of init's end; init is a child of the engine's.
 fn exit_code(job: &Job) -> Option<i32> {
-    let args = ["wait", &job.name].map(Into::into).to_vec();
+    let name = job.name.as_str();
+    let words = ["wait"].iter().chain(job.engine.differences().wait).chain([&name]);
+    let args = words.map(|word| OsString::from(*word)).collect();
     match ask(&job.program, args, CODE_WITHIN) {
         Answer::Ended { status, stdout, .. } if status.success() => {
             stdout.trim().parse().ok().filter(|code| (0..=255).contains(code))

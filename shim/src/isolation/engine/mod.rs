@@ -92,6 +92,8 @@ struct Differences {
     nat: Option<&'static str>,
     /// How it is told to wait for nothing when it removes a container, and to say nothing about one that is gone.
     remove: &'static [&'static str],
+    /// How it is told to look often, while it waits for a container's end.
+    wait: &'static [&'static str],
 }
 
 impl Engine {
@@ -111,12 +113,14 @@ impl Engine {
                 // As root that is its bridge, and a program in user space otherwise.
                 nat: None,
                 remove: &["--force", "--time", "0", "--ignore", "--volumes"],
+                wait: &["--interval", "20ms"],
             },
             Engine::Docker => Differences {
                 maps_ids: false,
                 names_user: false,
                 nat: Some("bridge"),
                 remove: &["--force", "--volumes"],
+                wait: &[],
             },
         }
     }
@@ -203,6 +207,7 @@ impl Layer for WithEngine {
         let last = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
         let (job_fd, record_fd) = (last + 1, last + 2);
         let job = launcher::Job {
+            engine: self.engine,
             program: self.program.clone(),
             args: rendered.args,
             place: plan.folder.join(PLACE),
@@ -231,7 +236,13 @@ impl Layer for WithEngine {
             c_string(entry)
         });
         let program = Program { path: c_string(&ours)?, args, env: env.collect::<Result<_, _>>()? };
-        let leftover = Leftover { engine: self.engine, program: self.program.clone(), name };
+        let leftover = Leftover {
+            engine: self.engine,
+            program: self.program.clone(),
+            name,
+            note: plan.folder.join("engine.left"),
+        };
+        leftover.take_note().map_err(|source| step("noting the container's name", source))?;
         start(plan, &rendered.staged, &passed, &program, leftover)
     }
 
