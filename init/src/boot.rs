@@ -10,16 +10,22 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{prctl, signal::Signal},
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     args::SpecSource,
-    harden::{self, Policy},
+    cgroup::Group,
+    harden::{self, CapabilitySet, Policy},
+    machine::{self, Running},
     sandbox::{self, Prepared},
     signals::{self, Role},
     spawn::Limit,
@@ -31,19 +37,49 @@ const BACKLOG: i32 = 128;
 
 /// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
 pub fn run(source: &SpecSource) -> Result<u8> {
-    let mut spec = read_spec(source)?;
+    let spec = read_spec(source)?;
+    if let SpecSource::Leased { lease, .. } = source {
+        end_with_parent(*lease)?;
+    }
     log_to_stderr(spec.log_level);
+    ensure!(spec.machine.is_none(), "a machine is booted by its first process, and this is none");
+    let token = read_token(&spec)?;
+    start(spec, token, None)
+}
+
+/// Runs it where everything is there that it asks for; `machine` is the one that init has booted for it.
+pub(crate) fn start(mut spec: InitSpec, token: Token, machine: Option<Running>) -> Result<u8> {
     // Descriptors that were not mentioned are nobody's below; those that were are adopted by number.
     sys::close_on_exec_from(3).context("closing inherited descriptors")?;
     let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
-    let token = read_token(&spec)?;
     // From here on signals wait to be read: one that comes before the loop begins is not lost.
     let signals = signals::take_over(Role::Sandbox).context("taking over the signals")?;
     // Last, because some of the above could not be done any more; everything started later inherits it.
     let mut warnings = Vec::new();
+    let group = open_group(&mut spec, &mut warnings)?;
     confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
-    sandbox::run(Prepared { spec, signals, listener, token, descriptors, warnings })
+    if let Some((machine, user)) = machine.as_ref().zip(spec.user.as_ref()) {
+        machine::share_files_with(user);
+        machine.tell_ready();
+    }
+    sandbox::run(Prepared { spec, signals, listener, token, descriptors, group, warnings, machine })
+}
+
+/// The cgroup around everything that is started: in a machine one of init's own, elsewhere one that somebody else has made
+/// around init as well.
+fn open_group(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<Option<Group>> {
+    if spec.machine.is_some() {
+        let root = machine::cgroup::mount().map_err(io::Error::from);
+        let made = root.and_then(|root| Group::of_machine(root.as_fd(), &mut spec.limits));
+        // The machine itself is bounded, and what uses it up harms only itself.
+        return Ok(made
+            .inspect_err(|error| warnings.push(format!("limits do not hold, and init may be ended: {error}")))
+            .ok());
+    }
+    let Some(MemoryFiles { events, high, current, stat }) = spec.limits.memory_files else { return Ok(None) };
+    let take = |fd| adopt(fd).context("taking the files of the cgroup");
+    Ok(Some(Group::given(take(events)?, take(high)?, take(current)?, take(stat)?)))
 }
 
 /// Descriptors that init may have open: every connection, command and unit that its own bounds allow, twice over. The
@@ -62,9 +98,21 @@ fn raise_descriptor_limit() -> Option<Limit> {
     Some(Limit { resource: libc::RLIMIT_NOFILE.cast_signed(), soft, hard })
 }
 
-fn read_spec(source: &SpecSource) -> Result<InitSpec> {
+pub(crate) fn read_spec(source: &SpecSource) -> Result<InitSpec> {
     let json = source.read().context("reading the spec")?;
     Ok(InitSpec::from_json(&json)?)
+}
+
+/// The kernel ends us with our parent from now on; the pipe tells whether it was there until now. No earlier than the spec
+/// is read: before, a parent that only made us may have been about to leave.
+fn end_with_parent(lease: RawFd) -> Result<()> {
+    let lease = adopt(lease).context("taking the lease")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the parent")?;
+    let mut fds = [PollFd::new(lease.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).context("looking at the lease")?;
+    let gone = fds[0].revents().is_none_or(|seen| seen.contains(PollFlags::POLLHUP));
+    ensure!(!gone, "who started this has gone");
+    Ok(())
 }
 
 /// Inherited descriptors below 3 are the standard streams, and a mistake.
@@ -110,7 +158,7 @@ fn listen_on_vsock(port: u32) -> nix::Result<OwnedFd> {
 }
 
 /// The token is read once and kept in memory that no other process can look at.
-fn read_token(spec: &InitSpec) -> Result<Token> {
+pub(crate) fn read_token(spec: &InitSpec) -> Result<Token> {
     let Some(source) = spec.control.as_ref().and_then(|control| control.token.as_ref()) else {
         if let Some(Listen::VsockPort(_) | Listen::Unix(_)) =
             spec.control.as_ref().map(|control| &control.listen)
@@ -133,6 +181,16 @@ fn read_token(spec: &InitSpec) -> Result<Token> {
     Ok(Token(bytes))
 }
 
+/// What the first process of a machine keeps for itself. Elsewhere it is of one user with all that it starts, and who
+/// made its world switches it off.
+const OF_A_MACHINES_INIT: CapabilitySet = CapabilitySet::SETUID
+    .union(CapabilitySet::SETGID)
+    // To end, and to measure, what runs as another user.
+    .union(CapabilitySet::KILL)
+    .union(CapabilitySet::SYS_RESOURCE)
+    .union(CapabilitySet::SYS_TIME)
+    .union(CapabilitySet::SYS_BOOT);
+
 /// What is left open of these would make the others worthless: the filter needs `no_new_privileges`, and without
 /// the filter the capabilities come back in a user namespace.
 const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope` are switched off together with \
@@ -151,16 +209,18 @@ fn confine(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<()> {
         nested_namespaces: wanted.nested_user_namespaces,
         // Of no use afterwards, and the longest part of the spec.
         readable: std::mem::take(&mut spec.readable),
+        keep_capabilities: if spec.machine.is_some() { OF_A_MACHINES_INIT } else { CapabilitySet::empty() },
         ..Policy::default()
     };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;
-    if wanted.landlock_scope && !report.landlock_scoped {
+    // What is the host's cannot be reached from a machine in any case.
+    if wanted.landlock_scope && spec.machine.is_none() && !report.landlock_scoped {
         warnings.push("this kernel has no Landlock scopes (6.12 has): with a shared network, abstract sockets of the host are reachable".to_owned());
     }
     Ok(())
 }
 
-fn log_to_stderr(level: LogLevel) {
+pub(crate) fn log_to_stderr(level: LogLevel) {
     let level = match level {
         LogLevel::Off => return,
         LogLevel::Error => tracing::Level::ERROR,

@@ -4,6 +4,8 @@
 pub mod args;
 // From a spec to everything that must be there before the loop begins.
 pub mod boot;
+// Bounds for everything that init starts, and who goes first when memory runs out.
+mod cgroup;
 // Starts programs, reaps them and everything orphaned, and signals only what is still theirs.
 pub mod children;
 // One command as a container's PID 1 would run it.
@@ -14,8 +16,12 @@ mod handover;
 pub mod harden;
 // What happened, in order.
 mod journal;
+// The first process of a machine of its own.
+pub mod machine;
 // What programs say about themselves: ready, status, alive.
 pub mod notify;
+// A user of its own, for a container whose runtime knows root alone.
+pub mod own_id;
 // What steps and services wrote.
 mod output;
 // The sandbox as a whole: one loop that owns the processes.

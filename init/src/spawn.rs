@@ -6,9 +6,11 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use nix::errno::Errno;
 use nix::libc;
@@ -33,6 +35,8 @@ pub struct SpawnRequest<'fd> {
     pub placement: Placement,
     /// Resource limits that differ from init's.
     pub limits: Vec<Limit>,
+    /// `cgroup.procs` of the cgroup it starts in, if not init's.
+    pub cgroup: Option<Rc<File>>,
     /// The file mode mask, if not init's.
     pub umask: Option<u32>,
     /// Mask and dispositions it starts with.
@@ -54,6 +58,7 @@ impl<'fd> SpawnRequest<'fd> {
             stdio,
             placement: Placement::NewSession,
             limits: Vec::new(),
+            cgroup: None,
             umask: None,
             signals: SignalState::default(),
             inherit_descriptors: false,
@@ -267,6 +272,7 @@ fn plan(request: &SpawnRequest<'_>, candidates: &[PathBuf], argv: &[OsString]) -
             .iter()
             .map(|limit| (limit.resource, libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard }))
             .collect(),
+        cgroup: request.cgroup.as_ref().map(AsRawFd::as_raw_fd),
         user: request.user.as_ref().map(|user| Ids {
             uid: user.uid,
             gid: user.gid,
@@ -307,7 +313,7 @@ fn kind_of(step: Step, errno: Errno) -> SpawnErrorKind {
         (Step::Terminal, _) => SpawnErrorKind::Pty,
         (Step::Credentials, _) => SpawnErrorKind::Credentials,
         (_, Errno::EPERM | Errno::EACCES) => SpawnErrorKind::Permission,
-        (Step::Clone | Step::Session | Step::Stdio | Step::Limits, _) => SpawnErrorKind::Other,
+        (Step::Clone | Step::Session | Step::Cgroup | Step::Stdio | Step::Limits, _) => SpawnErrorKind::Other,
     }
 }
 
@@ -315,6 +321,7 @@ fn step_name(step: Step) -> &'static str {
     match step {
         Step::Clone => "creating a process",
         Step::Session => "creating a session",
+        Step::Cgroup => "entering its cgroup",
         Step::Stdio => "placing its descriptors",
         Step::Terminal => "taking the terminal",
         Step::Limits => "setting its limits",

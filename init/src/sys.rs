@@ -57,6 +57,8 @@ pub(crate) struct Plan {
     /// Take the foreground of the terminal on descriptor 0, if it is one.
     pub(crate) foreground: bool,
     pub(crate) limits: Vec<(c_int, libc::rlimit64)>,
+    /// `cgroup.procs` of the cgroup to enter.
+    pub(crate) cgroup: Option<RawFd>,
     pub(crate) user: Option<Ids>,
     pub(crate) umask: Option<libc::mode_t>,
     pub(crate) close_other_descriptors: bool,
@@ -86,6 +88,8 @@ pub enum Step {
     Clone = 1,
     /// `setsid` or `setpgid`.
     Session,
+    /// Writing to `cgroup.procs`.
+    Cgroup,
     /// Moving descriptors to 0, 1 and 2.
     Stdio,
     /// Making descriptor 0 the controlling terminal, or taking its foreground.
@@ -303,6 +307,25 @@ pub(crate) fn watch(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<Owned
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
+/// Bytes that were written to a terminal, a serial port for one, and have not left it.
+pub(crate) fn unsent_bytes(terminal: BorrowedFd<'_>) -> nix::Result<c_int> {
+    let mut bytes = 0;
+    // SAFETY: the kernel writes one integer, to a local that lives across the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(bytes)
+}
+
+/// What the clock on a machine's board shows: second, minute, hour, day of the month, month from 0, year from 1900.
+pub(crate) fn time_on_board(clock: &impl AsRawFd) -> nix::Result<[c_int; 6]> {
+    // struct rtc_time has three more, which nobody fills.
+    let mut fields: [c_int; 9] = [0; 9];
+    let request = nix::request_code_read!(b'p', 0x09, size_of_val(&fields));
+    // SAFETY: the request's number says how much the kernel writes, which is the local that lives across the call.
+    Errno::result(unsafe { libc::ioctl(clock.as_raw_fd(), request, &raw mut fields) })?;
+    let [second, minute, hour, day, month, year, ..] = fields;
+    Ok([second, minute, hour, day, month, year])
+}
+
 /// The newest Landlock interface this kernel speaks, or 0.
 pub(crate) fn landlock_abi() -> c_long {
     // SAFETY: with the VERSION flag the kernel reads no attribute.
@@ -423,8 +446,8 @@ impl Shared {
 
 impl Step {
     fn from_number(number: u32) -> Option<Self> {
-        use Step::{Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
-        [Clone, Session, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
+        use Step::{Cgroup, Clone, Credentials, Deadline, Dir, Exec, Limits, Session, Stdio, Terminal};
+        [Clone, Session, Cgroup, Stdio, Terminal, Limits, Credentials, Dir, Exec, Deadline]
             .into_iter()
             .find(|step| *step as u32 == number)
     }
@@ -456,6 +479,10 @@ unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
                 Session::NewGroup => libc::setpgid(0, 0),
             };
             ok(placed.into(), Step::Session)?;
+            if let Some(cgroup) = plan.cgroup {
+                // 0 is who writes. The file is open, so it counts who opened it.
+                ok(libc::write(cgroup, c"0".as_ptr().cast(), 1) as c_long, Step::Cgroup)?;
+            }
             place_stdio(&plan.stdio).map_err(|errno| (Step::Stdio, errno))?;
             if plan.controlling_terminal {
                 ok(libc::ioctl(0, libc::TIOCSCTTY, 0).into(), Step::Terminal)?;

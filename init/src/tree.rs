@@ -131,6 +131,13 @@ pub(crate) fn kill(root: &Root, signal: Signal) -> io::Result<usize> {
     Ok(signalled.len())
 }
 
+/// Everything that descends from init, as it is now.
+pub(crate) fn everything() -> Vec<i32> {
+    let root = Root { pid: None, mark: None, everything: true };
+    let snapshot = snapshot().unwrap_or_default();
+    members(&snapshot, &root, Pid::this().as_raw()).iter().map(|process| process.pid).collect()
+}
+
 /// Adds up the processor time of several trees; `None` where nothing lives in them.
 pub(crate) fn cpu(roots: &[Root]) -> Option<Duration> {
     let snapshot = pids().ok()?.take(MOST_MEASURED).filter_map(read_process).collect::<Vec<_>>();

@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, time::Duration};
 use agent_protocol::{
     exit::ExitRecord,
     failure::Failure,
-    message::{AddAgent, ExecId, ExecRequest, Status},
+    message::{AddAgent, ExecId, ExecRequest, Resources, Status},
 };
 use tokio::sync::{oneshot, watch};
 
@@ -21,6 +21,8 @@ pub(crate) type Reply<T> = oneshot::Sender<T>;
 pub(crate) enum Ask {
     /// Tell everything.
     Status(Reply<Status>),
+    /// Tell what is used of what may be used.
+    Resources(Reply<Resources>),
     /// How much processor time has what runs as the agent used? `None` where none runs.
     AgentCpu(Reply<Option<Duration>>),
     /// Start a command. Git gets the connection itself, both ways.

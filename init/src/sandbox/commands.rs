@@ -13,6 +13,7 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    rc::Rc,
 };
 
 use agent_protocol::{
@@ -50,12 +51,15 @@ pub(super) struct Defaults {
     env: BTreeMap<OsString, OsString>,
     workdir: Option<PathBuf>,
     user: Option<Credentials>,
+    /// In a machine init could start programs as anybody, root included, and root may reconfigure the kernel.
+    nobody_else: bool,
     limits: Vec<Limit>,
+    cgroup: Option<Rc<File>>,
 }
 
 impl Defaults {
-    /// `descriptors` is what children get where init has raised its own limit.
-    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>) -> Self {
+    /// `descriptors` is what children get where init has raised its own limit, `cgroup` where they enter theirs.
+    pub(super) fn of(spec: &InitSpec, descriptors: Option<Limit>, cgroup: Option<Rc<File>>) -> Self {
         let mut env: BTreeMap<OsString, OsString> =
             spec.env.iter().map(|(name, value)| (name.into(), value.into())).collect();
         if let Some(user) = &spec.user {
@@ -74,7 +78,9 @@ impl Defaults {
             env,
             workdir: spec.workdir.as_ref().map(PathBuf::from),
             user: spec.user.as_ref().map(credentials),
+            nobody_else: spec.machine.is_some(),
             limits,
+            cgroup,
         }
     }
 
@@ -92,7 +98,17 @@ impl Defaults {
         request.dir = workdir.or_else(|| self.workdir.clone());
         request.user.clone_from(&self.user);
         request.limits.clone_from(&self.limits);
+        request.cgroup.clone_from(&self.cgroup);
         request
+    }
+}
+
+impl Defaults {
+    /// Whether everything runs as this user: there is nothing to take on then, and without privileges it would be refused.
+    fn is_usual(&self, user: &Credentials) -> bool {
+        use rustix::process::{getegid, geteuid};
+        let usual = self.user.as_ref().map(|user| (user.uid, user.gid));
+        usual.unwrap_or_else(|| (geteuid().as_raw(), getegid().as_raw())) == (user.uid, user.gid)
     }
 }
 
@@ -114,7 +130,11 @@ pub(super) fn start(
     if request.argv.is_empty() {
         return Err(Failure::new(FailureKind::BadRequest, "no command was given"));
     }
-    let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !is_own(user));
+    let user = request.user.as_deref().map(find_user).transpose()?.filter(|user| !defaults.is_usual(user));
+    if user.is_some() && defaults.nobody_else {
+        let text = "taking on its user and groups: everything in this machine runs as one user";
+        return Err(Failure::new(FailureKind::Credentials, text));
+    }
     let mut argv: Vec<_> = request.argv.into_iter().map(OsString::from_vec).collect();
     let env =
         request.env.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)));
@@ -263,12 +283,6 @@ fn read_passwd(path: &Path) -> io::Result<String> {
     let mut passwd = String::new();
     file.take(MAX_PASSWD_BYTES).read_to_string(&mut passwd)?;
     Ok(passwd)
-}
-
-/// Whether it is who init is itself: there is nothing to take on then, and without privileges it would be refused.
-fn is_own(user: &Credentials) -> bool {
-    use rustix::process::{getegid, geteuid};
-    (user.uid, user.gid) == (geteuid().as_raw(), getegid().as_raw())
 }
 
 fn parse_user(text: &str, passwd: &str) -> Option<Credentials> {

@@ -27,6 +27,7 @@ use super::{
     wire,
 };
 use crate::{
+    cgroup::{Memory, Turn},
     children::{self, Children, Reaped},
     journal::unix_ms,
     notify::{Notice, NotifySocket, Watchdog},
@@ -55,6 +56,8 @@ enum Event {
     FirstOutput(supervise::ChildId),
     /// A unit spoke on the notification socket.
     Notified { pid: u32, notice: Notice },
+    /// The kernel has counted something about memory.
+    Memory,
     /// A time has come.
     Timer,
     /// A command's client has gone.
@@ -84,6 +87,8 @@ pub(super) struct Loop {
     /// Who waits for an agent to be gone. At most one for each connection.
     removals: Vec<(UnitId, oneshot::Sender<()>)>,
     execs: Execs,
+    /// Where memory is bounded.
+    memory: Option<Memory>,
     supervisor: Supervisor,
     wake_at: Option<Instant>,
     stopping: bool,
@@ -106,6 +111,7 @@ impl Loop {
         mut spec: InitSpec,
         shared: Rc<Shared>,
         descriptors: Option<Limit>,
+        memory: Option<Memory>,
         warnings: Vec<String>,
     ) -> Self {
         let supervisor = Supervisor::new(&spec, unix_ms());
@@ -115,7 +121,7 @@ impl Loop {
             units.add(&shared, &name, Rc::new(agent));
         }
         Self {
-            defaults: Defaults::of(&spec, descriptors),
+            defaults: Defaults::of(&spec, descriptors, memory.as_ref().and_then(Memory::entrance)),
             clock: Clock::start(),
             supervisor,
             shared,
@@ -126,6 +132,7 @@ impl Loop {
             units,
             removals: Vec::new(),
             execs: Execs::default(),
+            memory,
             wake_at: None,
             stopping: false,
             refused: None,
@@ -159,8 +166,9 @@ impl Loop {
                 self.tell(What::Ended { code });
                 return code;
             }
-            let timer =
-                self.wake_at.into_iter().chain(self.execs.next_due()).min().map(|at| self.clock.at(at));
+            let look = self.memory.as_ref().and_then(Memory::next_look);
+            let times = [self.wake_at, self.execs.next_due(), look];
+            let timer = times.into_iter().flatten().min().map(|at| self.clock.at(at));
             let shared = Rc::clone(&self.shared);
             let event = tokio::select! {
                 signal = signals.next() => match signal {
@@ -174,6 +182,7 @@ impl Loop {
                 Some(ask) = asks.recv() => Event::Ask(ask),
                 Some(child) = first_outputs.recv() => Event::FirstOutput(child),
                 (pid, notice) = heard(notify.as_mut()) => Event::Notified { pid, notice },
+                () = news_of_memory(self.memory.as_ref(), &self.clock) => Event::Memory,
                 () = due(timer) => Event::Timer,
                 () = shared.loop_wanted.notified() => Event::ClientsGone,
                 () = std::future::ready(()), if self.reap_more => Event::ChildrenEnded,
@@ -206,13 +215,34 @@ impl Loop {
                 for due in self.execs.due(now) {
                     self.end_exec(due);
                 }
+                if self.memory.as_ref().and_then(Memory::next_look).is_some_and(|at| at <= now) {
+                    self.look_at_memory();
+                }
                 if self.wake_at.is_some_and(|at| at <= now) {
                     self.wake_at = None;
                     self.supervise(supervise::Event::Timer);
                 }
             }
+            Event::Memory => self.look_at_memory(),
             Event::ClientsGone => self.let_go_of_abandoned(),
         }
+    }
+
+    /// Whoever ends a process for want of memory shall take what the units have started before the units themselves.
+    fn look_at_memory(&mut self) {
+        let Some(memory) = &mut self.memory else { return };
+        let mains: Vec<i32> = self.roles.values().map(|(child, _)| child.pid()).collect();
+        memory.look(self.clock.now(), &mains);
+        if let new @ 1.. = memory.untold_kills() {
+            self.tell(What::Warning { message: memory_ran_out(new) });
+        }
+    }
+
+    /// Whether a process that ended like this was ended for want of memory.
+    fn ran_out_of_memory(&mut self, exit: children::Exit) -> bool {
+        let was_killed = matches!(exit, children::Exit::Signal { signal: Signal::KILL, .. });
+        let now = self.clock.now();
+        was_killed && self.memory.as_mut().is_some_and(|memory| memory.kills(now))
     }
 
     fn let_go_of_abandoned(&mut self) {
@@ -319,6 +349,10 @@ impl Loop {
     }
 
     fn register(&mut self, child: children::ChildId, role: Role) -> supervise::ChildId {
+        if let Some(memory) = &self.memory {
+            let is_agent = matches!(role, Role::Unit(UnitId::Agent | UnitId::Further(_)));
+            memory.started(child.pid(), if is_agent { Turn::Agent } else { Turn::Other });
+        }
         let known = supervise::ChildId(child.generation());
         self.roles.insert(known, (child, role));
         known
@@ -352,8 +386,9 @@ impl Loop {
                 } else {
                     self.truncated.remove(&unit)
                 };
+                let oom = self.ran_out_of_memory(reaped.exit);
                 let ended = ended(reaped.exit);
-                self.supervise(supervise::Event::Exited { child: known, ended, oom: false });
+                self.supervise(supervise::Event::Exited { child: known, ended, oom });
             }
             Role::Probe(unit, probe) => {
                 self.probes.remove(&probe);
@@ -443,6 +478,18 @@ async fn heard(notify: Option<&mut NotifySocket>) -> (u32, Notice) {
                 tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             }
         }
+    }
+}
+
+fn memory_ran_out(ended: u64) -> String {
+    let processes = if ended == 1 { "process" } else { "processes" };
+    format!("memory ran out: the kernel has ended {ended} {processes}")
+}
+
+async fn news_of_memory(memory: Option<&Memory>, clock: &Clock) {
+    match memory {
+        Some(memory) => memory.news(clock).await,
+        None => pending().await,
     }
 }
 

@@ -23,10 +23,13 @@ use tokio::{
 
 pub(crate) use self::{
     ask::{Ask, Ends, StartedExec},
+    clock::Clock,
     commands::{GIT_PROTOCOL, MAX_GIT_ERRORS_BYTES},
     shared::{AGENT, Log, Shared},
 };
 use crate::{
+    cgroup::{Group, Memory},
+    machine::Running,
     notify::NotifySocket,
     output::Outputs,
     server::{Admission, Listener, Server, accept_all},
@@ -49,7 +52,10 @@ pub(crate) struct Prepared {
     pub(crate) listener: Option<std::os::fd::OwnedFd>,
     pub(crate) token: Token,
     pub(crate) descriptors: Option<Limit>,
+    pub(crate) group: Option<Group>,
     pub(crate) warnings: Vec<String>,
+    /// Where init has booted one.
+    pub(crate) machine: Option<Running>,
 }
 
 /// Runs the sandbox to its end; the result is init's exit code.
@@ -59,7 +65,8 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 }
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
-    let Prepared { spec, signals, listener, token, descriptors, mut warnings } = prepared;
+    let Prepared { spec, signals, listener, token, descriptors, group, mut warnings, machine } = prepared;
+    let clock = machine.and_then(|machine| machine.clock).map(Rc::new);
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref());
     let main = Session::new(units::size(wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -70,14 +77,18 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let acceptor = match listener {
         Some(listener) => {
             let admission = admission(&spec);
-            let server = Server { shared: Rc::clone(&shared), asks, token, admission };
+            let server = Server { shared: Rc::clone(&shared), asks, token, admission, clock: clock.clone() };
             Some(spawn_local(accept_all(server, Listener::new(listener)?)))
         }
         None => None,
     };
+    if let Some(clock) = clock {
+        spawn_local(async move { clock.keep().await });
+    }
     let signals = Signals::new(&signals)?;
     let notify = open_notify(&mut warnings);
-    let code = event_loop::Loop::new(spec, Rc::clone(&shared), descriptors, warnings)
+    let memory = group.and_then(|group| watch_memory(group, &spec, &mut warnings));
+    let code = event_loop::Loop::new(spec, Rc::clone(&shared), descriptors, memory, warnings)
         .run(signals, asked, notify)
         .await;
     // Whoever connected just now is served, with what there is to the end.
@@ -101,6 +112,13 @@ fn open_notify(warnings: &mut Vec<String>) -> Option<NotifySocket> {
     }
     warnings.push(format!("no notification socket: {why}"));
     None
+}
+
+/// Without it the bounds hold all the same.
+fn watch_memory(group: Group, spec: &InitSpec, warnings: &mut Vec<String>) -> Option<Memory> {
+    Memory::watch(group, &spec.limits)
+        .inspect_err(|error| warnings.push(format!("what runs out of memory is not told: {error}")))
+        .ok()
 }
 
 /// Who may connect: where init has a PID namespace of its own, only those outside of it.

@@ -38,7 +38,10 @@ pub(crate) use self::{
     pipe::{ReadEnd, WriteEnd},
     socket::{Listener, Socket},
 };
-use crate::sandbox::{AGENT, Ask, Shared};
+use crate::{
+    machine::clock::Keeper,
+    sandbox::{AGENT, Ask, Shared},
+};
 
 /// Connections open at once. Each costs a descriptor, a task and a buffer of at least 4 KiB.
 pub(crate) const MAX_CONNECTIONS: u32 = 512;
@@ -79,19 +82,28 @@ pub(crate) struct Server {
     pub(crate) asks: mpsc::Sender<Ask>,
     pub(crate) token: Token,
     pub(crate) admission: Admission,
+    /// The clock of a machine, which is right when the host asks for something.
+    pub(crate) clock: Option<Rc<Keeper>>,
 }
 
 /// Accepts connections until the task is dropped.
 pub(crate) async fn accept_all(server: Server, listener: Listener) {
+    // Said once: whoever is inside decides how often it happens, and the log is on the host's disk.
+    let mut refused = false;
     loop {
         match listener.accept().await {
             Ok(socket) if !admits(server.admission, &socket) => {
-                tracing::warn!("refused a connection from inside");
+                if !std::mem::replace(&mut refused, true) {
+                    tracing::warn!("refused a connection from inside");
+                }
             }
             Ok(_) if server.shared.connections.get() >= MAX_CONNECTIONS + TOLD_BUSY => {
                 tracing::warn!("closed a connection: too many are open");
             }
             Ok(socket) => {
+                if let Some(clock) = &server.clock {
+                    clock.compare();
+                }
                 let (server, open) = (server.clone(), Open::new(&server.shared));
                 spawn_local(async move { serve(server, socket, open).await });
             }
@@ -208,6 +220,11 @@ async fn dispatch(
         Request::Status => {
             let status = server.ask(Ask::Status).await?;
             reply(outgoing, &ServerMessage::Status(Box::new(status))).await;
+            Ok(())
+        }
+        Request::Resources => {
+            let resources = server.ask(Ask::Resources).await?;
+            reply(outgoing, &ServerMessage::Resources(resources)).await;
             Ok(())
         }
         Request::Exec(request) => exec::run(server, (request, None), features, incoming, outgoing).await,

@@ -31,7 +31,7 @@ fn server() -> (Server, mpsc::Receiver<Ask>) {
     let main = Session::new(TerminalSize { columns: 80, rows: 24 });
     let shared = Rc::new(Shared::new(main, Outputs::new(std::iter::empty())));
     let (asks, asked) = mpsc::channel(1);
-    (Server { shared, asks, token: Token::default(), admission: Admission::SameUser }, asked)
+    (Server { shared, asks, token: Token::default(), admission: Admission::SameUser, clock: None }, asked)
 }
 
 fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {

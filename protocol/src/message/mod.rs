@@ -23,7 +23,8 @@ pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, 
 pub use git::{GitRequest, GitService};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
-    AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Status, UnitKind, UnitState, UnitStatus, Usage,
+    AgentStatus, Counts, MAX_UNITS, MAX_WARNINGS, Phase, Resources, Status, UnitKind, UnitState, UnitStatus,
+    Usage,
 };
 pub use unit::{AddAgent, AttachTo};
 
@@ -86,6 +87,8 @@ pub enum Request {
     },
     /// See and drive the terminal of any agent. Answered as `Attach` is.
     AttachTo(AttachTo),
+    /// Tell what is used of what may be used. Answered with `Resources`.
+    Resources,
 }
 
 /// What the shim says within an operation.
@@ -146,4 +149,6 @@ pub enum ServerMessage {
     EventsCaughtUp,
     /// All kept log bytes were sent; new ones follow where that was asked for.
     LogCaughtUp,
+    /// What is used of what may be used.
+    Resources(Resources),
 }

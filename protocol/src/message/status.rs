@@ -112,6 +112,27 @@ pub struct Usage {
     pub cpu_ms: u64,
 }
 
+/// What is used of what may be used. What nobody counts, or nothing bounds, is absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Memory that the cgroup counts now, files in memory among it.
+    pub memory_bytes: Option<u64>,
+    /// The most that it has counted.
+    pub memory_peak_bytes: Option<u64>,
+    /// The most that it may count.
+    pub memory_limit_bytes: Option<u64>,
+    /// Processor time so far, milliseconds.
+    pub cpu_ms: Option<u64>,
+    /// Processor time that may be used, in thousandths of one processor.
+    pub cpu_limit_milli: Option<u64>,
+    /// Processes and threads now.
+    pub pids: Option<u64>,
+    /// The most that may be.
+    pub pids_limit: Option<u64>,
+    /// Processes that the kernel has ended because memory ran out.
+    pub out_of_memory: Option<u64>,
+}
+
 /// The whole state. It fits into one frame: init cuts the texts in it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {

@@ -110,6 +110,11 @@ impl Check {
         if let Some(user) = &spec.user {
             self.user(user);
         }
+        if let Some(machine) = &spec.machine {
+            for (at, what) in machine.problems(spec.user.as_ref()) {
+                self.problem(at, what);
+            }
+        }
         if let Some(agent) = &spec.agent {
             self.agent("agent", agent);
         }
@@ -145,6 +150,16 @@ impl Check {
         ];
         for (at, limit) in limits {
             self.require(limit != Some(0), at, "is 0; leave it out for no limit");
+        }
+        if let Some(files) = spec.limits.memory_files {
+            let at = "limits.memory_files";
+            let fds = [files.events, files.high, files.current, files.stat];
+            self.require(fds.iter().all(|fd| *fd > 2), at, "names a standard descriptor");
+            self.require(
+                spec.limits.memory_bytes.is_some(),
+                at,
+                "is of no use without `limits.memory_bytes`",
+            );
         }
     }
 

@@ -1,6 +1,13 @@
 //! What init does first where it is PID 1 of a machine of its own: the machine has a kernel and nothing else yet.
 
+use std::net::Ipv4Addr;
+
 use serde::{Deserialize, Serialize};
+
+use super::User;
+
+/// Modules of the kernel, and mounts. A kernel whose drivers are all modules needs some twenty.
+const MAX_ENTRIES: usize = 256;
 
 /// A machine, as its host has made it. Paths are those of the root file system, unless another is named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,7 +52,7 @@ pub enum ShareKind {
 
 /// One file system of the machine's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "kebab-case", try_from = "Written")]
 pub enum MachineMount {
     /// The process table.
     Proc {
@@ -57,7 +64,6 @@ pub enum MachineMount {
         /// Where.
         at: String,
         /// Whether `kvm` is there too, for machines within the machine.
-        #[serde(default)]
         kvm: bool,
     },
     /// An empty file system in memory.
@@ -76,6 +82,45 @@ pub enum MachineMount {
     },
 }
 
+/// A mount as it is written down: with what no kind needs it is refused, as an unknown field is. Serde's own way to read
+/// an enum by its tag would take 100 kB of init.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    kind: MountKind,
+    at: String,
+    kvm: Option<bool>,
+    size_bytes: Option<u64>,
+    mode: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum MountKind {
+    Proc,
+    Dev,
+    Tmpfs,
+    ReadOnly,
+}
+
+impl TryFrom<Written> for MachineMount {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { kind, at, kvm, size_bytes, mode } = written;
+        match (kind, kvm, size_bytes, mode) {
+            (MountKind::Proc, None, None, None) => Ok(Self::Proc { at }),
+            (MountKind::Dev, kvm, None, None) => Ok(Self::Dev { at, kvm: kvm.unwrap_or(false) }),
+            (MountKind::Tmpfs, None, Some(size_bytes), Some(mode)) => {
+                Ok(Self::Tmpfs { at, size_bytes, mode })
+            }
+            (MountKind::ReadOnly, None, None, None) => Ok(Self::ReadOnly { at }),
+            (MountKind::Tmpfs, None, _, _) => Err("a mount of kind `tmpfs` needs `size_bytes` and `mode`"),
+            _ => Err("`kvm` is for a mount of kind `dev`, `size_bytes` and `mode` for one of kind `tmpfs`"),
+        }
+    }
+}
+
 /// A network device and what it is called in its network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,4 +130,70 @@ pub struct Interface {
     /// Where everything else is reached, in the same network.
     #[serde(default)]
     pub gateway: Option<String>,
+}
+
+impl MachineMount {
+    /// Where it is.
+    pub fn at(&self) -> &str {
+        match self {
+            Self::Proc { at } | Self::Dev { at, .. } | Self::Tmpfs { at, .. } | Self::ReadOnly { at } => at,
+        }
+    }
+}
+
+impl Interface {
+    /// The address and the length of its prefix.
+    pub fn parse(&self) -> Option<(Ipv4Addr, u8)> {
+        let (address, prefix) = self.address.split_once('/')?;
+        let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix))?;
+        Some((address.parse().ok()?, prefix))
+    }
+}
+
+impl Machine {
+    /// Everything that is wrong with it: where, and what.
+    pub(super) fn problems(&self, user: Option<&User>) -> Vec<(String, &'static str)> {
+        let mut problems = Vec::new();
+        let mut require = |holds: bool, at: String, what: &'static str| {
+            if !holds {
+                problems.push((at, what));
+            }
+        };
+        require(
+            user.is_some_and(|user| user.uid != 0 && user.gid != 0),
+            "user".to_owned(),
+            "must be an ordinary one: nothing runs as root in a machine",
+        );
+        require(self.modules.len() <= MAX_ENTRIES, "machine.modules".to_owned(), "are too many");
+        for (i, module) in self.modules.iter().enumerate().take(MAX_ENTRIES) {
+            require(is_absolute(module), format!("machine.modules[{i}]"), "is not an absolute path");
+        }
+        let tag = &self.root.tag;
+        // One that 9p and virtio-fs both have room for.
+        let fits = (1..=31).contains(&tag.len()) && !tag.contains('\0');
+        require(fits, "machine.root.tag".to_owned(), "must have 1 to 31 bytes");
+        require(self.mounts.len() <= MAX_ENTRIES, "machine.mounts".to_owned(), "are too many");
+        for (i, mount) in self.mounts.iter().enumerate().take(MAX_ENTRIES) {
+            require(is_absolute(mount.at()), format!("machine.mounts[{i}].at"), "is not an absolute path");
+            if let MachineMount::Tmpfs { size_bytes, mode, .. } = mount {
+                // The kernel takes 0 for "without a bound".
+                require(*size_bytes > 0, format!("machine.mounts[{i}].size_bytes"), "must be at least 1");
+                require(*mode <= 0o1777, format!("machine.mounts[{i}].mode"), "is no mode of a folder");
+            }
+        }
+        if let Some(network) = &self.network {
+            let what = "must be an IPv4 address with its prefix, as 10.0.2.15/24";
+            require(network.parse().is_some(), "machine.network.address".to_owned(), what);
+            let gateway = network.gateway.as_ref().is_none_or(|text| text.parse::<Ipv4Addr>().is_ok());
+            require(gateway, "machine.network.gateway".to_owned(), "must be an IPv4 address");
+        }
+        if let Some(report) = &self.report {
+            require(is_absolute(report), "machine.report".to_owned(), "is not an absolute path");
+        }
+        problems
+    }
+}
+
+fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\0') && path.len() < 4096
 }

@@ -5,6 +5,7 @@
 
 mod check;
 mod control;
+mod limits;
 mod machine;
 mod named;
 mod signal;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use check::{MAX_AGENTS, MAX_READABLE, MAX_UNITS, Problem};
 pub use control::{Control, Listen, TokenSource};
+pub use limits::{Limits, MemoryFiles};
 pub use machine::{Interface, Machine, MachineMount, Share, ShareKind};
 pub use signal::Signal;
 pub use unit::{
@@ -294,18 +296,6 @@ pub enum OnAgentExit {
     Stay,
     /// The sandbox shuts down and ends with the agent's exit code.
     End,
-}
-
-/// Bounds for everything inside together. Absent: not bounded by init.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// How many processes and threads.
-    pub pids: Option<u64>,
-    /// How much memory.
-    pub memory_bytes: Option<u64>,
-    /// How much processor time, in thousandths of one processor.
-    pub cpus_milli: Option<u64>,
 }
 
 /// What of the agent's doings is told as events, for those who bring its work home.

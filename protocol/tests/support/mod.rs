@@ -14,7 +14,7 @@ use agent_protocol::{
     message::{
         AddAgent, AgentStatus, AttachFrom, AttachRequest, AttachTo, Attached, Counts, Event, EventsRequest,
         ExecExited, ExecId, ExecRequest, ExecStarted, GitRequest, GitService, Lease, LeaseAction, LeaseWish,
-        LogFrom, LogRequest, Next, Phase, SessionEnded, SessionId, SessionStarted, Status, Stdio,
+        LogFrom, LogRequest, Next, Phase, Resources, SessionEnded, SessionId, SessionStarted, Status, Stdio,
         TerminalSize, UnitKind, UnitState, UnitStatus, Usage, ViewerId, What,
     },
 };
@@ -103,6 +103,7 @@ pub(crate) fn inspect(name: &str, bytes: &[u8]) -> Result<(String, Vec<u8>), cod
         Next,
         Phase,
         Request,
+        Resources,
         ServerMessage,
         SessionEnded,
         SessionId,

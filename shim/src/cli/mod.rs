@@ -48,7 +48,7 @@ use self::{
     error::CliError,
 };
 use crate::{
-    isolation::{engine, oci::launcher},
+    isolation::{engine, microvm, oci},
     repo::helper,
 };
 
@@ -104,8 +104,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if helper::is_called(args.first()) {
         return helper::main(&args[1..]);
     }
-    if let Some(job) = launcher::job(&args) {
-        return launcher::run(job);
+    if let Some(job) = oci::launcher::job(&args) {
+        return oci::launcher::run(job);
+    }
+    if let Some(job) = microvm::launcher::job(&args) {
+        return microvm::launcher::run(job);
     }
     if let Some(job) = engine::launcher::job(&args) {
         return engine::launcher::run(job);

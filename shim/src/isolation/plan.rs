@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 
 use super::engine::Engine;
 use super::limits::{LimitPlan, Limits};
+use super::microvm::plan::MachinePlan;
 use super::store::Closure;
 
 /// Where the project is mounted, and where the agent starts.
@@ -59,6 +60,9 @@ pub struct LaunchPlan {
     /// What an engine makes it of, where one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// The machine, on layers that make one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachinePlan>,
     /// Whether the kernel ends the layer's process with its parent; only for runs nobody comes back to.
     pub dies_with_parent: bool,
 }

@@ -1,12 +1,13 @@
 //! What the loop says of itself: events for those who follow, and the state for those who ask.
 
-use agent_protocol::message::{AgentStatus, Counts, Status, Usage, What};
+use agent_protocol::message::{AgentStatus, Counts, Resources, Status, Usage, What};
 
 use super::{
     super::{shared::AGENT, wire},
-    Loop, pid,
+    Loop, memory_ran_out, pid,
 };
 use crate::{
+    cgroup::Memory,
     journal::unix_ms,
     supervise::{self, Announcement, Change, UnitId},
     usage,
@@ -102,6 +103,9 @@ impl Loop {
         if terminal.pictures_lost() > 0 {
             warnings.push(format!("the picture of the screen was lost {} times", terminal.pictures_lost()));
         }
+        if let Some(ended @ 1..) = self.memory.as_ref().map(Memory::all_kills) {
+            warnings.push(memory_ran_out(ended));
+        }
         if self.faults > 0 {
             warnings.push(format!("init met a fault of its own {} times", self.faults));
         }
@@ -124,6 +128,14 @@ impl Loop {
             },
             usage: Usage { memory_bytes: used.memory_bytes, cpu_ms: wire::millis(used.cpu) },
             warnings,
+        }
+    }
+
+    /// Without a cgroup only what /proc tells is known.
+    pub(super) fn resources(&self) -> Resources {
+        match &self.memory {
+            Some(memory) => memory.resources(),
+            None => Resources { pids_limit: self.spec.limits.pids, ..Resources::default() },
         }
     }
 

@@ -31,6 +31,7 @@ impl Loop {
     pub(super) fn answer(&mut self, ask: Ask) {
         match ask {
             Ask::Status(reply) => give(reply, self.status()),
+            Ask::Resources(reply) => give(reply, self.resources()),
             Ask::AgentCpu(reply) => give(reply, self.agent_cpu()),
             Ask::Exec { request, git, reply } => {
                 let started = self.exec(*request, git);
@@ -180,10 +181,12 @@ impl Loop {
             children::Exit::Signal { signal, core_dumped } => (How::Signal(signal.number()), core_dumped),
         };
         let signal = if let How::Signal(signal) = how { Some(signal) } else { None };
-        let killed_by = self
-            .execs
-            .ended_by(exec, signal)
-            .unwrap_or_else(|| if self.stopping { KilledBy::Stop } else { wire::killed_by(how) });
+        let oom = self.ran_out_of_memory(exit);
+        let killed_by = self.execs.ended_by(exec, signal).unwrap_or_else(|| match wire::killed_by(how) {
+            _ if self.stopping => KilledBy::Stop,
+            KilledBy::Unknown if oom => KilledBy::OutOfMemory,
+            by => by,
+        });
         let exit = ExitRecord {
             how,
             core_dumped,

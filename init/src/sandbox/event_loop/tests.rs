@@ -23,7 +23,7 @@ fn idle(spec: &serde_json::Value) -> Loop {
     let spec = InitSpec::from_json(spec.to_string().as_bytes()).unwrap();
     let main = Session::new(TerminalSize { columns: 80, rows: 24 });
     let shared = Rc::new(Shared::new(main, Outputs::new(std::iter::empty())));
-    Loop::new(spec, shared, None, Vec::new())
+    Loop::new(spec, shared, None, None, Vec::new())
 }
 
 fn inside<T>(work: impl AsyncFnOnce() -> T) -> T {

@@ -193,6 +193,7 @@ mod tests {
             command: ["/run/agent/init", "--spec-fd", "4"].map(str::to_owned).to_vec(),
             limits: LimitPlan::default(),
             container: None,
+            machine: None,
             dies_with_parent: false,
         }
     }

@@ -112,7 +112,7 @@ fn network(plan: &LaunchPlan, container: &Container) -> Option<String> {
     let name = match plan.namespaces.network {
         Network::None => Some("none"),
         Network::Host => Some("host"),
-        // The plan is refused for a bridge.
+        // An engine is asked for no bridge: it has none that it knows of.
         Network::Nat | Network::Bridge(_) => container.engine.differences().nat,
     };
     name.map(|name| format!("--network={name}"))
@@ -243,6 +243,7 @@ mod tests {
             fds: vec![PromisedFd { name: "control", number: 3 }],
             command: [INIT, "--handover", "/run/agent/handover/socket"].map(str::to_owned).into(),
             limits: LimitPlan::default(),
+            machine: None,
             container: Some(Container {
                 engine,
                 image: "debian:12".to_owned(),

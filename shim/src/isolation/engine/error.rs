@@ -68,9 +68,9 @@ pub enum EngineError {
     /// docker cannot show files under another owner.
     #[error("as root, agent-shim uses podman only: a container of docker's would run as root")]
     RootNeedsPodman,
-    /// Networks of engines are not bridges of the host.
-    #[error("{} makes its own networks and takes no bridge", .engine.name())]
-    NoBridge {
+    /// An engine makes nothing without one.
+    #[error("{} makes containers of images, and none was given", .engine.name())]
+    NoImageGiven {
         /// Which one.
         engine: Engine,
     },
@@ -96,7 +96,7 @@ impl EngineError {
             | Self::NoCommand { .. }
             | Self::NoSubordinateIds { .. }
             | Self::RootNeedsPodman => ErrorKind::Requirement,
-            Self::NoBridge { .. } | Self::OddPath { .. } => ErrorKind::Usage,
+            Self::NoImageGiven { .. } | Self::OddPath { .. } => ErrorKind::Usage,
         }
     }
 
@@ -128,7 +128,9 @@ impl EngineError {
             Self::RootNeedsPodman => {
                 "run it as an ordinary user who may use docker, or with `--engine podman`".to_owned()
             }
-            Self::NoBridge { .. } => "use `--network nat`".to_owned(),
+            Self::NoImageGiven { .. } => {
+                "name one with `--image`, or leave out `--engine` for a container without an image".to_owned()
+            }
             Self::OddPath { .. } => return None,
         })
     }

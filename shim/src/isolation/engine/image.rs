@@ -53,6 +53,9 @@ impl Image {
     /// Asks the engine for an image that is here.
     pub fn inspect(engine: Engine, program: &Path, image: &str) -> Result<Image, EngineError> {
         let odd = |why: String| EngineError::OddImage { engine, image: image.to_owned(), why };
+        if image.is_empty() {
+            return Err(EngineError::NoImageGiven { engine });
+        }
         check_name(image).map_err(|why| odd(why.to_owned()))?;
         let args = ["image", "inspect", "--format", FORMAT, image].map(Into::into).to_vec();
         match ask(program, args, INSPECTED_WITHIN) {

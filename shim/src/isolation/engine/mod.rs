@@ -17,16 +17,18 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::IsolationError;
 use super::handover::{self, Passed, c_string, in_memory, open_record, step};
 use super::limits::{LimitError, LimitPlan, Limits};
-use super::plan::{Caller, Container, Content, INIT, LaunchPlan, Network, USER_ID};
+use super::plan::{Caller, Container, Content, INIT, LaunchPlan, USER_ID};
 use super::process::Process;
 use super::{
-    Capabilities, Handles, Launched, Layer, Reach, Remains, Report, Request, draft, ids, record, stage,
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Remains, Report, Request, draft,
+    ids, record, stage,
 };
 use crate::sys::{self, Program, SpawnError, Step};
 
@@ -70,6 +72,11 @@ const CAPABILITIES: Capabilities = Capabilities {
     reach: Reach::InheritedListener,
     passes_descriptors: true,
     shares_kernel: true,
+    makes: "container",
+    networks: &[NetworkKind::Host, NetworkKind::None, NetworkKind::Nat],
+    takes_images: true,
+    // An engine does a lot before and after.
+    patience: Patience { start: Duration::from_mins(1), answer: Patience::OF_PROCESSES.answer },
 };
 
 /// A program that makes containers of images.
@@ -172,9 +179,6 @@ impl Layer for WithEngine {
     fn plan(&self, request: &Request) -> Result<LaunchPlan, IsolationError> {
         if let (Caller::Root { .. }, false) = (request.caller, self.engine.differences().maps_ids) {
             return Err(EngineError::RootNeedsPodman.into());
-        }
-        if let Network::Bridge(_) = request.network {
-            return Err(EngineError::NoBridge { engine: self.engine }.into());
         }
         let image = Image::inspect(self.engine, &self.program, &self.image)?;
         let limits = limits(&request.limits, request.caller, self.engine)?;

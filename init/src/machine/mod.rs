@@ -1,0 +1,139 @@
+//! The first process of a machine of its own: there is a kernel, and in memory a file system with init, its spec and the
+//! kernel's modules. All else is made here, in the order of [`boot`]; then it goes on as everywhere.
+//!
+//! If this process ended the kernel would panic. So whatever happens is told, on the console and to the host, and then
+//! the machine is switched off.
+
+pub(crate) mod cgroup;
+pub(crate) mod clock;
+mod modules;
+mod mounts;
+mod network;
+mod power;
+mod share;
+
+use std::{
+    env,
+    io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    time::Duration,
+};
+
+use agent_protocol::spec::{InitSpec, Machine, User};
+use anyhow::{Context, Result};
+use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use rustix::{
+    fs::Mode,
+    process::{Resource, Rlimit, setrlimit, umask},
+    time::{ClockId, clock_gettime},
+};
+
+use self::power::Report;
+use crate::{args::SpecSource, boot};
+
+/// Where the host puts the spec into the initial file system.
+const SPEC: &str = "/agent/spec.json";
+
+/// Init failed before anything ran in the machine.
+const INIT_FAILED: u8 = 125;
+
+/// What a program may have open: what most systems give their services, where the kernel alone gives 4096.
+const DESCRIPTORS: Rlimit = Rlimit { current: Some(1024), maximum: Some(512 * 1024) };
+
+/// Whether this is the first process of a machine, and nobody has made the world it finds.
+///
+/// A container's first process may be called so too, but it finds the process table.
+pub fn is_here() -> bool {
+    std::process::id() == 1
+        && env::args_os().next().is_some_and(|name| name == "/init")
+        && !Path::new("/proc/self").exists()
+}
+
+/// Boots the machine, runs the sandbox in it and switches it off.
+pub fn run() -> ! {
+    let began = uptime();
+    let mut report = None;
+    let ended = catch_unwind(AssertUnwindSafe(|| live(began, &mut report)));
+    let code = match ended {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            complain(&format!("{error:#}"));
+            INIT_FAILED
+        }
+        Err(_) => {
+            complain("init met a fault of its own");
+            INIT_FAILED
+        }
+    };
+    power::off(code, report)
+}
+
+/// What the machine goes on needing once it is up.
+pub(crate) struct Running {
+    /// Keeps the clock right. Absent where the machine has none that goes on while it stands still.
+    pub(crate) clock: Option<clock::Keeper>,
+    /// When init began, since the kernel did.
+    began: Duration,
+}
+
+impl Running {
+    /// Says how long it took until the host could reach init, since init began and since the kernel did.
+    pub(crate) fn tell_ready(&self) {
+        let now = uptime();
+        let (init, kernel) = (now.saturating_sub(self.began), self.began);
+        tracing::info!(init_ms = init.as_millis(), kernel_ms = kernel.as_millis(), "the machine is up");
+    }
+}
+
+fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
+    // Permissions are as they are written down here; programs get the usual mask at the end.
+    umask(Mode::empty());
+    mounts::for_booting()?;
+    let spec = boot::read_spec(&SpecSource::File(SPEC.into()))
+        .inspect_err(|_| *report = Report::open(power::REPORT_WITHOUT_SPEC).ok())?;
+    let machine = spec.machine.as_ref().context("the spec describes no machine")?;
+    if let Some(path) = &machine.report {
+        *report = Some(Report::open(path).with_context(|| format!("opening {path} for the report"))?);
+    }
+    boot::log_to_stderr(spec.log_level);
+    let token = boot::read_token(&spec)?;
+    let clock = boot(&spec, machine)?;
+    boot::start(spec, token, Some(Running { clock, began }))
+}
+
+/// Makes the machine ready; everything that needs privileges is done here.
+fn boot(spec: &InitSpec, machine: &Machine) -> Result<Option<clock::Keeper>> {
+    power::heed_the_host();
+    modules::load(&machine.modules)?;
+    modules::close();
+    let clock = clock::Keeper::open();
+    network::start(machine.network.as_ref())?;
+    let has_kvm = Path::new("/dev/kvm").exists();
+    share::mount_root(&machine.root)?;
+    mounts::switch_root()?;
+    let user = spec.user.clone().unwrap_or_default();
+    mounts::make(&machine.mounts, &user, has_kvm)?;
+    rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
+    setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
+    umask(Mode::from_raw_mode(0o022));
+    Ok(clock)
+}
+
+/// From here on files are opened and made as this user would, by init too: what it makes for programs (pipes,
+/// terminals, sockets) is theirs, and what it reads for them is what they could read.
+///
+/// To the kernel init stays root in all else. What is root's alone was opened before.
+pub(crate) fn share_files_with(user: &User) {
+    setfsgid(Gid::from_raw(user.gid));
+    setfsuid(Uid::from_raw(user.uid));
+}
+
+fn uptime() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "agent-init: error: {text}");
+}
