@@ -55,6 +55,7 @@ pub(super) fn for_kernel(
         fds: request.fds.clone(),
         command,
         limits,
+        container: None,
         machine: None,
         dies_with_parent: request.dies_with_parent,
     })

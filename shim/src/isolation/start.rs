@@ -51,7 +51,8 @@ pub(super) fn start(
         steps.push(Step::BecomeUser(runs_as));
     }
     steps.extend(passed.steps());
-    let remains = Remains { cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.folder.clone()) };
+    let remains =
+        Remains { cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.folder.clone()), ..Remains::default() };
     let child = sys::spawn(&steps, program).map_err(|error| {
         // What stays is an empty group.
         let _ = remains.clean();
