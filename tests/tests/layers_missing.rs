@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_tests::{Home, Output, Traces, Who, finish, skip};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 /// What a kernel has that needs no modules. Nothing here boots it.
 const BUILT_IN: [&str; 7] =
@@ -85,6 +85,10 @@ impl Scene {
     }
 
     fn shim(&self, args: &[&str]) -> anyhow::Result<Output> {
+        self.shim_with(args, None)
+    }
+
+    fn shim_with(&self, args: &[&str], kernel: Option<&Path>) -> anyhow::Result<Output> {
         let shim = self.home.shim(args);
         // PATH has nothing of the system's, also not what changes the user.
         let program = shim.get_program().to_owned();
@@ -92,14 +96,27 @@ impl Scene {
         named.args(shim.get_args()).env_clear().current_dir(self.home.path());
         named.envs(shim.get_envs().filter_map(|(name, value)| Some((name, value?))));
         named.env("PATH", &self.bin).env_remove("AGENT_SHIM_KERNEL");
+        if let Some(kernel) = kernel {
+            named.env("AGENT_SHIM_KERNEL", kernel);
+        }
         finish(named, b"")
     }
 
     /// `start` and `run` fail with these words and a hint, and nothing has happened.
     fn refuses(&self, flags: &[&str], words: &str, hint: &str) -> anyhow::Result<()> {
+        self.refuses_command(flags, &["--", "cat"], words, hint)
+    }
+
+    fn refuses_command(
+        &self,
+        flags: &[&str],
+        command: &[&str],
+        words: &str,
+        hint: &str,
+    ) -> anyhow::Result<()> {
         for (subcommand, code) in [("start", 4), ("run", 125)] {
             let first = [subcommand, "--name", "box", "--env", "host"];
-            let output = self.shim(&[&first[..], flags, &["project", "--", "cat"]].concat())?.exits(code)?;
+            let output = self.shim(&[&first[..], flags, &["project"], command].concat())?.exits(code)?;
             let output = output.complains(words)?.complains("\nhint: ")?;
             ensure!(
                 output.errors().split_once("\nhint: ").is_some_and(|(_, rest)| rest.contains(hint)),
@@ -113,6 +130,26 @@ impl Scene {
     fn refuses_machine(&self, flags: &[&str], words: &str, hint: &str) -> anyhow::Result<()> {
         let kernel: &[&str] = if flags.contains(&"--kernel") { &[] } else { &["--kernel", "kernel"] };
         self.refuses(&[&["--isolation", "microvm"], kernel, flags].concat(), words, hint)
+    }
+
+    /// `doctor` finds the same, and has the same hint for it.
+    fn doctor_says(&self, isolation: &str, kernel: &Path, id: &str) -> anyhow::Result<()> {
+        let flags = ["doctor", "--isolation", isolation, "--json"];
+        let report = self.shim_with(&flags, Some(kernel))?.exits(4)?.json()?;
+        let findings = report["checks"].as_array().into_iter().flatten();
+        let mut findings = findings.flat_map(|check| check["findings"].as_array().into_iter().flatten());
+        let found =
+            findings.find(|finding| finding["id"] == id).with_context(|| format!("no {id}: {report:#}"))?;
+        ensure!(found["severity"] == "required", "{found:#}");
+        let layers = report["layers"].as_array().context("layers")?;
+        let layer = layers.iter().find(|layer| layer["layer"] == isolation).context("the layer")?;
+        ensure!(layer["usable"] == false, "{layer:#}");
+        ensure!(layer["missing"].as_array().is_some_and(|missing| missing.contains(&id.into())), "{layer:#}");
+        let first = ["start", "--name", "box", "--env", "host", "--isolation", isolation];
+        let output =
+            self.shim_with(&[&first[..], &["project", "--", "cat"]].concat(), Some(kernel))?.exits(4)?;
+        output.complains(&format!("\nhint: {}\n", found["hint"].as_str().context("a hint")?))?;
+        Ok(())
     }
 
     /// Of the sandbox: no folder, no process, no mount, nothing where temporary things are.
@@ -176,6 +213,22 @@ fn there_is_no_kernel_or_it_is_none() -> anyhow::Result<()> {
         scene.refuses_machine(&[], words, "(machine-kernel-unusable;")?;
     }
     Ok(())
+}
+
+#[test]
+fn doctor_finds_what_a_start_fails_for() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    let kernel = scene.home.path().join("kernel");
+    let notes = scene.home.file("notes", b"not a kernel")?;
+    scene.doctor_says("oci", &kernel, "oci-runtime-missing")?;
+    scene.doctor_says("microvm", &notes, "machine-kernel-unusable")?;
+    scene.kernel(&BUILT_IN[2..])?;
+    scene.doctor_says("microvm", &kernel, "machine-kernel-lacks")?;
+    scene.kernel(&BUILT_IN)?;
+    scene.without("passt")?;
+    scene.doctor_says("microvm", &kernel, "passt-missing")?;
+    scene.without("qemu-system-x86_64")?;
+    scene.doctor_says("microvm", &kernel, "qemu-missing")
 }
 
 /// Where nothing is named and the machine has none either.
@@ -306,4 +359,44 @@ fn there_is_no_runtime_for_containers() -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What docker prints without its daemon.
+const NO_DAEMON: &str =
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+
+const OF_AN_IMAGE: [&str; 6] =
+    ["--isolation", "oci", "--image", "registry.invalid/image:1", "--engine", "podman"];
+
+#[test]
+fn an_engine_is_missing_or_does_not_run() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    let docker = [&OF_AN_IMAGE[..5], &["docker"]].concat();
+    scene.refuses(&OF_AN_IMAGE, "podman is not installed: there is no `podman` in ", "install podman")?;
+    scene.refuses(&docker, "docker is not installed: there is no `docker` in ", "install docker")?;
+    scene.program("docker", &format!("echo '{NO_DAEMON}' >&2; exit 1"))?;
+    scene.refuses(&docker, "docker does not answer: Cannot connect", "start it")
+}
+
+#[test]
+fn an_image_is_not_to_be_had() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    let script = "case $1 in\n\
+                  image) echo 'Error: inspecting object: registry.invalid/image:1: image not known' >&2; exit 125;;\n\
+                  pull) echo 'Error: pinging container registry registry.invalid: no such host' >&2; exit 125;;\n\
+                  esac";
+    scene.program("podman", script)?;
+    let words = "podman cannot get the image `registry.invalid/image:1`: pinging container registry";
+    scene.refuses(&OF_AN_IMAGE, words, "`podman images`")
+}
+
+/// One with nothing but files in it, as `FROM scratch` makes them.
+#[test]
+fn an_image_has_nothing_to_run() -> anyhow::Result<()> {
+    let scene = Scene::new(Who::Ordinary)?;
+    let id = "c0".repeat(32);
+    scene
+        .program("podman", &format!("[ \"$1\" = image ] && {{ echo {id}; echo '{{}}'; exit; }}; exit 125"))?;
+    let words = "the image `registry.invalid/image:1` names no command, and none was given";
+    scene.refuses_command(&OF_AN_IMAGE, &[], words, "agent-shim run --image IMAGE")
 }

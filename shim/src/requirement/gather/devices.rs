@@ -45,7 +45,9 @@ mod tests {
         assert_eq!(kvm(&folder.path().join("kvm"), none), Device::Missing);
         let plain = folder.path().join("plain");
         std::fs::write(&plain, "").unwrap();
-        assert!(matches!(kvm(&plain, none), Device::Unusable { why } if why.contains("making a virtual machine")));
+        assert!(
+            matches!(kvm(&plain, none), Device::Unusable { why } if why.contains("making a virtual machine"))
+        );
         assert_eq!(openable(&plain), Device::Works);
         assert_eq!(openable(Path::new("/dev/null")), Device::Works);
         assert!(matches!(openable(folder.path()), Device::Unusable { .. }));

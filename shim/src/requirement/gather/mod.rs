@@ -18,8 +18,8 @@ use self::programs::{ask_any_version, ask_version, ask_virtiofsd};
 use super::facts::{DataFolder, Facts, Found, Program, Terminal};
 use super::machine::Machine;
 use super::version::Version;
-use crate::isolation::{Caller, microvm};
 use crate::isolation::limits::{Cgroups, LimitError, Limits};
+use crate::isolation::{Caller, microvm};
 use crate::sandbox::init_binary::{self, INIT_VARIABLE};
 use crate::sandbox::paths::DataDir;
 
