@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use agent_tests::{Home, Output, Traces, Who, finish, skip};
+use agent_tests::{Home, Layer, Output, Traces, Who, finish, skip};
 use anyhow::{Context, ensure};
 
 /// What a kernel has that needs no modules. Nothing here boots it.
@@ -50,12 +50,9 @@ impl Scene {
 
     /// A program of this machine's, if it has it.
     fn real(&self, name: &str) -> anyhow::Result<bool> {
-        let found = self
-            .home
-            .search_path()
-            .split(':')
-            .map(|folder| Path::new(folder).join(name))
-            .find(|path| path.is_file());
+        let machines = Layer::named("microvm").context("a layer of machines")?;
+        let search = machines.search_path(&self.home.search_path());
+        let found = search.split(':').map(|folder| Path::new(folder).join(name)).find(|path| path.is_file());
         let Some(found) = found else {
             skip(&format!("there is no {name}"));
             return Ok(false);
