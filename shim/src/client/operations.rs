@@ -121,6 +121,7 @@ pub(crate) fn unexpected(message: &ServerMessage, during: &'static str) -> Conne
         ServerMessage::Event(_) => "Event",
         ServerMessage::EventsCaughtUp => "EventsCaughtUp",
         ServerMessage::LogCaughtUp => "LogCaughtUp",
+        ServerMessage::Resources(_) => "Resources",
     };
     ConnectionError::Unexpected { what, during }
 }

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
 };
 
-use agent_protocol::spec::InitSpec;
+use agent_protocol::spec::{InitSpec, Limits as InitLimits};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -24,7 +24,7 @@ use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
         Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, MachineWishes, Network, PromisedFd,
-        Request, Secret, UserMount, bwrap::Bubblewrap, microvm::MicroVm, oci::Oci,
+        Request, Secret, UserMount, bwrap::Bubblewrap, limits, microvm::MicroVm, oci::Oci,
     },
     requirement::Requirement,
 };
@@ -133,11 +133,20 @@ pub(crate) fn prepare(
     let mut spec =
         spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
     spec.readable.clone_from(&plan.readable);
+    tell_limits(&mut spec.limits, record, &plan);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
     })?;
     Ok(Prepared { layer, plan, spec })
+}
+
+/// Bounds of memory and processor time that init is to know of, beside that on processes. Where a cgroup of the host's
+/// keeps them init only tells; the init of a machine keeps them itself, and all memory of the machine is there for it to divide.
+fn tell_limits(limits: &mut InitLimits, record: &Record, plan: &LaunchPlan) {
+    limits.cpus_milli = record.limits.milli_cpus.map(u64::from);
+    limits.memory_files = limits::memory_files(&plan.fds);
+    limits.memory_bytes = record.limits.memory_bytes.filter(|_| limits.memory_files.is_some());
 }
 
 impl PrepareError {

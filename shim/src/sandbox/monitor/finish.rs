@@ -37,6 +37,10 @@ impl Watch<'_> {
         let reason = match (self.seen.ended, self.seen.stopping) {
             (Some(_), true) => "it was stopped",
             (Some(_), false) => "the agent ended",
+            // The host's kernel ends init last, and all that is left with it.
+            (None, _) if code == Some(137) && self.run.remains.usage().out_of_memory > Some(0) => {
+                "memory ran out, and init was ended"
+            }
             (None, _) if code == Some(137) => "init was killed from outside",
             (None, _) => "init ended without a word",
         };
