@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use agent_protocol::{
     address::Address,
+    message::Resources,
     spec::{Machine, ShareKind},
 };
 use serde::{Deserialize, Serialize};
@@ -307,5 +308,10 @@ impl Remains {
     /// `ResourceBusy` means that one is not reaped yet: try again within your deadline.
     pub fn clean(&self) -> io::Result<()> {
         self.cgroup.as_deref().map_or(Ok(()), limits::remove)
+    }
+
+    /// What the sandbox uses, as the host counts it; nothing where it does not.
+    pub fn usage(&self) -> Resources {
+        self.cgroup.as_deref().map(limits::usage).unwrap_or_default()
     }
 }
