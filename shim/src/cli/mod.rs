@@ -109,6 +109,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(job) = microvm::launcher::job(&args) {
         return microvm::launcher::run(job);
     }
+    if microvm::kvm::is_called(&args) {
+        return microvm::kvm::run();
+    }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,
         Err(error) => return error::usage(&error),
