@@ -10,6 +10,8 @@ mod cgroup;
 pub mod children;
 // One command as a container's PID 1 would run it.
 pub mod entrypoint;
+// What init would inherit, from engines that pass no descriptors.
+mod handover;
 // What init gives up before it starts anything, for itself and for all below it.
 pub mod harden;
 // What happened, in order.
@@ -18,6 +20,8 @@ mod journal;
 pub mod machine;
 // What programs say about themselves: ready, status, alive.
 pub mod notify;
+// A user of its own, for a container whose runtime knows root alone.
+pub mod own_id;
 // What steps and services wrote.
 mod output;
 // The sandbox as a whole: one loop that owns the processes.

@@ -250,6 +250,16 @@ pub(crate) fn adopt_descriptor(fd: RawFd) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Makes an open file known under this number, which nothing here uses otherwise: the standard streams, or one that
+/// the spec names. Nothing that is executed inherits it but a standard stream.
+pub(crate) fn put_descriptor(fd: BorrowedFd<'_>, number: RawFd) -> io::Result<()> {
+    let flags = if number > 2 { libc::O_CLOEXEC } else { 0 };
+    // SAFETY: plain numbers. What the number meant before is closed: this runs before init owns any descriptor, and a
+    // standard stream is only ever used by its number.
+    Errno::result(unsafe { libc::dup3(fd.as_raw_fd(), number, flags) })?;
+    Ok(())
+}
+
 /// One datagram and who the kernel says sent it.
 pub(crate) struct Datagram {
     pub(crate) bytes: usize,

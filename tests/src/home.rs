@@ -15,13 +15,16 @@ use std::{
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, Output, agent_shim, copy_program, own_nix};
+use crate::{Output, agent_shim, copy_program, deadline, layer::layer, own_nix};
 
 /// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
 const ORDINARY: u32 = 61_234;
 
 /// Where programs are looked for, unless a test says otherwise.
-const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+pub(crate) const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
+
+/// A part of every home's name, set by whoever may have to end what a test leaves.
+pub(crate) const TAG: &str = "AGENT_TESTS_TAG";
 
 /// As whom the shim runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +47,8 @@ impl Home {
     /// A new person.
     pub fn new(who: Who) -> anyhow::Result<Self> {
         // Short: a path to a socket may have 107 bytes, and tests must not depend on where they run.
-        let dir = tempfile::Builder::new().prefix("as-").tempdir_in("/tmp")?;
+        let prefix = format!("as-{}", std::env::var(TAG).unwrap_or_default());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp")?;
         let path = dir.path().to_owned();
         let user = (who == Who::Ordinary && nix::unistd::geteuid().is_root()).then_some(ORDINARY);
         let home = Self { dir: Some(dir), path, user, variables: BTreeMap::new() };
@@ -106,7 +110,7 @@ impl Home {
     /// Where this person's commands are looked for.
     pub fn search_path(&self) -> String {
         let own = self.variables.get(OsStr::new("PATH"));
-        own.map_or_else(|| SEARCH_PATH.to_owned(), |path| path.to_string_lossy().into_owned())
+        own.map_or_else(|| layer().search_path(SEARCH_PATH), |path| path.to_string_lossy().into_owned())
     }
 
     /// The shim, run by this person in an environment that holds only what it must.
@@ -143,10 +147,8 @@ impl Home {
         // Not every machine that the tests run on has a Nix; those that are about one say so.
         command.env("AGENT_SHIM_ENV", "host");
         // The same promises on another layer.
-        if let Some(layer) = std::env::var_os("AGENT_TESTS_ISOLATION") {
-            command.env("AGENT_SHIM_ISOLATION", layer);
-        }
-        command.env("PATH", SEARCH_PATH).env("LANG", "C.UTF-8").envs(&self.variables);
+        command.envs(layer().variables());
+        command.env("PATH", layer().search_path(SEARCH_PATH)).env("LANG", "C.UTF-8").envs(&self.variables);
         command
     }
 
@@ -237,7 +239,7 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec
 }
 
 fn wait(child: &mut Child, shown: &str) -> anyhow::Result<std::process::ExitStatus> {
-    let end = Instant::now() + DEADLINE * 2;
+    let end = Instant::now() + deadline() * 2;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);

@@ -10,10 +10,11 @@ use std::{
     thread,
 };
 
+use agent_protocol::Request;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{DEADLINE, Home, Output, Who};
+use crate::{Home, Output, Raw, Who, deadline};
 
 /// A sandbox that runs. Destroyed on drop.
 pub struct Sandbox {
@@ -61,6 +62,11 @@ impl Sandbox {
         self.home.run([subcommand, &self.name].iter().chain(args))
     }
 
+    /// Asks its init for something, without the shim.
+    pub fn ask(&self, request: &Request) -> anyhow::Result<Raw> {
+        Raw::of(&self.folder(), request)
+    }
+
     /// What `status --json` says.
     pub fn status(&self) -> anyhow::Result<Value> {
         self.home.run(["status", &self.name, "--json"])?.success()?.json()
@@ -89,7 +95,7 @@ impl Sandbox {
                 }
             }
         });
-        let end = std::time::Instant::now() + DEADLINE;
+        let end = std::time::Instant::now() + deadline();
         let found = loop {
             let left = end.saturating_duration_since(std::time::Instant::now());
             match told.recv_timeout(left) {

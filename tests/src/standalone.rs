@@ -19,7 +19,7 @@ use agent_protocol::{
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
-use crate::{DEADLINE, Heard, Home, Raw, Who, agent_init, until};
+use crate::{Heard, Home, Raw, Who, agent_init, deadline, until};
 
 /// An init that runs as PID 1 of an ordinary person's sandbox. Killed on drop.
 pub struct Init {
@@ -163,7 +163,7 @@ impl Init {
         find: impl Fn(&What) -> Option<T>,
     ) -> anyhow::Result<(u64, T)> {
         let mut raw = Raw::ask(&self.socket(), &Request::Events(EventsRequest { after, follow: true }))?;
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         loop {
             match raw.hear() {
                 Ok(Heard::Message(ServerMessage::Event(event))) => {
@@ -249,13 +249,17 @@ impl Drop for Init {
 
 /// Runs a command of the init behind this socket to its end; the inner error is init's refusal.
 pub fn exec(socket: &Path, request: &ExecRequest) -> anyhow::Result<Result<Done, Failure>> {
-    let mut raw = Raw::ask(socket, &Request::Exec(request.clone()))?;
+    follow(Raw::ask(socket, &Request::Exec(request.clone()))?, request.stdin)
+}
+
+/// Follows a command that was just asked for to its end; the inner error is init's refusal.
+pub(crate) fn follow(mut raw: Raw, stdin: bool) -> anyhow::Result<Result<Done, Failure>> {
     match raw.message()? {
         ServerMessage::ExecStarted(_) => {}
         ServerMessage::Failed(failure) => return Ok(Err(failure)),
         other => bail!("expected a started command, not {other:?}"),
     }
-    if request.stdin {
+    if stdin {
         raw.say(&ClientMessage::StdinEnd)?;
     }
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

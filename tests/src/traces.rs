@@ -28,7 +28,8 @@ impl Traces {
         let mut traces = Self::default();
         let text = unique_name(home);
         for pid in pids() {
-            if is_alive(pid) && names_it(pid, &text) {
+            // One without a command line has given up its memory: it is ending, and waits for nothing but the kernel.
+            if is_alive(pid) && !command(pid).is_empty() && names_it(pid, &text) {
                 traces.processes.insert(format!("{pid}: {}", command(pid)));
             }
         }
@@ -79,6 +80,15 @@ pub fn sockets_of(home: &Home) -> BTreeSet<u64> {
         .collect()
 }
 
+/// The living processes that have to do with any folder whose name has this in it.
+pub(crate) fn of_tag(tag: &str) -> Vec<i32> {
+    let named = |pid: &i32| {
+        ["cmdline", "environ", "mountinfo"].iter().any(|file| holds(*pid, file, tag))
+            || links(*pid, "fd").iter().any(|link| link.to_string_lossy().contains(tag))
+    };
+    pids().into_iter().filter(|pid| is_alive(*pid)).filter(named).collect()
+}
+
 fn pids() -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let me = std::process::id().cast_signed();
@@ -86,16 +96,17 @@ fn pids() -> Vec<i32> {
 }
 
 fn names_it(pid: i32, text: &str) -> bool {
-    let holds = |file: &str| {
-        fs::read(format!("/proc/{pid}/{file}"))
-            .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
-    };
     let opened = |link: PathBuf| link.components().any(|part| part.as_os_str() == text);
-    ["cmdline", "environ", "mountinfo"].into_iter().any(holds)
+    ["cmdline", "environ", "mountinfo"].into_iter().any(|file| holds(pid, file, text))
         || ["cwd", "root"]
             .into_iter()
             .any(|name| fs::read_link(format!("/proc/{pid}/{name}")).is_ok_and(opened))
         || links(pid, "fd").into_iter().any(opened)
+}
+
+fn holds(pid: i32, file: &str, text: &str) -> bool {
+    fs::read(format!("/proc/{pid}/{file}"))
+        .is_ok_and(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
 fn links(pid: i32, folder: &str) -> Vec<PathBuf> {

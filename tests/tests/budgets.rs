@@ -18,7 +18,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Stdio, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{DEADLINE, Home, Sandbox, Who, agent_init, finish, until};
+use agent_tests::{Home, Sandbox, Who, agent_init, deadline, finish, until};
 use anyhow::{Context, bail, ensure};
 
 /// Overrides the number of commands that must leave nothing behind.
@@ -292,7 +292,7 @@ impl Caller {
     }
 
     fn connect(&self) -> anyhow::Result<Connection> {
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = Instant::now() + deadline();
         Ok(Connection::open(Target::Address(&self.address), &Token::default(), deadline)?)
     }
 
@@ -312,7 +312,7 @@ impl Caller {
             timeout_ms: None,
         }))?;
         loop {
-            match connection.recv("running a command", Some(Instant::now() + DEADLINE))? {
+            match connection.recv("running a command", Some(Instant::now() + deadline()))? {
                 Incoming::Data { .. } | Incoming::Message(ServerMessage::ExecStarted(_)) => {}
                 Incoming::Message(ServerMessage::ExecExited(exited)) => {
                     ensure!(exited.exit.how == How::Code(0), "{argv:?}: {:?}", exited.exit);
@@ -331,7 +331,7 @@ impl Caller {
             size: Some(TerminalSize { columns: 80, rows: 24 }),
             from: AttachFrom::Screen,
         }))?;
-        match connection.recv("attaching", Some(Instant::now() + DEADLINE))? {
+        match connection.recv("attaching", Some(Instant::now() + deadline()))? {
             Incoming::Message(ServerMessage::Attached(_)) => Ok(connection),
             other => bail!("attaching: {other:?}"),
         }
@@ -340,7 +340,7 @@ impl Caller {
 
 /// Waits until a viewer was shown this.
 fn see(viewer: &mut Connection, what: &[u8]) -> anyhow::Result<()> {
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = Instant::now() + deadline();
     let mut seen = Vec::new();
     while !seen.windows(what.len()).any(|window| window == what) {
         match viewer.recv("watching", Some(deadline)) {

@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use agent_tests::{DEADLINE, Home, Nix, Output, Who, finish, is_alive, skip, until};
+use agent_tests::{Home, Nix, Output, Who, deadline, finish, is_alive, skip, until};
 use anyhow::{Context, bail, ensure};
 use nix::{
     sys::signal::{Signal, kill},
@@ -259,7 +259,7 @@ impl Running {
 
     /// Waits for a line that holds this.
     fn says(&mut self, what: &str) -> anyhow::Result<()> {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         loop {
             match self.said.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
@@ -283,7 +283,7 @@ impl Running {
         if let Some(mut pipe) = self.child.stdout.take() {
             std::io::Read::read_to_end(&mut pipe, &mut stdout)?;
         }
-        while let Ok(line) = self.said.recv_timeout(DEADLINE) {
+        while let Ok(line) = self.said.recv_timeout(deadline()) {
             self.all.push(line);
         }
         let stderr = self.all.join("\n").into_bytes();

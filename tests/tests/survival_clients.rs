@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_tests::{DEADLINE, Home, Part, Sandbox, Traces, finish, is_alive, until};
+use agent_tests::{Home, Part, Sandbox, Traces, deadline, finish, is_alive, until};
 use anyhow::{Context, ensure};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -131,7 +131,7 @@ fn a_viewer_is_killed() -> anyhow::Result<()> {
             .who(*who)
             .agent("i=0; while echo count $((i += 1)); do sleep 0.05; done")
             .start()?;
-        let (init, agent) = (sandbox.pid(Part::Init)?, sandbox.pid(Part::Agent)?);
+        let (init, agent) = (sandbox.pid(Part::Init)?, sandbox.status()?["agent"]["pid"].clone());
         let (mut client, mut terminal) = on_a_terminal(sandbox.shim(["attach", "box"]))?;
         read_until(&mut terminal, "count 5")?;
         client.kill()?;
@@ -140,7 +140,7 @@ fn a_viewer_is_killed() -> anyhow::Result<()> {
             "the viewer to be forgotten",
             || Ok((sandbox.status()?["init"]["viewers"] == 0).then_some(())),
         )?;
-        ensure!(is_alive(agent));
+        ensure!(sandbox.status()?["agent"]["pid"] == agent);
         let (_second, mut terminal) = on_a_terminal(sandbox.shim(["attach", "box"]))?;
         read_until(&mut terminal, "count 3")?;
         goes_on(&sandbox, init)?;
@@ -250,7 +250,7 @@ fn on_a_terminal(mut command: Command) -> anyhow::Result<(Client, Screen)> {
 /// Reads what the terminal is shown up to a text.
 fn read_until(screen: &mut Screen, text: &str) -> anyhow::Result<()> {
     let mut seen = Vec::new();
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + deadline();
     while !seen.ends_with(text.as_bytes()) {
         let left = PollTimeout::try_from(end.saturating_duration_since(Instant::now()))?;
         let ready = poll(&mut [PollFd::new(screen.0.as_fd(), PollFlags::POLLIN)], left)?;
@@ -282,7 +282,7 @@ fn the_monitor_is_killed_while_it_starts() -> anyhow::Result<()> {
         let mut client = Client::start(&mut shim)?;
         let pid = client.0.id().cast_signed();
         // Without a pause between two looks: a start is over in a few milliseconds.
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + deadline();
         let monitor = loop {
             if client.0.try_wait()?.is_some() || Instant::now() > end {
                 break 0;

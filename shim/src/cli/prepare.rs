@@ -115,6 +115,7 @@ impl LaunchArgs {
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        settings.check_layer(&record)?;
         settings.check_sync(&record)?;
         if self.fresh && record.workspace == Workspace::Clone {
             // They go with the repository.
@@ -176,6 +177,7 @@ impl LaunchArgs {
         self.describe(&settings, &mut record, stay)?;
         let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
         let origin = workspace::decide(asked, &settings, &mut record)?;
+        settings.check_layer(&record)?;
         settings.check_sync(&record)?;
         if record.workspace == Workspace::Bind
             && let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project)
@@ -378,6 +380,8 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    use crate::isolation::NetworkChoice;
+
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -390,6 +394,37 @@ mod tests {
         args.describe(&settings, record, stay)
     }
 
+    #[test]
+    fn what_a_layer_does_not_have_is_told() {
+        for (line, said) in [
+            ("--vcpus 2", "`--vcpus` is for a machine, and `bwrap` makes none"),
+            ("--isolation oci --kernel /k", "`--kernel` is for a machine"),
+            ("--image debian:12", "an image is for a container, and `bwrap` makes none"),
+            ("--engine podman --isolation microvm", "`--engine` is for a container"),
+            ("--isolation oci --engine crun --image debian:12", "crun takes no image"),
+            ("--network nat", "`--isolation bwrap` has no network `nat`"),
+            ("--isolation microvm --network host", "`--isolation microvm` has no network `host`"),
+        ] {
+            let args = Line::try_parse_from(["x"].into_iter().chain(line.split(' '))).unwrap().launch;
+            let settings = args.settings(Path::new("/")).unwrap();
+            let mut record = record();
+            args.describe(&settings, &mut record, Stay::Up).unwrap();
+            let error = settings.check_layer(&record).unwrap_err();
+            assert!(error.message.starts_with(said) && error.hint.is_some(), "{line}: {}", error.message);
+        }
+        let line =
+            "--isolation microvm --vcpus 2 --network none --no-nested --accel tcg --share 9p --kernel /k";
+        let args = Line::try_parse_from(["x"].into_iter().chain(line.split(' '))).unwrap().launch;
+        let settings = args.settings(Path::new("/")).unwrap();
+        let mut record = record();
+        args.describe(&settings, &mut record, Stay::Up).unwrap();
+        settings.check_layer(&record).unwrap();
+        let machine = &record.machine;
+        assert_eq!((machine.vcpus, machine.no_nested), (Some(2), true));
+        assert_eq!(machine.kernel.as_deref(), Some(Path::new("/k")));
+        settings.check_layer(&record).unwrap();
+    }
+
     fn record() -> Record {
         Record::new("web".parse().unwrap(), "/src".into(), SystemTime::UNIX_EPOCH)
     }
@@ -400,7 +435,7 @@ mod tests {
                     --restart always --rm --nested --store closure -- a -b";
         let mut record = record();
         apply(&line.split_whitespace().collect::<Vec<_>>(), &mut record, Stay::Up).unwrap();
-        assert!(!record.network && record.remove && record.mounts[0].read_only && record.nested);
+        assert!(record.network.is_none() && record.remove && record.mounts[0].read_only && record.nested);
         assert_eq!(record.env["A"], "B=C");
         assert_eq!(record.limits.milli_cpus, Some(500));
         assert_eq!(record.restart, RestartPolicy::Always);
@@ -416,8 +451,8 @@ mod tests {
         let mut second = first.clone();
         apply(&[], &mut second, Stay::Up).unwrap();
         assert_eq!(first, second);
-        apply(&["--network"], &mut second, Stay::Up).unwrap();
-        assert!(second.network);
+        apply(&["--network", "auto"], &mut second, Stay::Up).unwrap();
+        assert_eq!(second.network, NetworkChoice::Auto);
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! From an address to a connected stream.
 
 use std::{
-    ffi::OsStr,
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
@@ -25,7 +24,11 @@ use super::{
 };
 
 /// Longest answer to `CONNECT PORT` that we read. The devices write `OK 4294967295` at most.
-const MAX_HYBRID_LINE_BYTES: usize = 32;
+pub(crate) const MAX_HYBRID_LINE_BYTES: usize = 32;
+
+const HYBRID_STEP: &str = "asking the machine's vsock device";
+const VSOCK_STEP: &str = "connecting to the machine's vsock port";
+const NOBODY_LISTENS: &str = "its machine is there, and nobody in it listens";
 
 /// Longest path that fits into a Unix socket address with its closing NUL.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -39,9 +42,30 @@ pub enum Target<'a> {
     InFolder {
         /// The sandbox's state folder.
         folder: BorrowedFd<'a>,
-        /// The socket's name in it, without a slash.
-        name: &'a str,
+        /// The socket's path in it.
+        name: &'a Path,
     },
+    /// A port of a machine whose device has its socket in a folder that is open already.
+    DeviceInFolder {
+        /// The sandbox's state folder.
+        folder: BorrowedFd<'a>,
+        /// The path of the device's socket in it.
+        name: &'a Path,
+        /// The port inside the machine.
+        port: u32,
+    },
+}
+
+/// A connection that was begun without waiting.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Whoever listens can be spoken to.
+    Connected(OwnedFd),
+    /// The device has to answer a line of ours first, which [`is_ok`] understands. Until then it takes nothing more:
+    /// devices drop what comes along with the line.
+    Asked(OwnedFd),
+    /// The kernel is at it: there is room for writing once it is done, or an error.
+    UnderWay(OwnedFd),
 }
 
 impl Target<'_> {
@@ -49,43 +73,102 @@ impl Target<'_> {
     pub(crate) fn features(self) -> Features {
         match self {
             Self::Address(Address::Unix(_)) | Self::InFolder { .. } => Features::DESCRIPTORS,
-            Self::Address(Address::Vsock { .. } | Address::Hybrid { .. }) => Features::default(),
+            Self::Address(Address::Vsock { .. } | Address::Hybrid { .. }) | Self::DeviceInFolder { .. } => {
+                Features::default()
+            }
+        }
+    }
+
+    /// Whether it is a device of a machine that takes the call, where nobody inside may listen yet.
+    pub(crate) fn is_device(self) -> bool {
+        matches!(
+            self,
+            Self::Address(Address::Vsock { .. } | Address::Hybrid { .. }) | Self::DeviceInFolder { .. }
+        )
+    }
+
+    /// Whether there is somebody to call, without calling them where that can be known.
+    pub(crate) fn is_there(self) -> bool {
+        let found = match self {
+            Self::Address(Address::Hybrid { path, .. }) => through_folder(path, held),
+            Self::DeviceInFolder { folder, name, .. } => held(&path_in(folder, name)),
+            Self::Address(Address::Unix(_) | Address::Vsock { .. }) | Self::InFolder { .. } => {
+                self.begin().map(drop)
+            }
+        };
+        !matches!(found, Err(ConnectionError::NotRunning))
+    }
+
+    /// Begins a connection. Never waits.
+    pub(crate) fn begin(self) -> Result<Begun, ConnectionError> {
+        let ask = |socket: OwnedFd, port| ask_for(&socket, port).map(|()| Begun::Asked(socket));
+        match self {
+            Self::Address(Address::Unix(path)) => dial_unix(path).map(Begun::Connected),
+            Self::Address(Address::Vsock { cid, port }) => begin_vsock(*cid, *port),
+            Self::Address(Address::Hybrid { path, port }) => ask(dial_unix(path)?, *port),
+            Self::InFolder { folder, name } => connect_unix(&path_in(folder, name)).map(Begun::Connected),
+            Self::DeviceInFolder { folder, name, port } => ask(connect_unix(&path_in(folder, name))?, port),
         }
     }
 
     /// A connected, non-blocking stream to whoever listens there.
     pub(crate) fn dial(self, deadline: Instant) -> Result<OwnedFd, ConnectionError> {
-        match self {
-            Self::Address(Address::Unix(path)) => dial_unix(path),
-            Self::Address(Address::Vsock { cid, port }) => dial_vsock(*cid, *port, deadline),
-            Self::Address(Address::Hybrid { path, port }) => {
-                let socket = dial_unix(path)?;
-                hybrid_connect(&socket, *port, deadline)?;
+        match self.begin()? {
+            Begun::Connected(socket) => Ok(socket),
+            Begun::Asked(socket) => {
+                hear_ok(&socket, deadline)?;
                 Ok(socket)
             }
-            Self::InFolder { folder, name } => dial_in(folder, OsStr::new(name)),
+            Begun::UnderWay(socket) => {
+                if !wait_for(socket.as_fd(), PollFlags::OUT, Some(deadline)).map_err(io_error(VSOCK_STEP))? {
+                    return Err(ConnectionError::Stuck("connecting"));
+                }
+                finish_vsock(&socket)?;
+                Ok(socket)
+            }
         }
     }
 }
 
 fn dial_unix(path: &Path) -> Result<OwnedFd, ConnectionError> {
+    through_folder(path, connect_unix)
+}
+
+/// Does something with a socket's path, through a descriptor of its folder where the path is too long.
+fn through_folder<T>(
+    path: &Path,
+    act: impl FnOnce(&[u8]) -> Result<T, ConnectionError>,
+) -> Result<T, ConnectionError> {
     if path.as_os_str().len() <= MAX_SOCKET_PATH_BYTES {
-        return connect_unix(path.as_os_str().as_bytes());
+        return act(path.as_os_str().as_bytes());
     }
     let name = path.file_name().ok_or(ConnectionError::NotRunning)?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(folder, flags, Mode::empty()) {
-        Ok(folder) => dial_in(folder.as_fd(), name),
+        Ok(folder) => act(&path_in(folder.as_fd(), Path::new(name))),
         Err(Errno::NOENT) => Err(ConnectionError::NotRunning),
         Err(error) => Err(ConnectionError::Io("opening the control socket's folder", error.into())),
     }
 }
 
-fn dial_in(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, ConnectionError> {
+fn path_in(folder: BorrowedFd<'_>, name: &Path) -> Vec<u8> {
     let mut path = format!("/proc/self/fd/{}/", folder.as_raw_fd()).into_bytes();
-    path.extend_from_slice(name.as_bytes());
-    connect_unix(&path)
+    path.extend_from_slice(name.as_os_str().as_bytes());
+    path
+}
+
+/// Whether somebody holds the socket, without a connection: the kernel looks for the holder before it finds that this is
+/// a socket of another kind. A device that is called and left again before it looks never lets go of that call.
+fn held(path: &[u8]) -> Result<(), ConnectionError> {
+    let address = SocketAddrUnix::new(path).map_err(io_error("naming the device's socket"))?;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(io_error("making a socket"))?;
+    match rustix::net::connect(&socket, &address) {
+        Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR) => Err(ConnectionError::NotRunning),
+        _ => Ok(()),
+    }
 }
 
 /// A Unix connect never waits when it may not block: there is room in the listener's queue or there is none.
@@ -100,24 +183,29 @@ fn connect_unix(path: &[u8]) -> Result<OwnedFd, ConnectionError> {
     }
 }
 
-fn dial_vsock(cid: u32, port: u32, deadline: Instant) -> Result<OwnedFd, ConnectionError> {
-    const STEP: &str = "connecting to the machine's vsock port";
+/// A vsock connect says at once where there is no such machine; all else takes the machine's answer.
+fn begin_vsock(cid: u32, port: u32) -> Result<Begun, ConnectionError> {
     let socket = stream(AddressFamily::VSOCK)?;
-    let refused = |error| match error {
-        Errno::CONNREFUSED | Errno::CONNRESET | Errno::NODEV => ConnectionError::NotRunning,
-        Errno::TIMEDOUT => ConnectionError::Stuck("connecting"),
-        error => ConnectionError::Io(STEP, error.into()),
-    };
     match nix::sys::socket::connect(socket.as_raw_fd(), &VsockAddr::new(cid, port)) {
-        Ok(()) => return Ok(socket),
-        Err(nix::errno::Errno::EINPROGRESS) => {}
-        Err(error) => return Err(refused(Errno::from_raw_os_error(error as i32))),
+        Ok(()) => Ok(Begun::Connected(socket)),
+        Err(nix::errno::Errno::EINPROGRESS) => Ok(Begun::UnderWay(socket)),
+        Err(error) => Err(vsock_error(Errno::from_raw_os_error(error as i32))),
     }
-    if !wait_for(socket.as_fd(), PollFlags::OUT, Some(deadline)).map_err(io_error(STEP))? {
-        return Err(ConnectionError::Stuck("connecting"));
+}
+
+/// What became of a connection that was under way.
+pub(crate) fn finish_vsock(socket: &OwnedFd) -> Result<(), ConnectionError> {
+    rustix::net::sockopt::socket_error(socket).map_err(io_error(VSOCK_STEP))?.map_err(vsock_error)
+}
+
+fn vsock_error(error: Errno) -> ConnectionError {
+    match error {
+        Errno::NODEV => ConnectionError::NotRunning,
+        // The machine is there: its kernel says so.
+        Errno::CONNREFUSED | Errno::CONNRESET => ConnectionError::Stuck(NOBODY_LISTENS),
+        Errno::TIMEDOUT => ConnectionError::Stuck("connecting"),
+        error => ConnectionError::Io(VSOCK_STEP, error.into()),
     }
-    rustix::net::sockopt::socket_error(&socket).map_err(io_error(STEP))?.map_err(refused)?;
-    Ok(socket)
 }
 
 fn stream(family: AddressFamily) -> Result<OwnedFd, ConnectionError> {
@@ -126,41 +214,44 @@ fn stream(family: AddressFamily) -> Result<OwnedFd, ConnectionError> {
 }
 
 /// Asks the device for a port inside: `CONNECT PORT\n`, answered by `OK N\n`.
-///
-/// The answer is read byte by byte, because what follows its newline belongs to the handshake.
-fn hybrid_connect(socket: &OwnedFd, port: u32, deadline: Instant) -> Result<(), ConnectionError> {
-    const STEP: &str = "asking the machine's vsock device";
+fn ask_for(socket: &OwnedFd, port: u32) -> Result<(), ConnectionError> {
     let ask = format!("CONNECT {port}\n");
     // The socket is new and its buffer empty, so that these few bytes go in whole.
     match rustix::net::send(socket, ask.as_bytes(), SendFlags::NOSIGNAL) {
-        Ok(sent) if sent == ask.len() => {}
-        Ok(_) => return Err(ConnectionError::Stuck(STEP)),
-        Err(Errno::PIPE | Errno::CONNRESET) => return Err(ConnectionError::NotRunning),
-        Err(error) => return Err(ConnectionError::Io(STEP, error.into())),
+        Ok(sent) if sent == ask.len() => Ok(()),
+        Ok(_) => Err(ConnectionError::Stuck(HYBRID_STEP)),
+        // It may close at once where its machine is not ready.
+        Err(Errno::PIPE | Errno::CONNRESET) => Err(ConnectionError::Stuck(NOBODY_LISTENS)),
+        Err(error) => Err(ConnectionError::Io(HYBRID_STEP, error.into())),
     }
+}
+
+/// The answer is read byte by byte, because what follows its newline belongs to the handshake.
+fn hear_ok(socket: &OwnedFd, deadline: Instant) -> Result<(), ConnectionError> {
     let mut line = Vec::with_capacity(MAX_HYBRID_LINE_BYTES);
     while line.len() < MAX_HYBRID_LINE_BYTES {
         let mut byte = [0; 1];
         match rustix::net::recv(socket, &mut byte, RecvFlags::DONTWAIT) {
             // The device closes the stream where nothing listens on the port.
-            Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ConnectionError::NotRunning),
+            Ok((_, 0)) | Err(Errno::CONNRESET) => return Err(ConnectionError::Stuck(NOBODY_LISTENS)),
             Ok(_) if byte == *b"\n" => {
                 return if is_ok(&line) { Ok(()) } else { Err(ConnectionError::Hybrid) };
             }
             Ok(_) => line.extend_from_slice(&byte),
             Err(Errno::AGAIN) => {
-                if !wait_for(socket.as_fd(), PollFlags::IN, Some(deadline)).map_err(io_error(STEP))? {
-                    return Err(ConnectionError::Stuck(STEP));
+                if !wait_for(socket.as_fd(), PollFlags::IN, Some(deadline)).map_err(io_error(HYBRID_STEP))? {
+                    return Err(ConnectionError::Stuck(HYBRID_STEP));
                 }
             }
             Err(Errno::INTR) => {}
-            Err(error) => return Err(ConnectionError::Io(STEP, error.into())),
+            Err(error) => return Err(ConnectionError::Io(HYBRID_STEP, error.into())),
         }
     }
     Err(ConnectionError::Hybrid)
 }
 
-fn is_ok(line: &[u8]) -> bool {
+/// Whether the device's answer, without its newline, says that it has connected us.
+pub(crate) fn is_ok(line: &[u8]) -> bool {
     line.strip_prefix(b"OK ")
         .is_some_and(|number| !number.is_empty() && number.iter().all(u8::is_ascii_digit))
 }

@@ -15,7 +15,7 @@ pub mod git;
 pub mod interrupt;
 
 mod connection;
-mod dial;
+pub(crate) mod dial;
 mod endpoint;
 mod error;
 mod operations;

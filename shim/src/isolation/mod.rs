@@ -9,13 +9,16 @@ mod draft;
 pub mod error;
 mod handover;
 pub mod ids;
+mod launcher;
 pub mod limits;
 pub mod memory;
 pub mod microvm;
+pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod process;
 mod record;
+mod rootfs;
 pub mod shape;
 mod sources;
 mod stage;
@@ -26,6 +29,7 @@ mod tree;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use agent_protocol::{
     address::Address,
@@ -36,6 +40,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
 pub use limits::Limits;
+pub use network::{NetworkChoice, NetworkKind};
 pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};
 pub use process::{Process, ProcessId};
 pub use store::Closure;
@@ -90,6 +95,31 @@ pub struct Capabilities {
     pub passes_descriptors: bool,
     /// Whether processes inside are processes of the host, with a pid and a user there.
     pub shares_kernel: bool,
+    /// What it makes, as people call it.
+    pub makes: &'static str,
+    /// The networks it has; the first is what it does by itself.
+    pub networks: &'static [NetworkKind],
+    /// Whether it takes the image of a container as its root folder.
+    pub takes_images: bool,
+    /// How long things may take on it.
+    pub patience: Patience,
+}
+
+/// How long what is fine may take on a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Patience {
+    /// From the launch to init's first word.
+    pub start: Duration,
+    /// From a request to init's answer.
+    pub answer: Duration,
+}
+
+impl Patience {
+    /// Where init is a process of the host: it takes milliseconds; a loaded host with a cold disk, seconds.
+    pub const OF_PROCESSES: Self =
+        Self { start: Duration::from_secs(30), answer: Duration::from_millis(700) };
+    /// Where a kernel boots first, perhaps without the processor's help.
+    pub const OF_MACHINES: Self = Self { start: Duration::from_mins(2), answer: Duration::from_secs(5) };
 }
 
 /// How init is reached on a layer.
@@ -161,7 +191,7 @@ pub struct MachineWishes {
     pub share: Option<ShareKind>,
     /// What carries out its instructions.
     pub accelerator: Accelerator,
-    /// Keep it from making machines of its own, where it could.
+    /// Keep it from making machines of its own, which it can where the processor can.
     pub no_nested: bool,
 }
 
@@ -218,14 +248,36 @@ pub struct Launched {
     pub remains: Remains,
 }
 
-/// What a layer has recorded about init.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What a layer has recorded about a start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// Its pid on the host. Written before init executes, and valid for as long as init answers:
     /// a living process keeps its number.
     pub init_pid: Option<i32>,
     /// Its exit code, 128 + N for signal N. Missing if the layer's process was killed before init ended.
     pub exit_code: Option<i32>,
+    /// Further processes that it is made of: a start ends with each of them.
+    pub parts: Vec<Part>,
+    /// What ended first, where that was not init in order.
+    pub died: Option<Died>,
+}
+
+/// A process that a layer has started beside init.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// What it is: the name of its program.
+    pub name: String,
+    /// Its number on the host.
+    pub pid: i32,
+}
+
+/// A process whose end was the end of everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Died {
+    /// What it is: the name of its program.
+    pub part: String,
+    /// How it ended, in words such as `killed by signal 9`.
+    pub how: String,
 }
 
 /// What a layer leaves on the host outside the sandbox's folder.

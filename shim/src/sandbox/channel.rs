@@ -1,6 +1,8 @@
 //! Connections to init that never block: for those who talk to many at once, or must not wait for one.
 //!
-//! `connect` answers whether a sandbox lives, because init alone holds the listener: refused is dead.
+//! `connect` answers whether a sandbox lives, because init alone holds the listener: refused is dead. Of a machine the
+//! device answers in its place, which lives as long as the machine. One that takes the call and closes it has nobody to
+//! hand it to: init is not there yet, or no more.
 
 use std::{
     fs::{self, File},
@@ -12,17 +14,21 @@ use std::{
 use agent_protocol::{
     Request, ServerMessage, codec,
     frame::{self, Kind},
-    handshake::{Features, HELLO_BYTES, Hello, Token, Verdict, WELCOME_BYTES, Welcome},
+    handshake::{Features, HELLO_BYTES, Hello, Verdict, WELCOME_BYTES, Welcome},
 };
+use nix::poll::PollFlags;
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, send,
-        socket_with,
+        AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, listen, send, socket_with,
     },
 };
 
-pub(crate) const SOCKET_FILE: &str = "control.sock";
+use super::address::{SOCKET_FILE, Way};
+use crate::client::{
+    ConnectionError,
+    dial::{Begun, MAX_HYBRID_LINE_BYTES, finish_vsock, is_ok},
+};
 
 /// Connections that wait for an init that is slow or stopped. Further ones see `EAGAIN`, and say that it is stuck.
 const BACKLOG: i32 = 256;
@@ -34,8 +40,24 @@ const READ_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: OwnedFd,
+    stage: Stage,
+    through_device: bool,
+    /// Greeting and request, until they can be sent.
+    unsent: Vec<u8>,
     buffer: Vec<u8>,
-    welcomed: bool,
+}
+
+/// How far it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// The kernel connects.
+    Connecting,
+    /// The device connects.
+    Asked,
+    /// Init has our request.
+    Sent,
+    /// Init answers.
+    Welcomed,
 }
 
 /// Why there is no connection.
@@ -67,6 +89,9 @@ pub(crate) enum ChannelError {
     /// Not the protocol.
     #[error(transparent)]
     Codec(#[from] codec::CodecError),
+    /// Not what a device says.
+    #[error("the machine's vsock device refused the connection")]
+    Device,
     /// Init said no.
     #[error("init refused the connection: {0:?}")]
     Refused(Verdict),
@@ -97,21 +122,63 @@ pub(crate) enum Flow {
 impl Channel {
     /// Connects to the init of the sandbox in `folder`, and asks.
     pub(crate) fn open(folder: &Path, request: &Request) -> Result<Self, OpenError> {
-        let mut bytes = Vec::with_capacity(HELLO_BYTES + 64);
-        bytes.extend_from_slice(&Hello::new(Features(0), Token::default()).encode());
-        codec::encode_frame(Kind::Request, request, &mut bytes).map_err(io::Error::other)?;
-        let socket = self::connect_to(folder)?;
-        // An empty socket buffer takes any request whole.
-        match send(&socket, &bytes, SendFlags::NOSIGNAL) {
-            Ok(sent) if sent == bytes.len() => Ok(Self { socket, buffer: Vec::new(), welcomed: false }),
-            Ok(_) => Err(OpenError::Full),
-            Err(Errno::PIPE | Errno::CONNRESET) => Err(OpenError::Dead),
-            Err(error) => Err(OpenError::Io(error.into())),
+        let way = Way::of(folder).map_err(gone)?;
+        let mut unsent = Vec::with_capacity(HELLO_BYTES + 64);
+        unsent.extend_from_slice(&Hello::new(Features(0), *way.token()).encode());
+        codec::encode_frame(Kind::Request, request, &mut unsent).map_err(io::Error::other)?;
+        let (socket, stage) = match way.target().begin()? {
+            Begun::Connected(socket) => (socket, Stage::Sent),
+            Begun::Asked(socket) => (socket, Stage::Asked),
+            Begun::UnderWay(socket) => (socket, Stage::Connecting),
+        };
+        let through_device = way.target().is_device();
+        let mut channel = Self { socket, stage, through_device, unsent, buffer: Vec::new() };
+        if stage == Stage::Sent {
+            match channel.send() {
+                Ok(true) => {}
+                Ok(false) => return Err(OpenError::Full),
+                Err(Errno::PIPE | Errno::CONNRESET) => return Err(OpenError::Dead),
+                Err(error) => return Err(OpenError::Io(error.into())),
+            }
+        }
+        Ok(channel)
+    }
+
+    /// What to wait for before the next [`pump`](Self::pump).
+    pub(crate) fn wants(&self) -> PollFlags {
+        if self.stage == Stage::Connecting { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    /// Whether its end says nothing of init: a machine's device took the call, and init has not answered.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.through_device && self.stage != Stage::Welcomed
+    }
+
+    /// Sends greeting and request; an empty socket buffer takes them whole.
+    fn send(&mut self) -> Result<bool, Errno> {
+        let sent = send(&self.socket, &self.unsent, SendFlags::NOSIGNAL)?;
+        Ok(sent == mem::take(&mut self.unsent).len())
+    }
+
+    /// The same once there is a connection to send them over.
+    fn connected(&mut self) -> Result<Flow, ChannelError> {
+        self.stage = Stage::Sent;
+        match self.send() {
+            Ok(true) => Ok(Flow::More),
+            Ok(false) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(Flow::Closed),
+            Err(error) => Err(io::Error::from(error).into()),
         }
     }
 
     /// Reads once and hands on all that is complete.
     pub(crate) fn pump(&mut self, mut on: impl FnMut(Received<'_>)) -> Result<Flow, ChannelError> {
+        if self.stage == Stage::Connecting {
+            return match (finish_vsock(&self.socket), rustix::net::getpeername(&self.socket)) {
+                (Ok(()), Ok(_)) => self.connected(),
+                (Ok(()), Err(_)) => Ok(Flow::Blocked),
+                (Err(_), _) => Ok(Flow::Closed),
+            };
+        }
         let old = self.buffer.len();
         self.buffer.resize(old + READ_BYTES, 0);
         let read = rustix::io::read(&self.socket, &mut self.buffer[old..]);
@@ -122,6 +189,9 @@ impl Channel {
             Err(Errno::AGAIN | Errno::INTR) => Flow::Blocked,
             Err(error) => return Err(io::Error::from(error).into()),
         };
+        if self.stage == Stage::Asked && !self.hear_device()? {
+            return Ok(flow);
+        }
         let used = self.hand_on(&mut on)?;
         if used == self.buffer.len() {
             // Gives the memory back: most of its life a channel has nothing to hold.
@@ -132,15 +202,29 @@ impl Channel {
         Ok(flow)
     }
 
+    /// Takes the device's answer off what was read, and sends what waits for it. Returns whether it is there.
+    fn hear_device(&mut self) -> Result<bool, ChannelError> {
+        let line = self.buffer.iter().take(MAX_HYBRID_LINE_BYTES).position(|byte| *byte == b'\n');
+        match line {
+            Some(end) if is_ok(&self.buffer[..end]) => {
+                self.buffer.drain(..=end);
+                // What became of it shows in what is read next.
+                self.connected().map(|_| true)
+            }
+            None if self.buffer.len() < MAX_HYBRID_LINE_BYTES => Ok(false),
+            _ => Err(ChannelError::Device),
+        }
+    }
+
     fn hand_on(&mut self, on: &mut impl FnMut(Received<'_>)) -> Result<usize, ChannelError> {
         let mut rest = &self.buffer[..];
-        if !self.welcomed {
+        if self.stage != Stage::Welcomed {
             let Some((head, behind)) = rest.split_first_chunk::<WELCOME_BYTES>() else { return Ok(0) };
             let welcome = Welcome::decode(head)?;
             if welcome.verdict != Verdict::Welcome {
                 return Err(ChannelError::Refused(welcome.verdict));
             }
-            self.welcomed = true;
+            self.stage = Stage::Welcomed;
             rest = behind;
             on(Received::Welcome);
         }
@@ -166,9 +250,12 @@ impl AsFd for Channel {
     }
 }
 
-/// Whether init lives, as the kernel has it.
+/// Whether init lives, as the kernel has it; of a machine, whether the machine does.
 pub(crate) fn is_alive(folder: &Path) -> bool {
-    !matches!(connect_to(folder), Err(OpenError::Dead))
+    match Way::of(folder) {
+        Ok(way) => way.target().is_there(),
+        Err(error) => !matches!(gone(error), OpenError::Dead),
+    }
 }
 
 /// Makes the listening socket that init will inherit; one left by an earlier start is replaced.
@@ -184,17 +271,22 @@ pub(crate) fn listen_in(folder: &Path) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn connect_to(folder: &Path) -> Result<OwnedFd, OpenError> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket =
-        socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(io::Error::from)?;
-    match with_address(folder, |address| connect(&socket, address)) {
-        Ok(()) => Ok(socket),
-        Err(error) => Err(match Errno::from_io_error(&error) {
-            Some(Errno::CONNREFUSED | Errno::NOENT) => OpenError::Dead,
-            Some(Errno::AGAIN) => OpenError::Full,
-            _ => OpenError::Io(error),
-        }),
+/// Without a folder there is nobody.
+fn gone(error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => OpenError::Dead,
+        _ => OpenError::Io(error),
+    }
+}
+
+impl From<ConnectionError> for OpenError {
+    fn from(error: ConnectionError) -> Self {
+        match error {
+            ConnectionError::NotRunning => Self::Dead,
+            ConnectionError::Stuck(_) => Self::Full,
+            ConnectionError::Io(_, source) => Self::Io(source),
+            other => Self::Io(io::Error::other(other)),
+        }
     }
 }
 
@@ -211,7 +303,7 @@ fn with_address(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::testing::TempDir;
+    use crate::sandbox::{address, testing::TempDir};
     use rustix::net::accept;
 
     /// A peer that says these bytes and closes.
@@ -269,6 +361,101 @@ mod tests {
         };
         assert!(matches!(end, OpenError::Full), "{end}");
         assert!(is_alive(folder.path()));
+    }
+
+    /// A device that serves the sandbox in `folder`, and does with each call what `act` says.
+    fn device(
+        folder: &Path,
+        calls: usize,
+        act: impl Fn(usize, std::os::unix::net::UnixStream) + Send + 'static,
+    ) -> std::thread::JoinHandle<()> {
+        let listener = std::os::unix::net::UnixListener::bind(folder.join("vsock.sock")).unwrap();
+        let token = agent_protocol::handshake::Token([7; 32]);
+        address::write(folder, &"hybrid:vsock.sock:1024".parse().unwrap(), &token).unwrap();
+        std::thread::spawn(move || (0..calls).for_each(|call| act(call, listener.accept().unwrap().0)))
+    }
+
+    /// Reads the line of a call, and not more: it must not have come yet.
+    fn line_alone(call: &mut std::os::unix::net::UnixStream) {
+        let mut line = [0; 64];
+        let count = io::Read::read(call, &mut line).unwrap();
+        assert_eq!(&line[..count], b"CONNECT 1024\n");
+    }
+
+    fn pump_to_the_end(channel: &mut Channel) -> (Vec<String>, Result<Flow, ChannelError>) {
+        let mut heard = Vec::new();
+        loop {
+            let mut fds = [nix::poll::PollFd::new(channel.as_fd(), channel.wants())];
+            nix::poll::poll(&mut fds, 60_000_u16).unwrap();
+            match channel.pump(|received| heard.push(format!("{received:?}"))) {
+                Ok(Flow::More | Flow::Blocked) => {}
+                end => return (heard, end),
+            }
+        }
+    }
+
+    #[test]
+    fn a_device_is_asked_first_and_then_init() {
+        let folder = TempDir::new();
+        let served = device(folder.path(), 1, |_, mut call| {
+            line_alone(&mut call);
+            // In pieces, and the last one with more behind it: what init says is not the device's.
+            for piece in [&b"OK "[..], b"107", b"3741824\n"] {
+                io::Write::write_all(&mut call, piece).unwrap();
+            }
+            let mut hello = [0; HELLO_BYTES];
+            io::Read::read_exact(&mut call, &mut hello).unwrap();
+            let hello = Hello::decode(&hello).unwrap();
+            assert_eq!(hello.token.0, [7; 32]);
+            assert_eq!(hello.features, Features(0));
+            let mut bytes = welcome();
+            codec::encode_frame(Kind::Message, &ServerMessage::Pong, &mut bytes).unwrap();
+            io::Write::write_all(&mut call, &bytes).unwrap();
+        });
+        let mut channel = Channel::open(folder.path(), &Request::Ping).unwrap();
+        assert!(channel.is_unheard());
+        let (heard, end) = pump_to_the_end(&mut channel);
+        assert_eq!(heard, ["Welcome", "Message(Pong)"]);
+        assert!(matches!(end, Ok(Flow::Closed)));
+        assert!(!channel.is_unheard());
+        served.join().unwrap();
+        assert!(!is_alive(folder.path()), "the device is gone, and the machine with it");
+        assert!(matches!(Channel::open(folder.path(), &Request::Ping), Err(OpenError::Dead)));
+    }
+
+    #[test]
+    fn a_device_that_closes_has_nobody_to_connect_us_to() {
+        let folder = TempDir::new();
+        let served = device(folder.path(), 3, |number, mut call| {
+            line_alone(&mut call);
+            let answer = [&b""[..], b"NO\n", &[b'O'; 4096]][number];
+            io::Write::write_all(&mut call, answer).unwrap();
+        });
+        let open = || Channel::open(folder.path(), &Request::Ping).unwrap();
+        let mut closed = open();
+        assert!(matches!(pump_to_the_end(&mut closed), (heard, Ok(Flow::Closed)) if heard.is_empty()));
+        assert!(closed.is_unheard());
+        assert!(matches!(pump_to_the_end(&mut open()).1, Err(ChannelError::Device)));
+        assert!(matches!(pump_to_the_end(&mut open()).1, Err(ChannelError::Device)));
+        served.join().unwrap();
+    }
+
+    #[test]
+    fn whether_a_machine_lives_is_found_out_without_a_call() {
+        let folder = TempDir::new();
+        let deep = folder.path().join("x".repeat(200));
+        fs::create_dir(&deep).unwrap();
+        let token = agent_protocol::handshake::Token::default();
+        address::write(&deep, &"hybrid:vsock.sock:1024".parse().unwrap(), &token).unwrap();
+        assert!(!is_alive(&deep));
+        let open = File::open(&deep).unwrap();
+        let bound = format!("/proc/self/fd/{}/vsock.sock", open.as_raw_fd());
+        let listener = std::os::unix::net::UnixListener::bind(bound).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(is_alive(&deep));
+        assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(listener);
+        assert!(!is_alive(&deep));
     }
 
     #[test]

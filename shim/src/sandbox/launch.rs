@@ -3,17 +3,18 @@
 use std::{
     env,
     error::Error,
+    fs::File,
     io,
     io::{Seek, Write},
     os::fd::OwnedFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use agent_protocol::spec::{InitSpec, Limits as InitLimits};
+use agent_protocol::spec::{Control, InitSpec, Limits as InitLimits, Listen, TokenSource, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
-    Sandbox, init_binary,
+    Sandbox, address, channel, init_binary,
     paths::DataDir,
     record::{Isolation, Record, Workspace},
     spec::{self, CONTROL_FD},
@@ -23,8 +24,13 @@ use super::{
 use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
-        Access, Caller, ErrorKind, IsolationError, LaunchPlan, Layer, MachineWishes, Network, PromisedFd,
-        Request, Secret, UserMount, bwrap::Bubblewrap, limits, microvm::MicroVm, oci::Oci,
+        Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
+        PromisedFd, Reach, Request, Secret, UserMount,
+        bwrap::{self, Bubblewrap},
+        microvm::{self, MicroVm},
+        limits,
+        oci::{self, Oci},
+        plan::{HOME, USER, USER_ID},
     },
     requirement::Requirement,
 };
@@ -32,14 +38,30 @@ use crate::{
 /// The descriptor under which init finds its spec.
 const SPEC_FD: i32 = 4;
 
-pub(crate) const CONTROL: &str = "control";
-pub(crate) const SPEC: &str = "spec";
+/// The descriptor under which a layer that makes machines finds init's token.
+const TOKEN_FD: i32 = 5;
+
+const CONTROL: &str = "control";
+const SPEC: &str = "spec";
+const TOKEN: &str = "token";
+
+/// Where a machine's init finds its token: its layer has put it there.
+const TOKEN_IN_MACHINE: &str = "/agent/token";
 
 /// A start that was decided.
 pub(crate) struct Prepared {
     pub(crate) layer: Box<dyn Layer>,
     pub(crate) plan: LaunchPlan,
     pub(crate) spec: InitSpec,
+}
+
+/// Why what was decided cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    #[error("{doing}")]
+    Step { doing: &'static str, source: io::Error },
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
 }
 
 /// Why a start cannot be decided.
@@ -61,6 +83,61 @@ pub(crate) enum PrepareError {
     Folder(#[source] io::Error),
     #[error("finding an id for the sandbox")]
     Caller(#[source] io::Error),
+}
+
+/// What a layer takes over for init, by how that is reached.
+fn promised(reach: Reach) -> Vec<PromisedFd> {
+    let spec = PromisedFd { name: SPEC, number: SPEC_FD };
+    match reach {
+        Reach::InheritedListener => vec![PromisedFd { name: CONTROL, number: CONTROL_FD }, spec],
+        Reach::Machine { .. } => vec![spec, PromisedFd { name: TOKEN, number: TOKEN_FD }],
+    }
+}
+
+impl Prepared {
+    /// Starts it. What the folder says from here on is how this init is reached; what the layer and init print goes to `log`.
+    pub(crate) fn launch(&self, folder: &Path, log: File) -> Result<Launched, LaunchError> {
+        let doing = |doing: &'static str| move |source: io::Error| LaunchError::Step { doing, source };
+        address::forget(folder).map_err(doing("forgetting the start before"))?;
+        let spec = serde_json::to_vec(&self.spec).map_err(io::Error::from);
+        let spec = spec.and_then(|spec| in_memory(&spec)).map_err(doing("writing the spec"))?;
+        let mut promised = vec![(SPEC, spec)];
+        match self.layer.capabilities().reach {
+            Reach::InheritedListener => {
+                let listener = channel::listen_in(folder).map_err(doing("binding the control socket"))?;
+                promised.push((CONTROL, listener));
+            }
+            Reach::Machine { .. } => {
+                let token = address::new_token().map_err(doing("making a token"))?;
+                promised.push((TOKEN, in_memory(&token.0).map_err(doing("writing the token"))?));
+                if let Some(address) = self.layer.address(&self.plan) {
+                    address::write(folder, &address, &token).map_err(doing("writing how init is reached"))?;
+                }
+            }
+        }
+        let stdout = log.try_clone().map_err(doing("opening init's log"))?;
+        let handles = Handles { promised, stdout: OwnedFd::from(stdout), stderr: OwnedFd::from(log) };
+        Ok(self.layer.launch(&self.plan, handles)?)
+    }
+}
+
+impl LaunchError {
+    /// What to tell the person.
+    pub(crate) fn to_failure(&self) -> Failure {
+        match self {
+            Self::Isolation(error) => of_isolation(error),
+            Self::Step { .. } => Failure { cause: Cause::Other, messages: chain(self), hint: None },
+        }
+    }
+}
+
+/// What the layer of a kind of sandbox can do.
+pub(crate) fn capabilities(isolation: Isolation) -> &'static Capabilities {
+    match isolation {
+        Isolation::Bwrap => &bwrap::CAPABILITIES,
+        Isolation::Oci => &oci::CAPABILITIES,
+        Isolation::Microvm => &microvm::CAPABILITIES,
+    }
 }
 
 /// Finds what runs a sandbox.
@@ -94,6 +171,7 @@ pub(crate) fn prepare(
     occasion: &Occasion,
 ) -> Result<Prepared, PrepareError> {
     let layer = layer_for(record)?;
+    let reach = layer.capabilities().reach;
     let environment = tools::find(data, record, occasion.need)?;
     let variables = environment.variables.clone();
     let init = init_binary::find().map_err(PrepareError::NoInit)?;
@@ -112,18 +190,18 @@ pub(crate) fn prepare(
             .map(|secret| Secret { name: secret.name.clone(), source: secret.file.clone() })
             .collect(),
         hidden: vec![data.path().to_owned()],
-        network: if record.network { Network::Host } else { Network::None },
+        network: record.network.on(layer.capabilities())?,
         nested_namespaces: record.nested,
         limits: record.limits,
         git: init_binary::git_beside(&init).map_err(PrepareError::NoInit)?,
         init,
-        init_args: vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
+        init_args: match reach {
+            Reach::InheritedListener => vec!["--spec-fd".to_owned(), SPEC_FD.to_string()],
+            Reach::Machine { .. } => Vec::new(),
+        },
         init_env: Vec::new(),
-        fds: vec![
-            PromisedFd { name: CONTROL, number: CONTROL_FD },
-            PromisedFd { name: SPEC, number: SPEC_FD },
-        ],
-        machine: MachineWishes::default(),
+        fds: promised(reach),
+        machine: record.machine.clone(),
         caller: Caller::detect(sandbox.folder()).map_err(PrepareError::Caller)?,
         dies_with_parent: false,
     };
@@ -133,6 +211,19 @@ pub(crate) fn prepare(
     let mut spec =
         spec::spec_for(record, &variables, occasion, term.as_deref(), plan.limits.init_max_processes);
     spec.readable.clone_from(&plan.readable);
+    spec.machine = layer.machine(&plan);
+    if let Reach::Machine { port } = reach {
+        let token = Some(TokenSource::File(TOKEN_IN_MACHINE.to_owned()));
+        spec.control = Some(Control { listen: Listen::VsockPort(port), token });
+        // Init is root of the machine. Nobody else is.
+        spec.user = Some(User {
+            uid: USER_ID,
+            gid: USER_ID,
+            groups: Vec::new(),
+            home: Some(HOME.to_owned()),
+            name: Some(USER.to_owned()),
+        });
+    }
     tell_limits(&mut spec.limits, record, &plan);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -192,12 +283,11 @@ fn user_mount(mount: &super::record::MountRecord) -> UserMount {
     UserMount { source: mount.source.clone(), at: mount.at.clone(), access }
 }
 
-/// The spec as a file without a name. Inherited rather than mounted, it has no path inside.
-pub(crate) fn spec_file(spec: &InitSpec) -> io::Result<OwnedFd> {
-    let json = serde_json::to_vec(spec)?;
-    let file = memfd_create("agent-shim-spec", MemfdFlags::CLOEXEC)?;
-    let mut file = std::fs::File::from(file);
-    file.write_all(&json)?;
+/// A file without a name. Inherited rather than mounted, it has no path inside.
+fn in_memory(content: &[u8]) -> io::Result<OwnedFd> {
+    let file = memfd_create("agent-shim", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(file);
+    file.write_all(content)?;
     file.rewind()?;
     Ok(file.into())
 }

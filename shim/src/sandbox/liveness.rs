@@ -12,7 +12,10 @@ use super::{
     run::{Ended, Run, Stage},
     view::{AgentState, AgentView, InitView, MonitorView, SandboxView, State, UnitView, WorktreeView},
 };
-use crate::{isolation::ProcessId, worktree::Branch};
+use crate::{
+    isolation::{MachineWishes, ProcessId},
+    worktree::Branch,
+};
 
 /// All that is known about one sandbox at one moment.
 #[derive(Debug)]
@@ -25,6 +28,16 @@ pub(crate) struct Facts {
     pub(crate) monitor: Seen,
     pub(crate) supervisor: Seen,
     pub(crate) init: Seen,
+    /// What else the layer has started, by name.
+    pub(crate) parts: Vec<(String, ProcessId, Condition)>,
+    /// What the layer makes, as people call it.
+    pub(crate) makes: &'static str,
+    /// What of the network it reaches, as people write it.
+    pub(crate) network: String,
+    /// What its machine is made of, where it has one.
+    pub(crate) machine: Option<MachineWishes>,
+    /// Whether init is a process of the host, and not a machine.
+    pub(crate) shares_kernel: bool,
     /// The agent as a process of the host.
     pub(crate) agent: Seen,
 }
@@ -44,7 +57,9 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     view.environment_id = record.environment.id().cloned();
     view.workspace = Some(record.workspace);
     view.project = Some(record.project.clone());
-    view.network = Some(record.network);
+    view.network = Some(facts.network.clone());
+    view.machine.clone_from(&facts.machine);
+    view.container.clone_from(&record.container);
     view.limits = Some(record.limits);
     view.command.clone_from(&record.command);
     view.created_at = Some(record.created_at.clone());
@@ -117,7 +132,7 @@ fn state_of(facts: &Facts) -> (State, Option<String>) {
         (Answer::Silent, Some(Stage::Stopping)) => (State::Stopping, None),
         (Answer::Silent, _) => (State::Running, None),
         (Answer::Dead, None) => (State::Created, None),
-        // The socket appears a moment after the first record of a start.
+        // The socket appears a moment after the first record of a start; a machine's, once its devices are there.
         (Answer::Dead, Some(Stage::Starting)) if is_coming(facts) => (State::Starting, None),
         (Answer::Dead, Some(Stage::Failed)) => (State::Error, reason()),
         (Answer::Dead, Some(_)) => (State::Stopped, reason()),
@@ -125,7 +140,8 @@ fn state_of(facts: &Facts) -> (State, Option<String>) {
 }
 
 fn is_coming(facts: &Facts) -> bool {
-    facts.monitored && facts.run.as_ref().is_some_and(|run| run.is_of_this_boot() && run.supervisor.is_none())
+    let layer_lives = facts.supervisor.is_none_or(|(_, condition)| condition != Condition::Gone);
+    facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
 }
 
 fn tell_status(view: &mut SandboxView, status: &Status, init: Seen) {
@@ -163,15 +179,25 @@ fn stuck(facts: &Facts, state: State) -> Option<String> {
         _ => None,
     };
     let silent = matches!(facts.answer, Answer::Silent);
-    stopped(facts.init, "init", ": nothing inside can be reached")
+    // A machine's init is no process here; the machine is.
+    let init = if facts.shares_kernel { "init" } else { "the machine" };
+    let part = || {
+        let (name, id, _) = facts.parts.iter().find(|(.., condition)| *condition == Condition::Stopped)?;
+        let (made, pid) = (facts.makes, id.pid);
+        Some(format!(
+            "the {made}'s {name} (process {pid}) is stopped by a signal: nothing that needs it goes on"
+        ))
+    };
+    stopped(facts.init, init, ": nothing inside can be reached")
+        .or_else(part)
         .or_else(|| {
             let effect = if silent { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
             stopped(facts.supervisor, "the isolation layer", effect)
         })
         .or_else(|| {
             (silent && state != State::Starting).then(|| match facts.init {
-                Some((id, _)) => format!("init (process {}) lives and does not answer", id.pid),
-                None => "init lives and does not answer".to_owned(),
+                Some((id, _)) => format!("{init} (process {}) lives and does not answer", id.pid),
+                None => format!("{init} lives and does not answer"),
             })
         })
         .or_else(|| stopped(facts.agent, "the agent", ""))
@@ -201,6 +227,11 @@ mod tests {
             monitor: Some((ID, Condition::Alive)),
             supervisor: Some((ID, Condition::Alive)),
             init: Some((ID, Condition::Alive)),
+            parts: Vec::new(),
+            makes: "machine",
+            shares_kernel: true,
+            network: "nat".to_owned(),
+            machine: None,
             agent: None,
         }
     }
@@ -268,6 +299,27 @@ mod tests {
             assert_eq!(view.state, State::Running);
             assert!(view.stuck.unwrap().starts_with(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_stopped_part_is_named_with_what_it_belongs_to() {
+        let mut facts = facts(Some(Stage::Running), Answer::Silent);
+        facts.shares_kernel = false;
+        assert!(decide(&facts).stuck.unwrap().starts_with("the machine (process 7) lives and does not"));
+        facts.parts = vec![
+            ("passt".to_owned(), ID, Condition::Alive),
+            ("virtiofsd".to_owned(), ProcessId { pid: 9, start_ticks: 1 }, Condition::Stopped),
+        ];
+        let stuck = decide(&facts).stuck.unwrap();
+        assert!(stuck.starts_with("the machine's virtiofsd (process 9) is stopped by a signal"), "{stuck}");
+    }
+
+    #[test]
+    fn a_machine_whose_devices_are_not_there_yet_comes_up() {
+        let mut facts = facts(Some(Stage::Starting), Answer::Dead);
+        assert_eq!(decide(&facts).state, State::Starting);
+        facts.supervisor = Some((ID, Condition::Gone));
+        assert_eq!(decide(&facts).state, State::Stopped);
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! There is no daemon. A sandbox is a folder, and any process of ours may be killed at any instant: whoever comes next reads
 //! the files, asks the kernel, and goes on.
 
+pub(crate) mod address;
 pub(crate) mod atomic;
 mod channel;
 /// A way into a sandbox, whether it runs or not.
 pub mod endpoint;
 pub(crate) mod init_binary;
 mod journal;
-mod launch;
+pub(crate) mod launch;
 mod liveness;
 /// Who may change a sandbox, and who watches it.
 pub mod lock;
@@ -52,15 +53,14 @@ pub mod view;
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::fd::AsFd,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use agent_protocol::{handshake::Token, message::UnitKind};
+use agent_protocol::message::UnitKind;
 use rustix::{
-    fs::{CWD, Mode, OFlags, RenameFlags, renameat_with},
+    fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
 };
 
@@ -70,6 +70,7 @@ pub(crate) use spec::session_of;
 pub(crate) use unit_log::paths as log_paths;
 
 use self::{
+    address::Way,
     liveness::{Facts, Seen},
     lock::{ChangeLock, LockError, MonitorLock},
     name::Name,
@@ -82,7 +83,7 @@ use self::{
     view::{SandboxView, State},
 };
 use crate::{
-    client::{Connection, ConnectionError, Target},
+    client::{Connection, ConnectionError},
     isolation::ProcessId,
 };
 
@@ -338,11 +339,9 @@ impl Sandbox {
 
     /// Speaks to its init.
     pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(&self.folder, flags, Mode::empty())
-            .map_err(|error| ConnectionError::Io("opening the sandbox's folder", error.into()))?;
-        let target = Target::InFolder { folder: folder.as_fd(), name: channel::SOCKET_FILE };
-        Connection::open(target, &Token::default(), deadline)
+        let way = Way::of(&self.folder)
+            .map_err(|error| ConnectionError::Io("looking at the sandbox's folder", error))?;
+        Connection::open(way.target(), way.token(), deadline)
     }
 
     /// What it is doing now.
@@ -382,9 +381,11 @@ impl Sandbox {
         };
         let run = Run::read(&self.folder);
         let processes = run.as_ref().map_or(Processes::default(), Run::processes);
+        let capabilities = launch::capabilities(record.isolation);
+        let parts = if matches!(answer, Answer::Dead) { Vec::new() } else { processes.parts };
         let init = processes.init.filter(|_| !matches!(answer, Answer::Dead));
         let agent = match &answer {
-            Answer::Status(status) => init.and_then(|init| {
+            Answer::Status(status) if capabilities.shares_kernel => init.and_then(|init| {
                 let agent = status.units.iter().find(|unit| unit.kind == UnitKind::Agent)?;
                 process::child_of_init(init, agent.pid?)
             }),
@@ -392,12 +393,22 @@ impl Sandbox {
         };
         let seen = |id: Option<ProcessId>| -> Seen { id.map(|id| (id, process::condition(id))) };
         let sync = SyncView::of(&self.folder, &record);
+        let network = match record.network.on(capabilities) {
+            Ok(network) => network.to_string(),
+            Err(_) => record.network.to_string(),
+        };
+        let machine = (!capabilities.shares_kernel).then(|| record.machine.clone());
         let view = liveness::decide(&Facts {
             record,
             monitored: MonitorLock::is_held(&self.folder),
             monitor: seen(processes.monitor),
             supervisor: seen(processes.supervisor),
             init: seen(init),
+            parts: parts.into_iter().map(|part| (part.name, part.id, process::condition(part.id))).collect(),
+            makes: capabilities.makes,
+            network,
+            machine,
+            shares_kernel: capabilities.shares_kernel,
             agent: seen(agent),
             run,
             answer,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use agent_protocol::{Request, ServerMessage, message::Status};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollTimeout, poll};
 use std::os::fd::AsFd;
 
 use super::channel::{Channel, Flow, OpenError, Received};
@@ -58,7 +58,7 @@ fn ask_batch(folders: &[PathBuf], end: Instant) -> Vec<Answer> {
             let mut fds: Vec<PollFd<'_>> = waiting
                 .iter()
                 .filter_map(|one| match &**one {
-                    Asked::Open(channel) => Some(PollFd::new(channel.as_fd(), PollFlags::POLLIN)),
+                    Asked::Open(channel) => Some(PollFd::new(channel.as_fd(), channel.wants())),
                     Asked::Answered(_) => None,
                 })
                 .collect();
@@ -102,6 +102,8 @@ fn listen(channel: &mut Channel) -> Option<Answer> {
     match (answer, flow) {
         (Some(answer), _) => Some(answer),
         (None, Ok(Flow::Blocked | Flow::More)) => None,
+        // Nobody in the machine listens yet, or no more.
+        (None, Ok(Flow::Closed)) if channel.is_unheard() => Some(Answer::Silent),
         // It ended while we asked.
         (None, Ok(Flow::Closed)) => Some(Answer::Dead),
         (None, Err(error)) => Some(Answer::Broken(error.to_string())),

@@ -62,6 +62,19 @@ pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
     Process::now(pid).ok().flatten().map(|process| process.id())
 }
 
+/// The same where it belongs to the session that `leader` began. Numbers are read from a file that may be old: a process that
+/// has one of them by now is in another session.
+pub(crate) fn identify_in_session(pid: i32, leader: ProcessId) -> Option<ProcessId> {
+    const FROM_STATE_TO_SESSION: usize = 3;
+    let process = Process::now(pid).ok().flatten()?;
+    // Held, so that what is read is about this process.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_ascii_whitespace();
+    let session: i32 = fields.nth(FROM_STATE_TO_SESSION)?.parse().ok()?;
+    (session == leader.pid && process.id().start_ticks >= leader.start_ticks).then(|| process.id())
+}
+
 /// Identifies this boot: process numbers and start times mean nothing in another one.
 pub(crate) fn boot_id() -> &'static str {
     static BOOT: OnceLock<String> = OnceLock::new();
@@ -113,6 +126,21 @@ mod tests {
         let earlier = ProcessId { start_ticks: me().start_ticks - 1, ..me() };
         assert_eq!(condition(earlier), Condition::Gone);
         assert!(hold(earlier).is_none());
+    }
+
+    #[test]
+    fn a_process_of_another_session_is_not_a_part() {
+        let mut child = std::process::Command::new("setsid").args(["sleep", "60"]).spawn().unwrap();
+        let pid = child.id().cast_signed();
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let leads = || identify(pid).is_some_and(|id| identify_in_session(pid, id).is_some());
+        while !leads() {
+            assert!(std::time::Instant::now() < end, "it began no session");
+        }
+        assert_eq!(identify_in_session(pid, me()), None);
+        assert_eq!(identify_in_session(std::process::id().cast_signed(), identify(pid).unwrap()), None);
+        kill(identify(pid).unwrap());
+        child.wait().unwrap();
     }
 
     #[test]

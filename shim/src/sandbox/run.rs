@@ -38,6 +38,9 @@ pub struct Run {
     pub supervisor: Option<ProcessId>,
     /// PID 1 of the sandbox, as the host numbers it.
     pub init: Option<ProcessId>,
+    /// What else the layer has started for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<RunningPart>,
     /// What the layer leaves on the host outside the folder.
     #[serde(default)]
     pub remains: Remains,
@@ -45,6 +48,16 @@ pub struct Run {
     pub ended: Option<Ended>,
     /// The agent, as last seen.
     pub agent: Option<AgentView>,
+}
+
+/// A process that the layer has started beside init.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningPart {
+    /// What it is: the name of its program.
+    pub name: String,
+    /// Which process.
+    #[serde(flatten)]
+    pub id: ProcessId,
 }
 
 /// How far a start came.
@@ -86,6 +99,7 @@ impl Run {
             monitor,
             supervisor: None,
             init: None,
+            parts: Vec::new(),
             remains: Remains::default(),
             ended: None,
             agent: None,
@@ -125,7 +139,12 @@ impl Run {
     /// The processes that may still live, by what they are.
     pub(crate) fn processes(&self) -> Processes {
         if self.is_of_this_boot() {
-            Processes { monitor: self.monitor, supervisor: self.supervisor, init: self.init }
+            Processes {
+                monitor: self.monitor,
+                supervisor: self.supervisor,
+                init: self.init,
+                parts: self.parts.clone(),
+            }
         } else {
             Processes::default()
         }
@@ -133,11 +152,12 @@ impl Run {
 }
 
 /// The processes of a start, those that a kill could need.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Processes {
     pub(crate) monitor: Option<ProcessId>,
     pub(crate) supervisor: Option<ProcessId>,
     pub(crate) init: Option<ProcessId>,
+    pub(crate) parts: Vec<RunningPart>,
 }
 
 #[cfg(test)]
@@ -151,6 +171,8 @@ mod tests {
         assert_eq!(Run::read(temp.path()), None);
         let mut run = Run::beginning(3, "2026-01-01T00:00:00.000Z".to_owned(), None);
         run.init = Some(ProcessId { pid: 7, start_ticks: 9 });
+        run.parts =
+            vec![RunningPart { name: "virtiofsd".to_owned(), id: ProcessId { pid: 8, start_ticks: 9 } }];
         run.write(temp.path()).unwrap();
         assert_eq!(Run::read(temp.path()), Some(run.clone()));
         assert_eq!(run.processes().init, run.init);

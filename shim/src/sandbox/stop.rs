@@ -10,7 +10,7 @@ use std::{
 };
 
 use agent_protocol::{Request, ServerMessage, spec::Shutdown};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollTimeout, poll};
 
 use super::{
     Sandbox, StateError,
@@ -21,8 +21,6 @@ use super::{
     run::{Processes, Run},
 };
 
-/// How long init may take to say that it heard us.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(700);
 /// How long init may take to kill everything and end, when it is told to.
 const FORCE_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the kernel may take to end a killed init and all that is inside.
@@ -71,7 +69,16 @@ pub fn gracefully(sandbox: &Sandbox) -> Result<Stopped, StopError> {
             return Err(StateError::Io { doing: "connecting to init".to_owned(), source }.into());
         }
     };
-    match hear(&mut channel, Instant::now() + ANSWER_PATIENCE) {
+    let patience = launch::capabilities(sandbox.record()?.isolation).patience.answer;
+    match hear(&mut channel, Instant::now() + patience) {
+        // It has not booted yet, or is on its way out.
+        Heard::End if channel.is_unheard() => {
+            if !wait_dead(sandbox, None, MARGIN) {
+                return Ok(force(sandbox)?);
+            }
+            settle_end(sandbox, "it was stopped");
+            return Ok(Stopped::InOrder);
+        }
         Heard::Done | Heard::End => {}
         Heard::Nothing => return Err(StopError::Stuck),
         Heard::Refused(why) => return Err(StopError::Refused(why)),
@@ -89,6 +96,9 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     let folder = sandbox.folder();
     let asked = match Channel::open(folder, &Request::Stop { force: true }) {
         Err(OpenError::Dead) => {
+            // A machine can be unreachable, and be there.
+            recorded(sandbox).init.into_iter().for_each(process::kill);
+            kill_parts(sandbox);
             kill_layer(sandbox);
             settle_end(sandbox, "it ended while nobody watched");
             return Ok(Stopped::Already);
@@ -98,7 +108,11 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     };
     let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
     if !in_order {
-        kill_init(sandbox);
+        // What is not init yet ends with the layer's process.
+        if !kill_init(sandbox) {
+            kill_layer(sandbox);
+        }
+        kill_parts(sandbox);
         if !wait_dead(sandbox, None, KILL_PATIENCE) {
             let source = io::Error::new(io::ErrorKind::TimedOut, "the kernel has not ended init yet");
             return Err(StateError::Io { doing: format!("killing `{}`", sandbox.name()), source });
@@ -144,7 +158,8 @@ pub(super) fn kill_monitor(sandbox: &Sandbox) {
     }
 }
 
-fn kill_init(sandbox: &Sandbox) {
+/// Whether there is one.
+fn kill_init(sandbox: &Sandbox) -> bool {
     let recorded = recorded(sandbox).init;
     // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init
     // lives: we were not refused, so it does.
@@ -154,6 +169,21 @@ fn kill_init(sandbox: &Sandbox) {
     });
     if let Some(init) = init {
         process::kill(init);
+    }
+    init.is_some()
+}
+
+/// What else a layer has started: a machine lives as long as its devices do.
+fn kill_parts(sandbox: &Sandbox) {
+    let processes = recorded(sandbox);
+    processes.parts.iter().for_each(|part| process::kill(part.id));
+    // The layer has a record, too, where the monitor was killed early.
+    let report = || launch::layer_for(&sandbox.record().ok()?).ok()?.report(sandbox.folder()).ok();
+    if let (true, Some(leader)) = (processes.parts.is_empty(), processes.supervisor)
+        && let Some(report) = report()
+    {
+        let parts = report.parts.iter().filter_map(|part| process::identify_in_session(part.pid, leader));
+        parts.for_each(process::kill);
     }
 }
 
@@ -221,7 +251,7 @@ fn hear(channel: &mut Channel, end: Instant) -> Heard {
                 if left.is_zero() {
                     return Heard::Nothing;
                 }
-                let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+                let mut fds = [PollFd::new(channel.as_fd(), channel.wants())];
                 // An interrupted wait is taken up again above.
                 let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
             }

@@ -33,7 +33,8 @@ pub(crate) fn find(
     record: &Record,
     need: Need,
 ) -> Result<environment::Environment, PrepareError> {
-    let network = if record.network { Network::Host } else { Network::None };
+    // Names are looked up in the same way behind every network.
+    let network = if record.network.is_none() { Network::None } else { Network::Host };
     let root = Path::new("/");
     match &record.environment {
         Environment::Host => host::environment(root, &network).map_err(PrepareError::Environment),

@@ -14,12 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::Name,
-    record::{EnvKind, Isolation, Workspace},
+    record::{ContainerRecord, EnvKind, Isolation, Workspace},
     resources::ResourcesView,
     run::Ended,
     sync::SyncView,
 };
-use crate::{env::spec::EnvId, isolation::Limits};
+use crate::{
+    env::spec::EnvId,
+    isolation::{Limits, MachineWishes},
+};
 
 /// The last moment that RFC 3339 can name; times from inside may be anything.
 const LAST_UNIX_MS: u64 = 253_402_300_799_000;
@@ -47,8 +50,12 @@ pub struct SandboxView {
     pub sync: Option<SyncView>,
     /// The project.
     pub project: Option<PathBuf>,
-    /// Whether the host's network is reachable.
-    pub network: Option<bool>,
+    /// What of the network is reachable: `host`, `nat`, `bridge=NAME` or `none`.
+    pub network: Option<String>,
+    /// What its machine is made of, as far as it was said, where it has one.
+    pub machine: Option<MachineWishes>,
+    /// What its container is made of and by, where that was said.
+    pub container: Option<ContainerRecord>,
     /// What it may use.
     pub limits: Option<Limits>,
     /// The agent: program and arguments.
@@ -234,6 +241,8 @@ impl SandboxView {
             sync: None,
             project: None,
             network: None,
+            machine: None,
+            container: None,
             limits: None,
             command: Vec::new(),
             created_at: None,

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Stdio;
 use std::time::Instant;
 
-use agent_tests::{DEADLINE, finish, until};
+use agent_tests::{deadline, finish, until};
 use anyhow::{Context, bail, ensure};
 use rustix::fs::{OFlags, fcntl_getfl};
 
@@ -121,7 +121,7 @@ fn callers_pipes(world: &World) -> anyhow::Result<()> {
     let mut child = command.spawn()?;
     drop(command);
     drop(input);
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + deadline();
     let status = loop {
         match child.try_wait()? {
             Some(status) => break status,

@@ -141,7 +141,7 @@ fn a_pull_that_is_called_off_leaves_nothing() -> anyhow::Result<()> {
         let mut pull = liar.home.shim(args);
         pull.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let mut pull = pull.spawn()?;
-        let until = Instant::now() + agent_tests::DEADLINE;
+        let until = Instant::now() + agent_tests::deadline();
         while quarantine()?.is_none() {
             ensure!(Instant::now() < until, "nothing came");
             std::thread::sleep(Duration::from_millis(5));

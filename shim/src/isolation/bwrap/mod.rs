@@ -15,7 +15,10 @@ use std::time::Duration;
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::requirement::{Answer, Question};
 use crate::sys::Program;
 
@@ -27,11 +30,15 @@ const OLDEST: &str = "0.8.0";
 /// How long bwrap may take to say its version, where a launch failed and that may be why.
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 
-const CAPABILITIES: Capabilities = Capabilities {
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "bwrap",
     reach: Reach::InheritedListener,
     passes_descriptors: true,
     shares_kernel: true,
+    makes: "sandbox",
+    networks: &[NetworkKind::Host, NetworkKind::None],
+    takes_images: false,
+    patience: Patience::OF_PROCESSES,
 };
 
 /// The layer, with the bwrap it will use.

@@ -8,7 +8,7 @@ use std::{
     fs::{self, DirBuilder, OpenOptions},
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, BorrowedFd},
         unix::{
             fs::{DirBuilderExt, OpenOptionsExt},
             net::UnixStream,
@@ -25,11 +25,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::folder_of;
 use crate::{
-    isolation::{Handles, Layer, Process, Remains},
+    isolation::{Layer, Network, NetworkChoice, Patience, Process, Remains},
     sandbox::{
         Sandbox,
-        channel::{self, Channel, Flow, Received},
-        launch::{self, CONTROL, SPEC, chain, of_isolation},
+        channel::{Channel, Flow, Received},
+        launch::{self, chain, of_isolation},
         monitor,
         paths::DataDir,
         process,
@@ -40,8 +40,8 @@ use crate::{
     },
 };
 
-/// From the launch to init's first word.
-const INIT_WITHIN: Duration = Duration::from_secs(30);
+/// Before a machine that has no init yet is called again.
+const REOPEN: Duration = Duration::from_millis(100);
 
 /// How long what runs inside may take to end in order: git removes its lock files when it is asked to end.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
@@ -88,7 +88,8 @@ struct Keeper {
 /// What of a sandbox an endpoint has: its folders, its tools and what it may use.
 fn stripped(record: &Record) -> Record {
     let mut record = record.clone();
-    (record.network, record.nested) = (false, false);
+    record.network = NetworkChoice::Only(Network::None);
+    record.nested = false;
     record.on_agent_exit = OnAgentExit::Stay;
     record.sync = SyncMode::Manual;
     record.snapshots.every_s = 0;
@@ -117,46 +118,53 @@ impl Keeper {
         prepared.plan.dies_with_parent = true;
         // The layer's record of the sandbox itself stays as it is. Root opens nothing through a link.
         prepared.plan.folder = self.folder.canonicalize().map_err(io("looking at its folder"))?;
-        let listener = channel::listen_in(&self.folder).map_err(io("binding its socket"))?;
-        let spec = launch::spec_file(&prepared.spec).map_err(io("writing the spec"))?;
         let log = OpenOptions::new().append(true).create_new(true).mode(0o600).open(self.folder.join(LOG));
-        let stderr = log.map_err(io("opening init's log"))?;
-        let stdout = stderr.try_clone().map_err(io("opening init's log"))?;
-        let handles = Handles {
-            promised: vec![(CONTROL, listener), (SPEC, spec)],
-            stdout: OwnedFd::from(stdout),
-            stderr: OwnedFd::from(stderr),
-        };
-        let launched = prepared.layer.launch(&prepared.plan, handles);
+        let launched = prepared.launch(&self.folder, log.map_err(io("opening init's log"))?);
         self.layer = Some(prepared.layer);
-        let launched = launched.map_err(|error| of_isolation(&error))?;
+        let launched = launched.map_err(|error| error.to_failure())?;
         self.remains = launched.remains;
         self.process = Some(launched.supervisor);
         Ok(())
     }
 
-    /// Waits for init's first word.
+    /// Waits for init's first word. Until a machine has one, its device closes what is opened.
     fn come_up(&mut self) -> Result<(), Failure> {
-        let end = Instant::now() + INIT_WITHIN;
-        let mut channel = Channel::open(&self.folder, &Request::Ping).map_err(|_| self.why_not())?;
+        let patience =
+            self.layer.as_ref().map_or(Patience::OF_PROCESSES, |layer| layer.capabilities().patience);
+        let end = Instant::now() + patience.start;
+        let mut open = None;
         loop {
-            let mut welcome = false;
-            let flow = channel.pump(|received| welcome |= matches!(received, Received::Welcome));
-            match flow {
-                _ if welcome => return Ok(()),
-                Ok(Flow::Closed) => return Err(self.why_not()),
-                Err(error) => return Err(other("speaking with init", &error)),
-                Ok(Flow::Blocked | Flow::More) => {}
+            let ended = self.process.as_ref().is_none_or(|process| !process.alive().unwrap_or(true));
+            let channel = match open.take() {
+                None => Channel::open(&self.folder, &Request::Ping),
+                Some(channel) => Ok(channel),
+            };
+            if let Ok(mut channel) = channel {
+                let mut welcome = false;
+                match channel.pump(|received| welcome |= matches!(received, Received::Welcome)) {
+                    _ if welcome => return Ok(()),
+                    Ok(Flow::Closed) if !channel.is_unheard() => return Err(self.why_not()),
+                    Ok(Flow::Closed) => {}
+                    Err(error) => return Err(other("speaking with init", &error)),
+                    Ok(Flow::Blocked | Flow::More) => open = Some(channel),
+                }
+            }
+            if ended {
+                return Err(self.why_not());
             }
             if Instant::now() >= end {
-                let message = format!("init did not answer within {} s", INIT_WITHIN.as_secs());
+                let message = format!("init did not answer within {} s", patience.start.as_secs());
                 return Err(Failure { cause: Cause::Other, messages: vec![message], hint: None });
             }
             if self.left() {
                 let messages = vec!["it was called off".to_owned()];
                 return Err(Failure { cause: Cause::Cancelled, messages, hint: None });
             }
-            wait_for(&[self.line.as_fd(), channel.as_fd()], end);
+            let again = if open.is_some() { end } else { end.min(Instant::now() + REOPEN) };
+            let mut fds = vec![(self.line.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.process.iter().map(|process| (process.as_fd(), PollFlags::POLLIN)));
+            fds.extend(open.iter().map(|channel| (channel.as_fd(), channel.wants())));
+            wait_for(&fds, again);
         }
     }
 
@@ -224,7 +232,7 @@ impl Keeper {
         while let Ok(Flow::More | Flow::Blocked) = channel.pump(|_| {})
             && Instant::now() < end
         {
-            wait_for(&[channel.as_fd()], end);
+            wait_for(&[(channel.as_fd(), channel.wants())], end);
         }
         if let Some(process) = &self.process {
             let _ = process.exited_within(end.saturating_duration_since(Instant::now()));
@@ -239,9 +247,8 @@ impl Keeper {
     }
 }
 
-fn wait_for(descriptors: &[std::os::fd::BorrowedFd<'_>], end: Instant) {
-    let flags = PollFlags::POLLIN;
-    let mut fds: Vec<_> = descriptors.iter().map(|fd| PollFd::new(*fd, flags)).collect();
+fn wait_for(descriptors: &[(BorrowedFd<'_>, PollFlags)], end: Instant) {
+    let mut fds: Vec<_> = descriptors.iter().map(|(fd, flags)| PollFd::new(*fd, *flags)).collect();
     let left = end.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
     // An interrupted wait is taken up again by the caller.
     let _ = poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
@@ -279,7 +286,7 @@ mod tests {
         record.worktrees = vec![WorktreeRecord { branch: "fix".parse().unwrap(), command: None }];
         record.on_agent_exit = OnAgentExit::End;
         let stripped = stripped(&record);
-        assert!(!stripped.network && stripped.mounts.is_empty() && stripped.secrets.is_empty());
+        assert!(stripped.network.is_none() && stripped.mounts.is_empty() && stripped.secrets.is_empty());
         let spec = spec_for(&stripped, &[], &Occasion::default(), None, None);
         spec.validate().unwrap();
         assert!(spec.agent.is_none() && spec.agents.is_empty() && spec.env.is_empty());

@@ -22,27 +22,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::handshake::Token;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::fs::{Mode, OFlags};
 
 pub use self::keeper::keep;
 use super::{
-    Sandbox, StateError, channel,
+    Sandbox, StateError,
+    address::Way,
     lock::ChangeLock,
     paths::DataDir,
     start::{self, Failure, Next, Report, Reports},
 };
 use crate::{
-    client::{Connection, ConnectionError, Target},
-    isolation::Process,
+    client::{Connection, ConnectionError},
+    isolation::{Patience, Process},
 };
 
 /// What an endpoint has on disk, below the sandbox's folder.
 const FOLDER: &str = "endpoint";
 
-/// How long its init may take to come, as told by its keeper, which has a deadline of its own.
-const READY_WITHIN: Duration = Duration::from_secs(40);
+/// How long its init may take to come, as told by its keeper, which has the layer's own deadline for it.
+const READY_WITHIN: Duration = Duration::from_secs(Patience::OF_MACHINES.start.as_secs() + 10);
 
 /// How long its keeper may take to end it.
 const END_WITHIN: Duration = Duration::from_secs(5);
@@ -72,7 +71,7 @@ pub struct Endpoint(Kind);
 enum Kind {
     Running(Sandbox),
     // In this order: who comes next finds nothing of it.
-    Own { folder: OwnedFd, _keeper: Keeper, _lock: Option<ChangeLock> },
+    Own { way: Way, _keeper: Keeper, _lock: Option<ChangeLock> },
 }
 
 /// The process that has started an init for this. It ends on drop.
@@ -108,10 +107,7 @@ impl Endpoint {
     pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
         match &self.0 {
             Kind::Running(sandbox) => sandbox.connect(deadline),
-            Kind::Own { folder, .. } => {
-                let target = Target::InFolder { folder: folder.as_fd(), name: channel::SOCKET_FILE };
-                Connection::open(target, &Token::default(), deadline)
-            }
+            Kind::Own { way, .. } => Connection::open(way.target(), way.token(), deadline),
         }
     }
 
@@ -127,14 +123,12 @@ impl Endpoint {
         }
         let keeper = Keeper::start(data, sandbox, lock.get()).map_err(EndpointError::Keeper)?;
         keeper.wait_ready()?;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::open(folder_of(sandbox), flags, Mode::empty())
-            .map_err(|error| EndpointError::Keeper(error.into()))?;
+        let way = Way::of(&folder_of(sandbox)).map_err(EndpointError::Keeper)?;
         let lock = match lock {
             Held::Ours(lock) => Some(lock),
             Held::Theirs(_) => None,
         };
-        Ok(Self(Kind::Own { folder, _keeper: keeper, _lock: lock }))
+        Ok(Self(Kind::Own { way, _keeper: keeper, _lock: lock }))
     }
 }
 

@@ -12,7 +12,8 @@ use super::{
     watch::{Watch, finish_child},
 };
 use crate::sandbox::{
-    channel::{self, SOCKET_FILE},
+    address::{self, SOCKET_FILE},
+    channel, launch,
     lock::{ChangeLock, LockError, MonitorLock},
     process,
     record::Workspace,
@@ -35,16 +36,18 @@ impl Watch<'_> {
         let reported = self.reported_code();
         let code = self.seen.ended.map(i32::from).or(reported).or(child_code);
         let reason = match (self.seen.ended, self.seen.stopping) {
-            (Some(_), true) => "it was stopped",
-            (Some(_), false) => "the agent ended",
+            (Some(_), true) => "it was stopped".to_owned(),
+            (Some(_), false) => "the agent ended".to_owned(),
             // The host's kernel ends init last, and all that is left with it.
             (None, _) if code == Some(137) && self.run.remains.usage().out_of_memory > Some(0) => {
-                "memory ran out, and init was ended"
+                "memory ran out, and init was ended".to_owned()
             }
-            (None, _) if code == Some(137) => "init was killed from outside",
-            (None, _) => "init ended without a word",
+            (None, _) => self.what_died().unwrap_or_else(|| {
+                let killed = code == Some(137);
+                if killed { "init was killed from outside" } else { "init ended without a word" }.to_owned()
+            }),
         };
-        self.write_end(Stage::Ended, code, reason.to_owned());
+        self.write_end(Stage::Ended, code, reason);
     }
 
     /// Nobody watched the end.
@@ -52,14 +55,17 @@ impl Watch<'_> {
         self.end_layer();
         let code = self.reported_code();
         let stage = if self.run.stage == Stage::Starting { Stage::Failed } else { Stage::Ended };
-        self.write_end(stage, code, reason.to_owned());
+        let reason = self.what_died().unwrap_or_else(|| reason.to_owned());
+        self.write_end(stage, code, reason);
     }
 
     /// The start failed: nothing of it stays.
     pub(super) fn undo(&mut self, failure: &Failure) {
+        self.find_processes();
         if let Some(init) = &self.init {
             process::kill(init.id());
         }
+        self.run.parts.iter().for_each(|part| process::kill(part.id));
         // Until it has written down which process is init, the layer's children are the only trace of it. Orphans
         // of ours, they come to us.
         let end = Instant::now() + KERNEL_PATIENCE;
@@ -107,6 +113,13 @@ impl Watch<'_> {
         self.sandbox.remove().map_err(|error| format!("it cannot be removed: {error}"))
     }
 
+    /// What of the layer's own ended first, as it has recorded that.
+    fn what_died(&self) -> Option<String> {
+        let died = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.died?;
+        let made = launch::capabilities(self.record.isolation).makes;
+        Some(format!("the {made}'s {} ended ({})", died.part, died.how))
+    }
+
     fn reported_code(&self) -> Option<i32> {
         self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.exit_code
     }
@@ -118,6 +131,9 @@ impl Watch<'_> {
             process::kill(layer.id());
             drop(layer.exited_within(KERNEL_PATIENCE));
         }
+        // Whoever was to end them is gone. A machine can be unreachable, and be there.
+        self.init.iter().for_each(|init| process::kill(init.id()));
+        self.run.parts.iter().for_each(|part| process::kill(part.id));
         finish_child(&layer)
     }
 
@@ -126,6 +142,7 @@ impl Watch<'_> {
         let socket = self.sandbox.folder().join(SOCKET_FILE);
         if !channel::is_alive(self.sandbox.folder()) {
             drop(fs::remove_file(socket));
+            drop(address::forget(self.sandbox.folder()));
         }
         self.note(
             if stage == Stage::Failed { "sandbox-failed" } else { "sandbox-stopped" },

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt, unix::net::UnixStream},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,22 +14,19 @@ use super::{
     me,
     watch::{Watch, is_hung_up},
 };
-use crate::{
-    isolation::Handles,
-    sandbox::{
-        Sandbox, StateError, channel,
-        journal::{self, Journal},
-        launch::{self, CONTROL, SPEC, chain, of_isolation},
-        paths::DataDir,
-        probe::{self, Answer},
-        run::{Run, Stage},
-        start::{Cause, Failure, Occasion, Report},
-        unit_log::LOGS,
-    },
+use crate::sandbox::{
+    Sandbox, StateError,
+    journal::{self, Journal},
+    launch::{self, chain, of_isolation},
+    paths::DataDir,
+    probe::{self, Answer},
+    run::{Run, Stage},
+    start::{Cause, Failure, Occasion, Report},
+    unit_log::LOGS,
 };
 
-/// From the launch to init's first word. It takes milliseconds; a loaded machine with a cold disk, seconds.
-const INIT_PATIENCE: Duration = Duration::from_secs(30);
+/// What a layer that ends without an init may take to say why.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What is read of the layer's messages to explain a failure.
 const MAX_PRINTED_BYTES: u64 = 16 * 1024;
@@ -113,9 +110,6 @@ impl Watch<'_> {
             Failure { cause: Cause::Other, messages, hint: None }
         };
         let folder = self.sandbox.folder();
-        let listener =
-            channel::listen_in(folder).map_err(|error| other("binding the control socket", &error))?;
-        let spec = launch::spec_file(&prepared.spec).map_err(|error| other("writing the spec", &error))?;
         let printed = OpenOptions::new()
             .append(true)
             .create(true)
@@ -123,15 +117,9 @@ impl Watch<'_> {
             .open(folder.join(LOGS).join(INIT_LOG))
             .and_then(|file| file.set_len(0).map(|()| file))
             .map_err(|error| other("opening init's log", &error))?;
-        let stdout = printed.try_clone().map_err(|error| other("opening init's log", &error))?;
-        let handles = Handles {
-            promised: vec![(CONTROL, listener), (SPEC, spec)],
-            stdout: OwnedFd::from(stdout),
-            stderr: OwnedFd::from(printed),
-        };
-        let launched = prepared.layer.launch(&prepared.plan, handles);
+        let launched = prepared.launch(folder, printed);
         self.layer = Some(prepared.layer);
-        let launched = launched.map_err(|error| of_isolation(&error))?;
+        let launched = launched.map_err(|error| error.to_failure())?;
         self.run.supervisor = Some(launched.supervisor.id());
         self.run.remains = launched.remains;
         self.supervisor = Some(launched.supervisor);
@@ -142,10 +130,14 @@ impl Watch<'_> {
 
     /// Waits until the agent was executed.
     fn come_up(&mut self) -> Result<(), Failure> {
-        let end = Instant::now() + INIT_PATIENCE;
+        let patience = launch::capabilities(self.record.isolation).patience.start;
+        let end = Instant::now() + patience;
         loop {
             let deadline = (!self.seen.welcome).then_some(end);
             let lives = self.turn(deadline);
+            if !self.seen.welcome {
+                self.find_processes();
+            }
             if self.seen.agent_started {
                 return Ok(());
             }
@@ -157,6 +149,9 @@ impl Watch<'_> {
             }
             // Without a layer to make it, an init that was not seen yet will not come.
             if !lives || (!self.seen.welcome && self.supervisor.is_none()) {
+                if let Some(layer) = &self.supervisor {
+                    drop(layer.exited_within(LAST_WORDS));
+                }
                 self.drain();
                 return Err(self.early_end());
             }
@@ -164,7 +159,7 @@ impl Watch<'_> {
                 return Err(failure(Cause::Cancelled, ["it was called off".to_owned()]));
             }
             if !self.seen.welcome && Instant::now() >= end {
-                let waited = INIT_PATIENCE.as_secs();
+                let waited = patience.as_secs();
                 return Err(failure(Cause::Other, [format!("init did not answer within {waited} s")]));
             }
         }

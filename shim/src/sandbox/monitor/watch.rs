@@ -24,7 +24,7 @@ use super::{
     work::Work,
 };
 use crate::{
-    isolation::{Layer, Process},
+    isolation::{Layer, Part, Process},
     sandbox::{
         Sandbox, StateError,
         channel::{self, Channel, Flow, Received},
@@ -33,7 +33,7 @@ use crate::{
         probe::{self, Answer},
         process,
         record::Record,
-        run::{Run, Stage},
+        run::{Run, RunningPart, Stage},
         unit_log::{self, UnitLog, is_fit_for_a_file},
         view::{AgentState, AgentView},
     },
@@ -142,7 +142,7 @@ impl<'a> Watch<'a> {
         self.seen.agent_started = true;
         self.run.monitor = me();
         self.run.stage = Stage::Running;
-        self.find_init();
+        self.find_processes();
         self.write_run();
         self.note("monitor-adopted", serde_json::json!({}));
         if let Answer::Status(status) = probe::ask(self.sandbox.folder()) {
@@ -189,11 +189,11 @@ impl<'a> Watch<'a> {
 
     fn wait(&self, timeout: PollTimeout) -> nix::Result<()> {
         let channels = self.taps.values().filter_map(|tap| tap.channel.as_ref()).chain(&self.events);
-        let mut watched: Vec<BorrowedFd<'_>> = channels.map(AsFd::as_fd).collect();
-        watched.extend(self.work.descriptors());
-        watched.extend(self.supervisor.iter().chain(&self.init).map(AsFd::as_fd));
         let mut fds: Vec<PollFd<'_>> =
-            watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            channels.map(|channel| PollFd::new(channel.as_fd(), channel.wants())).collect();
+        let mut watched: Vec<BorrowedFd<'_>> = self.work.descriptors().collect();
+        watched.extend(self.supervisor.iter().chain(&self.init).map(AsFd::as_fd));
+        fds.extend(watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         if !self.seen.agent_started
             && let Some(line) = &self.line
         {
@@ -267,9 +267,8 @@ impl<'a> Watch<'a> {
             Received::Message(_) | Received::Data(..) => {}
         });
         self.seen.welcome |= welcome;
-        if welcome && self.init.is_none() {
-            self.find_init();
-            self.write_run();
+        if welcome {
+            self.find_processes();
         }
         let before = self.agent.clone();
         for event in &events {
@@ -359,7 +358,7 @@ impl<'a> Watch<'a> {
     fn has_input(&self) -> bool {
         let channels = self.taps.values().filter_map(|tap| tap.channel.as_ref()).chain(&self.events);
         let mut fds: Vec<PollFd<'_>> =
-            channels.map(|channel| PollFd::new(channel.as_fd(), PollFlags::POLLIN)).collect();
+            channels.map(|channel| PollFd::new(channel.as_fd(), channel.wants())).collect();
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(ready) if ready > 0)
     }
 
@@ -372,14 +371,27 @@ impl<'a> Watch<'a> {
         ended
     }
 
-    fn find_init(&mut self) {
-        if self.init.is_some() {
-            return;
-        }
+    /// Looks which processes the layer has started by now, and writes down what is new.
+    pub(super) fn find_processes(&mut self) {
         let Some(layer) = &self.layer else { return };
         let Ok(report) = layer.report(self.sandbox.folder()) else { return };
-        self.init = report.init_pid.and_then(|pid| Process::now(pid).ok().flatten());
-        self.run.init = self.init.as_ref().map(Process::id);
+        let known = (self.run.init, self.run.parts.len());
+        if self.init.is_none() {
+            self.init = report.init_pid.and_then(|pid| Process::now(pid).ok().flatten());
+            self.run.init = self.init.as_ref().map(Process::id);
+        }
+        if let Some(leader) = self.run.supervisor {
+            for Part { name, pid } in report.parts {
+                if self.run.parts.iter().all(|part| part.name != name)
+                    && let Some(id) = process::identify_in_session(pid, leader)
+                {
+                    self.run.parts.push(RunningPart { name, id });
+                }
+            }
+        }
+        if known != (self.run.init, self.run.parts.len()) {
+            self.write_run();
+        }
     }
 
     /// Best effort: whatever is not in the file is found out from the kernel.

@@ -1,0 +1,123 @@
+//! Finds the tests: has cargo build their programs, and asks each what is in it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::layer::target;
+
+/// One test function: one behaviour.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Test {
+    /// Its program and its path in there, as in `exec::codes::a_signal_is_128_and_its_number`.
+    pub name: String,
+    /// The program.
+    pub program: PathBuf,
+}
+
+impl Test {
+    /// What the program calls it.
+    pub fn path(&self) -> &str {
+        self.name.split_once("::").map_or("", |(_, path)| path)
+    }
+
+    /// The behaviour in words.
+    pub fn words(&self) -> String {
+        in_words(&self.name)
+    }
+}
+
+/// A test's name as a person would say it.
+pub fn in_words(name: &str) -> String {
+    name.rsplit("::").next().unwrap_or(name).replace('_', " ")
+}
+
+/// All tests of these programs, in order.
+///
+/// Cargo builds them as it built this process: for the whole workspace, because a selection of packages is a selection of
+/// features, and everything would be built twice.
+pub fn find(names: &[&str]) -> anyhow::Result<Vec<Test>> {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["test", "--workspace", "--no-run", "--message-format=json", "--target-dir"]).arg(target());
+    if is_release()? {
+        cargo.arg("--release");
+    }
+    for name in names {
+        cargo.args(["--test", name]);
+    }
+    cargo
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit());
+    let built = cargo.output().context("starting cargo")?;
+    ensure!(built.status.success(), "building the tests: {}", built.status);
+    let mut tests = Vec::new();
+    for name in names {
+        let program =
+            executable(&built.stdout, name).with_context(|| format!("cargo built no test {name}"))?;
+        let listed = Command::new(&program).args(["--list", "--format", "terse"]).output()?;
+        ensure!(listed.status.success(), "listing the tests of {}: {}", program.display(), listed.status);
+        tests.extend(
+            listed_tests(&String::from_utf8_lossy(&listed.stdout))
+                .map(|path| Test { name: format!("{name}::{path}"), program: program.clone() }),
+        );
+    }
+    tests.sort();
+    Ok(tests)
+}
+
+/// The program that cargo says it made for a test target.
+fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
+    let messages =
+        messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut made = messages.filter(|message| {
+        message["reason"] == "compiler-artifact"
+            && message["target"]["name"] == name
+            && message["target"]["kind"][0] == "test"
+    });
+    made.find_map(|message| Some(Path::new(message["executable"].as_str()?).to_owned()))
+}
+
+fn listed_tests(listed: &str) -> impl Iterator<Item = &str> {
+    listed.lines().filter_map(|line| line.strip_suffix(": test"))
+}
+
+fn is_release() -> anyhow::Result<bool> {
+    let test = std::env::current_exe()?;
+    match test.ancestors().nth(2).and_then(Path::file_name).and_then(|name| name.to_str()) {
+        Some("debug") => Ok(false),
+        Some("release") => Ok(true),
+        other => bail!("a profile of its own, {other:?}: run the tests with `debug` or `release`"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{executable, in_words, listed_tests};
+
+    #[test]
+    fn the_names_of_tests_are_sentences() {
+        assert_eq!(in_words("exec::codes::a_signal_is_told"), "a signal is told");
+        assert_eq!(in_words("stuck"), "stuck");
+    }
+
+    #[test]
+    fn only_tests_are_taken_from_the_list() {
+        let listed = "codes::a: test\nb: benchmark\n\nc: test\n";
+        assert_eq!(listed_tests(listed).collect::<Vec<_>>(), ["codes::a", "c"]);
+    }
+
+    #[test]
+    fn cargo_says_what_it_built() {
+        let messages =
+            br#"{"reason":"compiler-artifact","target":{"name":"exec","kind":["lib"]},"executable":null}
+no json
+{"reason":"compiler-artifact","target":{"name":"exec","kind":["test"]},"executable":"/t/exec-1"}"#;
+        assert_eq!(executable(messages, "exec").as_deref(), Some("/t/exec-1".as_ref()));
+        assert_eq!(executable(messages, "git"), None);
+    }
+}
