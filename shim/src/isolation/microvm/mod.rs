@@ -52,7 +52,10 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
-use super::{Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::requirement::older_qemu;
 use crate::sys::Program;
 
@@ -137,7 +140,7 @@ impl Layer for MicroVm {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        passed.promised(&plan.fds, handles.promised, None)?;
         let job =
             serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
@@ -157,7 +160,7 @@ impl Layer for MicroVm {
         let number = rendered.job_fd.to_string();
         let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
-        start::start(plan, &rendered.sources, &passed, &program)
+        start::start(plan, &rendered.sources, &passed, &program, None)
     }
 
     fn machine(&self, plan: &LaunchPlan) -> Option<Machine> {
