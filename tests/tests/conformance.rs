@@ -107,7 +107,8 @@ fn conform(options: &Options) -> anyhow::Result<bool> {
     let columns: Vec<&str> = options.layers.iter().map(|layer| layer.name).collect();
     let mut matrix = Matrix::of(&plan, &columns, &names);
     let folder = target()?;
-    let before = if options.again { Matrix::read(&folder)? } else { Matrix::default() };
+    // Without results, nothing was well.
+    let before = if options.again { Matrix::read(&folder).unwrap_or_default() } else { Matrix::default() };
     for layer in &options.layers {
         let mut todo = Vec::new();
         for test in all.iter().filter(|test| names.contains(&test.name)) {

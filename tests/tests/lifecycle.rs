@@ -289,7 +289,9 @@ fn a_start_that_is_called_off() -> anyhow::Result<()> {
         home.project("project")?;
         // A layer that never comes up holds the start long enough.
         home.project("bin")?;
-        home.program("bin/bwrap", "#!/bin/sh\nexec sleep 1000\n")?;
+        for program in ["bwrap", "crun"] {
+            home.program(&format!("bin/{program}"), "#!/bin/sh\nexec sleep 1000\n")?;
+        }
         let mut shim = home.shim(["start", "--name", "box", "--env", "host", "project", "--", "cat"]);
         shim.env("PATH", format!("{}:/usr/bin:/bin", home.path().join("bin").display()));
         let mut child = shim.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;

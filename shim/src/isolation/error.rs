@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::limits::LimitError;
-use super::microvm::kernel::KernelError;
+use super::microvm::{error::MachineError, kernel::KernelError};
 use crate::requirement::Requirement;
 
 /// Decides the exit code and the tone of the message.
@@ -60,6 +60,9 @@ pub enum IsolationError {
     /// No kernel for a machine, or one that lacks something.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// No machine of that kind on this host.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// A limit that cannot be set.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -153,7 +156,10 @@ impl IsolationError {
     /// What kind of problem it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BwrapMissing { .. }
+            Self::Machine(error) if error.is_usage() => ErrorKind::Usage,
+            Self::Machine(MachineError::Boot { .. }) => ErrorKind::Internal,
+            Self::Machine(_)
+            | Self::BwrapMissing { .. }
             | Self::OciRuntimeMissing { .. }
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
@@ -179,7 +185,9 @@ impl IsolationError {
             Self::StorePathGone { .. } => {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
-            Self::Kernel(error) => return Some(error.hint()),
+            Self::Machine(error) => {
+                return error.hint().or_else(|| error.requirement().map(Requirement::hint));
+            }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
             Self::NoSuchNetwork { can, .. } => return Some(format!("it has {can}")),
             _ => return self.requirement().map(Requirement::hint),
@@ -197,8 +205,9 @@ impl IsolationError {
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
-            Self::Kernel(_)
-            | Self::Limit(LimitError::Io { .. })
+            Self::Machine(error) => return error.requirement(),
+            Self::Kernel(error) => error.requirement(),
+            Self::Limit(LimitError::Io { .. })
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }

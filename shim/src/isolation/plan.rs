@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use super::limits::LimitPlan;
+use super::microvm::plan::MachinePlan;
 use super::store::Closure;
 
 /// Where the project is mounted, and where the agent starts.
@@ -55,6 +56,9 @@ pub struct LaunchPlan {
     pub command: Vec<String>,
     /// The cgroup to create, when limits were asked for.
     pub limits: LimitPlan,
+    /// The machine, on layers that make one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachinePlan>,
     /// Whether the kernel ends the layer's process with its parent; only for runs nobody comes back to.
     pub dies_with_parent: bool,
 }

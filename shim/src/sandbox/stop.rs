@@ -108,7 +108,10 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     };
     let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
     if !in_order {
-        kill_init(sandbox);
+        // What is not init yet ends with the layer's process.
+        if !kill_init(sandbox) {
+            kill_layer(sandbox);
+        }
         kill_parts(sandbox);
         if !wait_dead(sandbox, None, KILL_PATIENCE) {
             let source = io::Error::new(io::ErrorKind::TimedOut, "the kernel has not ended init yet");
@@ -155,7 +158,8 @@ pub(super) fn kill_monitor(sandbox: &Sandbox) {
     }
 }
 
-fn kill_init(sandbox: &Sandbox) {
+/// Whether there is one.
+fn kill_init(sandbox: &Sandbox) -> bool {
     let recorded = recorded(sandbox).init;
     // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init
     // lives: we were not refused, so it does.
@@ -166,6 +170,7 @@ fn kill_init(sandbox: &Sandbox) {
     if let Some(init) = init {
         process::kill(init);
     }
+    init.is_some()
 }
 
 /// What else a layer has started: a machine lives as long as its devices do.

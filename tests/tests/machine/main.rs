@@ -1,0 +1,5 @@
+//! Init as the first process of real guests.
+
+mod boot;
+mod inside;
+mod refusals;
