@@ -41,7 +41,8 @@ const LINKS: [(&str, &str); 5] = [
 /// Mounts what is there until the root is another.
 pub(super) fn for_booting() -> Result<()> {
     for (kind, at) in FOR_BOOTING {
-        fs::create_dir_all(at).with_context(|| format!("making {at}"))?;
+        // Some are there.
+        let _ = fs::create_dir(at);
         mount(kind, at, kind, MountFlags::NOSUID | MountFlags::NOEXEC, None)
             .with_context(|| format!("mounting {at}"))?;
     }
@@ -128,14 +129,19 @@ fn read_only(at: &str) -> rustix::io::Result<()> {
 }
 
 /// Removes all that is in a folder, but for what is mounted there.
-fn empty(root: &Path) -> std::io::Result<()> {
-    let device = fs::metadata(root)?.dev();
-    for entry in fs::read_dir(root)?.flatten() {
+fn empty(folder: &Path) -> std::io::Result<()> {
+    let device = fs::metadata(folder)?.dev();
+    for entry in fs::read_dir(folder)?.flatten() {
         let (path, kind) = (entry.path(), entry.metadata()?);
         if kind.dev() != device {
             continue;
         }
-        if kind.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        if kind.is_dir() {
+            empty(&path)?;
+            fs::remove_dir(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
 }
