@@ -141,8 +141,7 @@ impl Layer for MicroVm {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        let cgroup = plan.limits.make()?;
-        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
+        passed.promised(&plan.fds, handles.promised, None)?;
         let job =
             serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
@@ -162,7 +161,7 @@ impl Layer for MicroVm {
         let number = rendered.job_fd.to_string();
         let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
-        start::start(plan, &rendered.sources, &passed, &program, cgroup)
+        start::start(plan, &rendered.sources, &passed, &program, None)
     }
 
     fn machine(&self, plan: &LaunchPlan) -> Option<Machine> {
