@@ -172,6 +172,10 @@ impl Layer for MicroVm {
         plan.machine.as_ref().map(MachinePlan::address)
     }
 
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        plan.machine.as_ref().and_then(MachinePlan::warning).into_iter().collect()
+    }
+
     fn report(&self, folder: &Path) -> io::Result<Report> {
         record::read(&record_path(folder))
     }
