@@ -32,6 +32,8 @@ pub mod plan;
 mod render;
 mod room;
 mod shown;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod watch;
 
