@@ -76,6 +76,12 @@ pub trait Layer {
         None
     }
 
+    /// What a person should know of a plan although it works, each in a sentence.
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        let _ = plan;
+        Vec::new()
+    }
+
     /// What the layer has recorded in a sandbox's folder since its last launch.
     ///
     /// The record is written by the layer's own process, so that it grows while nothing else of ours lives.

@@ -118,6 +118,7 @@ impl Watch<'_> {
             .and_then(|file| file.set_len(0).map(|()| file))
             .map_err(|error| other("opening init's log", &error))?;
         let launched = prepared.launch(folder, printed);
+        self.run.warnings = prepared.layer.warnings(&prepared.plan);
         self.layer = Some(prepared.layer);
         let launched = launched.map_err(|error| error.to_failure())?;
         self.run.supervisor = Some(launched.supervisor.id());
