@@ -17,7 +17,7 @@ use crate::sys;
 pub const HELP: &str = "\
 Usage: agent-init [OPTIONS] [--] COMMAND [ARGS...]
        agent-init --spec FILE
-       agent-init --spec-fd N
+       agent-init [--own-id ID] [--lease-fd N] --spec-fd N
        agent-init --handover SOCKET
 
 Run COMMAND as a container's PID 1 would have to: forward signals, reap orphans, exit as it exits.
@@ -33,6 +33,8 @@ Options:
   -l            Show the license
   -h, --help    Show this help
   --version     Show the version
+  --own-id ID   Be the user and group ID, in a user namespace that has no other
+  --lease-fd N  End when the parent does, which holds the other end of this pipe
 
 Environment:
   TINI_SUBREAPER, TINI_KILL_PROCESS_GROUP   Same as -s and -g, whatever the value
@@ -55,6 +57,8 @@ pub enum Mode {
     Entrypoint(Options, Vec<OsString>),
     /// Be the init of a sandbox.
     Sandbox(SpecSource),
+    /// Begin anew with these arguments, as this user of a namespace of its own.
+    OwnId(u32, Vec<OsString>),
     /// Print a text and exit with 0.
     Print(String),
 }
@@ -66,6 +70,13 @@ pub enum SpecSource {
     File(PathBuf),
     /// An inherited descriptor, read to its end.
     Descriptor(RawFd),
+    /// The same, from a parent with which init is to end.
+    Leased {
+        /// The specification.
+        spec: RawFd,
+        /// A pipe of which the parent holds the other end.
+        lease: RawFd,
+    },
     /// A socket of the host's, which hands over this and every other descriptor that would have been inherited.
     Handover(PathBuf),
 }
@@ -75,7 +86,9 @@ impl SpecSource {
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let file = match self {
             Self::File(path) => fs::File::open(path)?,
-            Self::Descriptor(fd) => fs::File::from(sys::adopt_descriptor(*fd)?),
+            Self::Descriptor(fd) | Self::Leased { spec: fd, .. } => {
+                fs::File::from(sys::adopt_descriptor(*fd)?)
+            }
             Self::Handover(socket) => fs::File::from(sys::adopt_descriptor(handover::receive(socket)?)?),
         };
         let mut bytes = Vec::new();
@@ -93,6 +106,7 @@ pub fn parse(
 ) -> Result<Mode, UsageError> {
     let mut args = args.into_iter().peekable();
     let mut options = Options::default();
+    let mut lease = None;
     while let Some(arg) = args.next_if(|arg| arg.as_bytes().starts_with(b"-") && arg != "-") {
         match arg.as_bytes() {
             b"--" => break,
@@ -103,10 +117,17 @@ pub fn parse(
                 return last(&mut args, Mode::Sandbox(SpecSource::File(file.into())));
             }
             b"--spec-fd" => {
-                let text = value(&mut args, "--spec-fd")?;
-                let fd = number(&text).ok_or(UsageError::Invalid("--spec-fd", text))?;
-                return last(&mut args, Mode::Sandbox(SpecSource::Descriptor(fd)));
+                let spec = descriptor(&mut args, "--spec-fd")?;
+                let source =
+                    lease.map_or(SpecSource::Descriptor(spec), |lease| SpecSource::Leased { spec, lease });
+                return last(&mut args, Mode::Sandbox(source));
             }
+            b"--own-id" => {
+                let text = value(&mut args, "--own-id")?;
+                let id = number(&text).ok_or(UsageError::Invalid("--own-id", text))?;
+                return Ok(Mode::OwnId(id, args.collect()));
+            }
+            b"--lease-fd" => lease = Some(descriptor(&mut args, "--lease-fd")?),
             b"--handover" => {
                 let socket = value(&mut args, "--handover")?;
                 return last(&mut args, Mode::Sandbox(SpecSource::Handover(socket.into())));
@@ -119,6 +140,9 @@ pub fn parse(
             }
             [] => return Err(UsageError::NoCommand),
         }
+    }
+    if lease.is_some() {
+        return Err(UsageError::MissingValue("--spec-fd"));
     }
     options.read_environment(env);
     let command: Vec<OsString> = args.collect();
@@ -203,6 +227,11 @@ fn value(args: &mut impl Iterator<Item = OsString>, option: &'static str) -> Res
     args.next().ok_or(UsageError::MissingValue(option))
 }
 
+fn descriptor(args: &mut impl Iterator<Item = OsString>, option: &'static str) -> Result<RawFd, UsageError> {
+    let text = value(args, option)?;
+    number(&text).ok_or(UsageError::Invalid(option, text))
+}
+
 fn last(args: &mut impl Iterator<Item = OsString>, mode: Mode) -> Result<Mode, UsageError> {
     args.next().map_or(Ok(mode), |word| Err(UsageError::Superfluous(word)))
 }
@@ -275,6 +304,8 @@ mod tests {
             ("--spec", MissingValue("--spec")),
             ("--spec-fd x", Invalid("--spec-fd", "x".into())),
             ("--spec a b", Superfluous("b".into())),
+            ("--own-id x", Invalid("--own-id", "x".into())),
+            ("--lease-fd 5 true", MissingValue("--spec-fd")),
         ] {
             assert_eq!(parsed(line), Err(error), "{line}");
         }
@@ -287,6 +318,14 @@ mod tests {
             Ok(Mode::Sandbox(SpecSource::File("/run/spec.json".into())))
         );
         assert_eq!(parsed("--spec-fd 3"), Ok(Mode::Sandbox(SpecSource::Descriptor(3))));
+        assert_eq!(
+            parsed("--own-id 1000 --spec-fd 4"),
+            Ok(Mode::OwnId(1000, vec!["--spec-fd".into(), "4".into()]))
+        );
+        assert_eq!(
+            parsed("--lease-fd 5 --spec-fd 4"),
+            Ok(Mode::Sandbox(SpecSource::Leased { spec: 4, lease: 5 }))
+        );
         assert_eq!(parsed("--handover /h"), Ok(Mode::Sandbox(SpecSource::Handover("/h".into()))));
         assert_eq!(parsed("--help"), Ok(Mode::Print(HELP.to_owned())));
         assert_eq!(parsed("-vh"), Ok(Mode::Print(HELP.to_owned())));

@@ -13,6 +13,10 @@ use agent_protocol::{
     spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{prctl, signal::Signal},
+};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -34,6 +38,9 @@ const BACKLOG: i32 = 128;
 /// Runs a sandbox by its spec, from the first step to the last exit; the result is init's exit code.
 pub fn run(source: &SpecSource) -> Result<u8> {
     let spec = read_spec(source)?;
+    if let SpecSource::Leased { lease, .. } = source {
+        end_with_parent(*lease)?;
+    }
     log_to_stderr(spec.log_level);
     ensure!(spec.machine.is_none(), "a machine is booted by its first process, and this is none");
     let token = read_token(&spec)?;
@@ -94,6 +101,18 @@ fn raise_descriptor_limit() -> Option<Limit> {
 pub(crate) fn read_spec(source: &SpecSource) -> Result<InitSpec> {
     let json = source.read().context("reading the spec")?;
     Ok(InitSpec::from_json(&json)?)
+}
+
+/// The kernel ends us with our parent from now on; the pipe tells whether it was there until now. No earlier than the spec
+/// is read: before, a parent that only made us may have been about to leave.
+fn end_with_parent(lease: RawFd) -> Result<()> {
+    let lease = adopt(lease).context("taking the lease")?;
+    prctl::set_pdeathsig(Signal::SIGKILL).context("asking to end with the parent")?;
+    let mut fds = [PollFd::new(lease.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).context("looking at the lease")?;
+    let gone = fds[0].revents().is_none_or(|seen| seen.contains(PollFlags::POLLHUP));
+    ensure!(!gone, "who started this has gone");
+    Ok(())
 }
 
 /// Inherited descriptors below 3 are the standard streams, and a mistake.

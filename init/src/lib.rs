@@ -20,6 +20,8 @@ mod journal;
 pub mod machine;
 // What programs say about themselves: ready, status, alive.
 pub mod notify;
+// A user of its own, for a container whose runtime knows root alone.
+pub mod own_id;
 // What steps and services wrote.
 mod output;
 // The sandbox as a whole: one loop that owns the processes.

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use agent_init::args::{self, Mode};
-use agent_init::{boot, entrypoint, harden, machine};
+use agent_init::{boot, entrypoint, harden, machine, own_id};
 
 /// Init itself failed, before there was anything whose exit could be told.
 const INIT_FAILED: u8 = 125;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             let _ = std::io::stdout().write_all(text.as_bytes());
             return ExitCode::SUCCESS;
         }
+        Mode::OwnId(id, args) => own_id::begin_anew(id, &args),
         Mode::Entrypoint(options, command) => entrypoint::run(&options, command),
         Mode::Sandbox(source) => boot::run(&source),
     };

@@ -5,6 +5,9 @@
 //! program that embeds us.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod kvm;
+
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,6 +38,8 @@ pub(crate) fn git_without_configuration() -> bool {
 pub(crate) enum Step {
     /// Leave the caller's session and terminal.
     NewSession,
+    /// Be killed when our parent ends, which is the process with this number.
+    EndWith(i32),
     /// Work in `/`, and not in whatever folder the caller is in.
     AtTheRoot,
     /// Enter the cgroup whose `cgroup.procs` is open here.
@@ -88,6 +93,14 @@ pub(crate) enum SpawnError {
     Clone(io::Error),
     Step(usize, io::Error),
     Exec(io::Error),
+}
+
+impl From<SpawnError> for io::Error {
+    fn from(error: SpawnError) -> io::Error {
+        match error {
+            SpawnError::Clone(error) | SpawnError::Step(_, error) | SpawnError::Exec(error) => error,
+        }
+    }
 }
 
 /// Runs `steps` and then `program` in a new process, and returns once it was executed.
@@ -174,6 +187,11 @@ fn carry_out(step: &Step) -> Result<(), c_int> {
     unsafe {
         match step {
             Step::NewSession => check(libc::setsid().into()),
+            Step::EndWith(parent) => {
+                check(libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL).into())?;
+                // It may have ended before.
+                if libc::getppid() == *parent { Ok(()) } else { Err(libc::ESRCH) }
+            }
             Step::AtTheRoot => check(libc::chdir(c"/".as_ptr()).into()),
             Step::JoinCgroup(procs) => {
                 let written = libc::write(*procs, c"0".as_ptr().cast(), 1);
@@ -299,12 +317,32 @@ fn graft(from: &CStr, at: &CStr, attributes: u64) -> Result<(), c_int> {
                 &raw const attributes,
                 size_of::<libc::mount_attr>(),
             ))?;
-            let (here, from_the_descriptor) = (libc::AT_FDCWD, libc::MOVE_MOUNT_F_EMPTY_PATH);
-            check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, here, at.as_ptr(), from_the_descriptor))
+            // A place may be named by a descriptor, and /proc shows that as a link.
+            let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_SYMLINKS;
+            check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, libc::AT_FDCWD, at.as_ptr(), flags))
         })();
         libc::close(fd);
         attached
     }
+}
+
+/// Goes on in two processes, and tells the new one apart by `None`. For a process that has one thread only.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: there is no other thread that could hold a lock for ever in the new process; the caller sees to that.
+    match unsafe { libc::fork() } {
+        pid @ 1.. => Ok(Pid::from_raw(pid)),
+        0 => Ok(None),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the kernel reap every child of this process.
+pub(crate) fn forget_children() -> io::Result<()> {
+    // SAFETY: no handler of ours runs; the signal is ignored.
+    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Makes a user namespace that maps these ids of a file system to `id`, for idmapped mounts.

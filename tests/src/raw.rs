@@ -1,6 +1,7 @@
 //! A client of init's that says whatever a test wants it to say.
 
 use std::{
+    fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -8,6 +9,7 @@ use std::{
 
 use agent_protocol::{
     ClientMessage, Request, ServerMessage,
+    address::Address,
     buffer::FrameBuffer,
     codec,
     frame::{self, Kind},
@@ -54,6 +56,31 @@ impl Raw {
         stream.set_read_timeout(Some(deadline()))?;
         stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
+    }
+
+    /// Connects to the init of a sandbox, by what its folder says, and asks for something.
+    pub fn of(folder: &Path, request: &Request) -> anyhow::Result<Self> {
+        let Ok(address) = fs::read_to_string(folder.join("address")) else {
+            return Self::ask(&folder.join("control.sock"), request);
+        };
+        let Address::Hybrid { path, port } = address.trim_end().parse()? else {
+            bail!("no way to {address}")
+        };
+        let mut raw = Self::dial(&folder.join(path))?;
+        raw.stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            let mut byte = [0];
+            raw.stream.read_exact(&mut byte).context("waiting for the device")?;
+            answer.extend(byte);
+        }
+        ensure!(answer.starts_with(b"OK "), "the device said {}", String::from_utf8_lossy(&answer));
+        let token = fs::read(folder.join("token"))?;
+        let token = Token(token.try_into().ok().context("a token of another length")?);
+        let verdict = raw.greet_with(token)?;
+        ensure!(verdict == Verdict::Welcome, "init's verdict was {verdict:?}");
+        raw.request(request)?;
+        Ok(raw)
     }
 
     /// Says Hello; what init made of it.

@@ -22,6 +22,11 @@ pub fn forbid_inspection() -> nix::Result<()> {
     prctl::set_dumpable(false)
 }
 
+/// Gives up every capability, the bounding set included, for good.
+pub fn give_up_capabilities() -> Result<()> {
+    capabilities::give_up(CapabilitySet::empty())
+}
+
 /// What a sandbox may do beyond the default.
 #[derive(Clone, Debug)]
 pub struct Policy {

@@ -17,7 +17,8 @@ use super::{
     channel::{self, Channel, Flow, OpenError, Received},
     launch,
     lock::MonitorLock,
-    monitor, process,
+    monitor,
+    process::{self, Condition},
     run::{Processes, Run},
 };
 
@@ -27,6 +28,8 @@ const FORCE_PATIENCE: Duration = Duration::from_millis(300);
 const KILL_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the monitor may take to write down how it ended.
 const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
+/// The same, where it has an engine remove the container.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(25);
 /// What a graceful end may take beyond the deadline init has for it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -108,7 +111,10 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     };
     let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
     if !in_order {
-        kill_init(sandbox);
+        // What is not init yet ends with the layer's process.
+        if !kill_init(sandbox) {
+            kill_layer(sandbox);
+        }
         kill_parts(sandbox);
         if !wait_dead(sandbox, None, KILL_PATIENCE) {
             let source = io::Error::new(io::ErrorKind::TimedOut, "the kernel has not ended init yet");
@@ -122,7 +128,7 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
 
 /// Has the end written down, by the monitor if it can.
 fn settle_end(sandbox: &Sandbox, reason: &str) {
-    let end = Instant::now() + MONITOR_PATIENCE;
+    let end = Instant::now() + patience_with_monitor(sandbox);
     let over = || Run::read(sandbox.folder()).is_none_or(|run| run.is_over());
     while !over() && MonitorLock::is_held(sandbox.folder()) && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
@@ -135,6 +141,14 @@ fn settle_end(sandbox: &Sandbox, reason: &str) {
         kill_monitor(sandbox);
     }
     settle(sandbox, reason);
+}
+
+/// A monitor that is stopped does nothing, however long one waits.
+fn patience_with_monitor(sandbox: &Sandbox) -> Duration {
+    let Some(run) = Run::read(sandbox.folder()) else { return MONITOR_PATIENCE };
+    let works =
+        run.processes().monitor.is_some_and(|monitor| process::condition(monitor) == Condition::Alive);
+    if run.remains.container.is_some() && works { ENGINE_PATIENCE } else { MONITOR_PATIENCE }
 }
 
 /// Writes down the end of a start that has no monitor, where that is still to be done. Fine where a new monitor does it.
@@ -155,7 +169,8 @@ pub(super) fn kill_monitor(sandbox: &Sandbox) {
     }
 }
 
-fn kill_init(sandbox: &Sandbox) {
+/// Whether there is one.
+fn kill_init(sandbox: &Sandbox) -> bool {
     let recorded = recorded(sandbox).init;
     // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init
     // lives: we were not refused, so it does.
@@ -166,6 +181,7 @@ fn kill_init(sandbox: &Sandbox) {
     if let Some(init) = init {
         process::kill(init);
     }
+    init.is_some()
 }
 
 /// What else a layer has started: a machine lives as long as its devices do.

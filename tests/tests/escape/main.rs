@@ -5,6 +5,7 @@
 //! same attempts where they work too: on the host, or in a plain bubblewrap.
 
 mod board;
+mod containers;
 mod descriptors;
 mod files;
 mod kernel;

@@ -1,21 +1,17 @@
 //! A plan as the bundle of a container: what its root folder holds, and the runtime's `config.json`
 //! (<https://github.com/opencontainers/runtime-spec>). No I/O.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::OciSpecError;
-use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespaceBuilder, LinuxNamespaceType,
-    MountBuilder, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
-};
+use oci_spec::runtime::{MountBuilder, Spec};
 use serde::{Deserialize, Serialize};
 
-use crate::isolation::plan::{Access, Content, LaunchPlan, Mount, Network, Origin, USER_ID};
+use super::config;
+use super::runtime::Runtime;
+use crate::isolation::plan::{Access, Content, LaunchPlan, Mount, Origin};
 use crate::isolation::rootfs::{Bind, Entry};
 use crate::isolation::sources::Sources;
-
-/// The version of the specification that the oldest runtime we take knows.
-const SPEC_VERSION: &str = "1.0.0";
 
 /// The root folder within the bundle.
 pub(super) const ROOT: &str = "rootfs";
@@ -23,12 +19,8 @@ pub(super) const ROOT: &str = "rootfs";
 /// The folder of the bundle with what it shows of the host.
 pub(super) const BINDS: &str = "binds";
 
-/// What tells of the host and no program inside needs. Files that only the host's root may read need no cover.
-const MASKED: [&str; 5] =
-    ["/proc/acpi", "/proc/kcore", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi"];
-
-/// The same for what may be read.
-const READ_ONLY: [&str; 4] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"];
+/// What init reads to its end before it does anything: as long as it gets none, it waits.
+const AWAITED: &str = "spec";
 
 /// A bundle, and what has to be in place for it.
 #[derive(Debug)]
@@ -48,8 +40,7 @@ pub(super) struct Bundle<'a> {
 /// What the launcher does. It is ours, and reads this from a file without a name.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
-    /// The OCI runtime.
-    pub(super) runtime: PathBuf,
+    pub(super) runtime: Runtime,
     /// A folder that is covered with a file system in memory, for the bundle and the runtime's own state.
     pub(super) place: PathBuf,
     /// What is made in the root folder, in this order.
@@ -60,44 +51,54 @@ pub(super) struct Job {
     pub(super) config: Spec,
     /// The container's name; it is known in this place alone.
     pub(super) id: String,
-    /// Descriptors from 3 on that init inherits.
+    /// How many descriptors from 3 on init inherits.
     pub(super) inherited: i32,
+    /// The one among them whose content init gets once its number is recorded.
+    pub(super) awaited: Option<i32>,
+    /// The one among them that tells init whether the launcher lives, where it ends with it.
+    pub(super) lease: Option<i32>,
     /// Whether processes inside may make user namespaces.
     pub(super) nested: bool,
     /// Where the record is written.
     pub(super) record_fd: i32,
-    /// Whether the sandbox ends with the process that started it.
-    pub(super) dies_with_parent: bool,
+    /// The process that the sandbox ends with.
+    pub(super) ends_with: Option<i32>,
 }
 
 /// Makes the bundle of `plan`. `launcher` is our own binary.
 pub(super) fn bundle<'a>(
     plan: &'a LaunchPlan,
-    launcher: &'a std::path::Path,
+    runtime: &Runtime,
+    launcher: &'a Path,
 ) -> Result<Bundle<'a>, OciSpecError> {
-    let last = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
+    let promised = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
+    let lease = plan.dies_with_parent.then_some(promised + 1);
+    let last = lease.unwrap_or(promised);
     let (job_fd, record_fd) = (last + 1, last + 2);
     let mut sources = Sources::default();
     let place = sources.own_place(plan, "bundle");
-    let (binds, entries, mounts, files) = Default::default();
-    let mut made = Made { place, binds, entries, mounts, files, sources };
+    let (binds, entries, mounts, files, read_only) = Default::default();
+    let mut made = Made { place, binds, entries, mounts, files, sources, read_only };
     // The id that root's sandboxes run as may not reach our own binary.
     let launcher = made.sources.bind(plan, launcher, Access::ReadOnly, Origin::Caller);
     for mount in &plan.mounts {
         made.mount(plan, mount, record_fd)?;
     }
-    let config = config(plan, made.mounts)?;
+    let config = config::config(plan, runtime.kind, lease, made.mounts, made.read_only)?;
     let job = Job {
-        runtime: plan.program.clone(),
+        runtime: runtime.clone(),
         place: made.place,
         binds: made.binds,
         entries: made.entries,
         config,
         id: plan.hostname.clone(),
         inherited: last - 2,
+        awaited: plan.fds.iter().find(|fd| fd.name == AWAITED).map(|fd| fd.number),
+        lease,
         nested: plan.namespaces.nested,
         record_fd,
-        dies_with_parent: plan.dies_with_parent,
+        // Who that is, the process that starts it knows.
+        ends_with: None,
     };
     Ok(Bundle { job, files: made.files, sources: made.sources, launcher, job_fd, record_fd })
 }
@@ -109,11 +110,18 @@ struct Made<'a> {
     mounts: Vec<oci_spec::runtime::Mount>,
     files: Vec<(i32, &'a Content)>,
     sources: Sources<'a>,
+    read_only: Vec<String>,
 }
 
 impl<'a> Made<'a> {
     fn mount(&mut self, plan: &'a LaunchPlan, mount: &'a Mount, before: i32) -> Result<(), OciSpecError> {
         match mount {
+            // The runtime covers a part of its own /proc with itself, and lets nothing else be put there.
+            Mount::Bind { at, access: Access::ReadOnly, origin: Origin::System, .. }
+                if at.starts_with("/proc/") =>
+            {
+                self.read_only.push(at.clone());
+            }
             Mount::Bind { source, at, access, origin } => {
                 let source = self.sources.bind(plan, source, *access, *origin);
                 self.bind(at, source, *access == Access::ReadOnly)?;
@@ -171,60 +179,4 @@ impl<'a> Made<'a> {
             mount.set_options(Some(options));
         }
     }
-}
-
-fn config(plan: &LaunchPlan, mounts: Vec<oci_spec::runtime::Mount>) -> Result<Spec, OciSpecError> {
-    let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    let mut namespaces = vec![
-        namespace(LinuxNamespaceType::User)?,
-        namespace(LinuxNamespaceType::Pid)?,
-        namespace(LinuxNamespaceType::Ipc)?,
-        namespace(LinuxNamespaceType::Uts)?,
-        namespace(LinuxNamespaceType::Mount)?,
-        namespace(LinuxNamespaceType::Cgroup)?,
-    ];
-    if plan.namespaces.network == Network::None {
-        namespaces.push(namespace(LinuxNamespaceType::Network)?);
-    }
-    // The launcher is root of a namespace whose only id is ours.
-    let id = LinuxIdMappingBuilder::default().container_id(USER_ID).host_id(0u32).size(1u32).build()?;
-    let none = std::collections::HashSet::new;
-    let capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(none())
-        .effective(none())
-        .inheritable(none())
-        .permitted(none())
-        .ambient(none())
-        .build()?;
-    let env: Vec<String> = plan.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    let process = ProcessBuilder::default()
-        .terminal(false)
-        .user(UserBuilder::default().uid(USER_ID).gid(USER_ID).build()?)
-        .args(plan.command.clone())
-        .env(env)
-        .cwd("/")
-        .capabilities(capabilities)
-        .rlimits(Vec::new())
-        .no_new_privileges(true)
-        .build()?;
-    // The kernel lets nobody mount a new /proc, as nested namespaces need, who does not see a whole one.
-    let (masked, read_only) =
-        if plan.namespaces.nested { (&[][..], &[][..]) } else { (&MASKED[..], &READ_ONLY[..]) };
-    let texts = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-    let linux = LinuxBuilder::default()
-        .namespaces(namespaces)
-        .uid_mappings(vec![id])
-        .gid_mappings(vec![id])
-        .masked_paths(texts(masked))
-        .readonly_paths(texts(read_only))
-        .devices(Vec::new())
-        .build()?;
-    SpecBuilder::default()
-        .version(SPEC_VERSION)
-        .root(RootBuilder::default().path(ROOT).readonly(true).build()?)
-        .hostname(&plan.hostname)
-        .process(process)
-        .mounts(mounts)
-        .linux(linux)
-        .build()
 }

@@ -5,8 +5,10 @@
 //! init's parent and stays only to record its exit; init lives on when it is killed.
 
 mod bundle;
+mod config;
 /// The process that makes the bundle and waits for the container.
 pub mod launcher;
+mod runtime;
 mod shown;
 
 use std::ffi::OsStr;
@@ -19,14 +21,15 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::launcher::NAMESPACE_STEPS;
 use super::plan::{Content, LaunchPlan};
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
+use runtime::{Kind, Runtime};
 
 pub use launcher::LAUNCHER;
-
-/// Runtimes, the preferred one first. runc up to 1.1 wants id 0 in every user namespace, and there is only one id here.
-const RUNTIMES: [&str; 1] = ["crun"];
 
 /// Longest complaint that is passed on.
 const SAID_MAX_CHARS: usize = 400;
@@ -37,29 +40,24 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: true,
     shares_kernel: true,
     makes: "container",
+    networks: &[NetworkKind::Host, NetworkKind::None],
+    takes_images: true,
     patience: Patience::OF_PROCESSES,
 };
 
 /// The layer, with the runtime it will use.
 #[derive(Clone, Debug)]
 pub struct Oci {
-    runtime: PathBuf,
+    runtime: Runtime,
 }
 
 impl Oci {
     /// Looks for a runtime in a list of folders like `PATH`.
     pub fn find(search: &OsStr) -> Result<Oci, IsolationError> {
-        let is_program =
-            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-        let folders: Vec<PathBuf> = std::env::split_paths(search).collect();
-        let all = RUNTIMES.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
-        all.into_iter()
-            .find(is_program)
-            .and_then(|found| found.canonicalize().ok())
-            .map(|runtime| Oci { runtime })
-            .ok_or_else(|| IsolationError::OciRuntimeMissing {
-                searched: search.to_string_lossy().into_owned(),
-            })
+        let runtime = Runtime::find(search).ok_or_else(|| IsolationError::OciRuntimeMissing {
+            searched: search.to_string_lossy().into_owned(),
+        })?;
+        Ok(Oci { runtime })
     }
 }
 
@@ -69,11 +67,11 @@ impl Layer for Oci {
     }
 
     fn plan(&self, request: &Request) -> Result<LaunchPlan, IsolationError> {
-        draft::draft(CAPABILITIES.name, &self.runtime, request)
+        draft::draft(CAPABILITIES.name, &self.runtime.program, request)
     }
 
     fn to_shell(&self, plan: &LaunchPlan) -> String {
-        match bundle::bundle(plan, Path::new("agent-shim")) {
+        match bundle::bundle(plan, &self.runtime, Path::new("agent-shim")) {
             Ok(bundle) => shown::to_shell(plan, &bundle),
             // The launch itself says the same.
             Err(error) => format!("# {}\n", sanitized(error.to_string().as_bytes())),
@@ -82,14 +80,17 @@ impl Layer for Oci {
 
     fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError> {
         let ours = std::env::current_exe().map_err(|source| step("finding our own binary", source))?;
-        let bundle = bundle::bundle(plan, &ours).map_err(|error| IsolationError::Plan(error.to_string()))?;
+        let mut bundle = bundle::bundle(plan, &self.runtime, &ours)
+            .map_err(|error| IsolationError::Plan(error.to_string()))?;
+        bundle.job.ends_with = plan.dies_with_parent.then(|| std::process::id().cast_signed());
         let last = bundle.record_fd + i32::try_from(bundle.files.len()).unwrap_or(0);
         let mut passed = Passed::new(last);
         let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        let cgroup = plan.limits.make()?;
+        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
         let job =
             serde_json::to_string(&bundle.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, bundle.job_fd)?;
@@ -100,7 +101,7 @@ impl Layer for Oci {
         let number = bundle.job_fd.to_string();
         let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let program = Program { path: c_string(&bundle.launcher)?, args, env: Vec::new() };
-        start::start(plan, &bundle.sources, &passed, &program)
+        start::start(plan, &bundle.sources, &passed, &program, cgroup)
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {
@@ -108,7 +109,7 @@ impl Layer for Oci {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain(printed, &self.runtime)
+        explain(printed, self.runtime.kind)
     }
 }
 
@@ -117,7 +118,7 @@ fn record_path(folder: &Path) -> PathBuf {
 }
 
 /// What was printed before a container came to be. The launcher's words come last, and those of the runtime before them.
-fn explain(printed: &str, runtime: &Path) -> IsolationError {
+fn explain(printed: &str, kind: Kind) -> IsolationError {
     let short = |said: &str| -> String {
         said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
     };
@@ -138,10 +139,9 @@ fn explain(printed: &str, runtime: &Path) -> IsolationError {
             said: short(said),
         };
     }
-    let name = if runtime.ends_with("runc") { "runc" } else { "crun" };
     match lines.next() {
         Some(words) if said.starts_with(launcher::RUNNING) => {
-            IsolationError::Failed { program: name, said: short(words) }
+            IsolationError::Failed { program: kind.name(), said: short(words) }
         }
         _ => IsolationError::Failed { program: "oci", said: short(said) },
     }

@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use super::bundle::Bundle;
-use super::launcher;
 use crate::isolation::plan::{Caller, LaunchPlan};
 use crate::terminal::{
     quote::quoted,
@@ -40,8 +39,8 @@ pub(super) fn to_shell(plan: &LaunchPlan, bundle: &Bundle<'_>) -> String {
     let config = serde_json::to_string_pretty(&bundle.job.config).unwrap_or_default();
     lines.push("#   config.json is".to_owned());
     lines.extend(config.lines().map(|line| format!("#   {}", sanitized(line.as_bytes()))));
-    let (program, args) = launcher::command_line(&bundle.job);
-    let words = std::iter::once(program).chain(args);
+    let job = &bundle.job;
+    let words = job.runtime.command_line(&job.place, &job.id, job.inherited).into_iter();
     let words: Vec<String> = words.map(|word| quoted(word.as_encoded_bytes())).collect();
     lines.push(words.join(" "));
     lines.join("\n") + "\n"

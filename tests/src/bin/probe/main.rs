@@ -5,8 +5,10 @@
 #![allow(unsafe_code)] // An attacker has the system calls, not nix.
 #![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, clippy::cast_sign_loss)]
 
+mod containers;
 mod descriptors;
 mod files;
+mod hunger;
 mod init;
 mod kernel;
 mod outcome;
@@ -23,6 +25,12 @@ fn main() -> ExitCode {
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     match words[..] {
         ["table"] => run_all(&table()),
+        ["containers"] => run_all(containers::ALL),
+        // Some of them, where they are harmless.
+        ["containers", ref names @ ..] => {
+            let these = containers::ALL.iter().filter(|(name, ..)| names.contains(name));
+            run_all(&these.copied().collect::<Vec<_>>());
+        }
         // PID 1 of a plain bubblewrap: the target of the controls, with a secret in it to be found.
         ["as-init", "table"] => {
             outcome::in_child(|| run_all(&table()));
@@ -50,6 +58,8 @@ fn main() -> ExitCode {
         ["vsock", own, port] => vsock::dial(own, port),
         ["vsock-flood", port] => vsock::flood(port),
         ["landlock"] => sockets::print_landlock(),
+        ["eat", mebibytes] => hunger::eat(mebibytes),
+        ["family", own, times] => hunger::family(own, times),
         ["bomb"] => spray::bomb(),
         ["hostile-output"] => spray::hostile_output(),
         ["storm"] => spray::signals(),
