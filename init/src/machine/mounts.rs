@@ -10,7 +10,7 @@ use std::{
 use agent_protocol::spec::{MachineMount, User};
 use anyhow::{Context, Result};
 use rustix::{
-    fs::{CWD, FileType, Mode, makedev, mknodat},
+    fs::{CWD, FileType, Mode, StatVfsMountFlags, makedev, mknodat},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_move, mount_remount, unmount},
     process::{chdir, chroot},
@@ -112,8 +112,12 @@ fn devices(at: &str, user: &User, kvm: bool) -> Result<()> {
 }
 
 fn read_only(at: &str) -> rustix::io::Result<()> {
-    // The kernel takes all of these anew, and they are what everything here has.
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    // The kernel takes all of these anew. Devices are for what had them, and programs are for what had none of those.
+    let has = rustix::fs::statvfs(at)?.f_flag;
+    let kept =
+        [(StatVfsMountFlags::NODEV, MountFlags::NODEV), (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC)];
+    let kept = kept.into_iter().filter(|(had, _)| has.contains(*had)).map(|(_, flag)| flag);
+    let flags = kept.fold(MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID, |all, flag| all | flag);
     match mount_remount(at, flags, c"") {
         // No mount begins here: make one of it. What is mounted below stays as it is.
         Err(Errno::INVAL) => {

@@ -57,6 +57,7 @@ pub(super) fn for_kernel(
         fds,
         command,
         limits,
+        container: None,
         machine: None,
         dies_with_parent: request.dies_with_parent,
     })

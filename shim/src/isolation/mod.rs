@@ -6,6 +6,7 @@
 
 pub mod bwrap;
 mod draft;
+pub mod engine;
 pub mod error;
 mod handover;
 pub mod ids;
@@ -285,6 +286,9 @@ pub struct Died {
 pub struct Remains {
     /// The cgroup that held its limits.
     pub cgroup: Option<PathBuf>,
+    /// The container that an engine keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<engine::Leftover>,
 }
 
 impl Caller {
@@ -307,6 +311,7 @@ impl Remains {
     ///
     /// `ResourceBusy` means that one is not reaped yet: try again within your deadline.
     pub fn clean(&self) -> io::Result<()> {
+        self.container.as_ref().map_or(Ok(()), engine::Leftover::remove)?;
         self.cgroup.as_deref().map_or(Ok(()), limits::remove)
     }
 

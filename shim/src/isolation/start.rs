@@ -53,7 +53,7 @@ pub(super) fn start(
     steps.extend(passed.steps());
     let child =
         sys::spawn(&steps, program).map_err(|error| failed(program, &steps, &sources.trees, error))?;
-    let remains = Remains { cgroup: cgroup.map(Made::keep) };
+    let remains = Remains { cgroup: cgroup.map(Made::keep), ..Remains::default() };
     let supervisor = Process::holding(child.pid.as_raw_nonzero().get(), child.pidfd)
         .map_err(|source| step("looking at the layer's process", source))?;
     Ok(Launched { supervisor, remains })

@@ -27,6 +27,7 @@ use crate::{
         Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
         PromisedFd, Reach, Request, Secret, UserMount,
         bwrap::{self, Bubblewrap},
+        engine::{EngineError, WithEngine},
         limits,
         microvm::{self, MicroVm},
         oci::{self, Oci},
@@ -144,6 +145,9 @@ pub(crate) fn capabilities(isolation: Isolation) -> &'static Capabilities {
 pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     match record.isolation {
+        Isolation::Oci if let Some((engine, image)) = record.engine() => {
+            Ok(Box::new(WithEngine::find(engine, image, &path)?))
+        }
         Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
         Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
         Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
@@ -206,6 +210,7 @@ pub(crate) fn prepare(
         dies_with_parent: false,
     };
     let plan = layer.plan(&request)?;
+    let variables = tools::on_top_of_image(&plan, variables);
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
     let mut spec =
@@ -265,6 +270,12 @@ pub(crate) fn of_isolation(error: &IsolationError) -> Failure {
         ErrorKind::Internal => Cause::Other,
     };
     Failure { cause, messages: chain(error), hint: error.hint() }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        of_isolation(&error.into())
+    }
 }
 
 /// An error and its causes, each a message.

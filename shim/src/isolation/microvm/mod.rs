@@ -19,7 +19,8 @@ pub(crate) use image::image_of;
 pub mod initramfs;
 mod job;
 pub mod kernel;
-mod kvm;
+/// Whether the host's processor can be used.
+pub mod kvm;
 /// The process that makes the machine and ends with it.
 pub mod launcher;
 pub mod modules;

@@ -23,6 +23,8 @@ use crate::sandbox::{
 
 /// How long the layer's process may outlive init.
 const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// The same, where that process has to ask an engine how init ended.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to end what is killed, and to let go of its cgroup.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 /// How long a command may keep us from removing a sandbox that was to be removed at its end.
@@ -127,7 +129,10 @@ impl Watch<'_> {
     /// The layer's process ends with init, unless it is stopped or stuck.
     fn end_layer(&mut self) -> Option<i32> {
         let layer = self.supervisor.take()?;
-        if !layer.exited_within(LAYER_PATIENCE).unwrap_or(true) {
+        // An engine is asked for the code that init did not tell.
+        let asks = self.run.remains.container.is_some() && self.seen.ended.is_none();
+        let patience = if asks { ENGINE_PATIENCE } else { LAYER_PATIENCE };
+        if !layer.exited_within(patience).unwrap_or(true) {
             process::kill(layer.id());
             drop(layer.exited_within(KERNEL_PATIENCE));
         }
