@@ -118,7 +118,10 @@
           fmt = cargo "fmt" [ pkgs.rustfmt ] "cargo fmt --all --check";
           clippy = cargo "clippy" [
             pkgs.clippy
-          ] "cargo clippy --offline --workspace --all-targets -- --deny warnings";
+          ] ''
+            cargo clippy --offline --workspace --all-targets -- --deny warnings
+            cargo clippy --offline --package agent-tests --test '*' -- --deny warnings
+          '';
           docs = cargo "docs" [ ] ''
             RUSTDOCFLAGS='--deny warnings' cargo doc --offline --workspace --no-deps --document-private-items
           '';

@@ -5,6 +5,9 @@
 //! program that embeds us.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod kvm;
+
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -314,12 +317,32 @@ fn graft(from: &CStr, at: &CStr, attributes: u64) -> Result<(), c_int> {
                 &raw const attributes,
                 size_of::<libc::mount_attr>(),
             ))?;
-            let (here, from_the_descriptor) = (libc::AT_FDCWD, libc::MOVE_MOUNT_F_EMPTY_PATH);
-            check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, here, at.as_ptr(), from_the_descriptor))
+            // A place may be named by a descriptor, and /proc shows that as a link.
+            let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_SYMLINKS;
+            check(libc::syscall(libc::SYS_move_mount, fd, EMPTY, libc::AT_FDCWD, at.as_ptr(), flags))
         })();
         libc::close(fd);
         attached
     }
+}
+
+/// Goes on in two processes, and tells the new one apart by `None`. For a process that has one thread only.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: there is no other thread that could hold a lock for ever in the new process; the caller sees to that.
+    match unsafe { libc::fork() } {
+        pid @ 1.. => Ok(Pid::from_raw(pid)),
+        0 => Ok(None),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Has the kernel reap every child of this process.
+pub(crate) fn forget_children() -> io::Result<()> {
+    // SAFETY: no handler of ours runs; the signal is ignored.
+    if unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } == libc::SIG_ERR {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Makes a user namespace that maps these ids of a file system to `id`, for idmapped mounts.

@@ -2,7 +2,7 @@
 //!
 //! A [`Home`] is a person: an empty environment, a home, a data folder and a user id. A [`Nix`] is their package manager, and a
 //! [`Workshop`] a person who has one. A [`Sandbox`] is one
-//! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, and
+//! sandbox of theirs, destroyed when it is dropped. An [`Init`] is PID 1 without a shim around it, a [`Machine`] one with a kernel of its own, and
 //! [`Raw`] a client of it that says what a test wants. Everything waits for something named, with a deadline; a failure
 //! shows the command, its status and both streams. `KEEP_LOGS=1` keeps the folders. [`layer()`] is what all of them run on, and
 //! [`conformance`] runs every behaviour on each.
@@ -12,6 +12,7 @@ mod cells;
 pub mod conformance;
 mod home;
 mod layer;
+mod machine;
 mod output;
 mod own_nix;
 mod parts;
@@ -29,6 +30,7 @@ mod workshop;
 pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use home::{Home, Who, finish};
 pub use layer::{LAYER, LAYERS, Layer, layer};
+pub use machine::{CID, Ended, Files, Machine, PORT};
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};
@@ -40,5 +42,5 @@ pub use standalone::{Done, Init, exec, notify, rss_bytes, shell, speak};
 pub use store::{Started, Store, View};
 pub use tmux::{Pane, Shown, Tmux, quoted};
 pub use traces::{Traces, sockets_of};
-pub use wait::{deadline, until};
+pub use wait::{deadline, until, until_within};
 pub use workshop::Workshop;

@@ -1,30 +1,33 @@
 //! The processes that a sandbox is made of, for the tests that kill and stop them.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::Value;
 
-use crate::{Sandbox, until};
+use crate::{Sandbox, layer, until};
 
 /// One process of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The one that watches and records.
     Monitor,
-    /// The isolation layer's own: bwrap.
+    /// The isolation layer's own, such as bwrap.
     Layer,
-    /// PID 1 of the sandbox.
+    /// PID 1 of the sandbox; the machine, where there is one.
     Init,
-    /// The agent.
+    /// The agent. No process of the host where the kernel is not the host's.
     Agent,
 }
 
 impl Part {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Monitor, Self::Layer, Self::Init, Self::Agent];
+    /// Those that are processes of the host on this layer.
+    pub fn all() -> &'static [Self] {
+        let all = &[Self::Monitor, Self::Layer, Self::Init, Self::Agent];
+        if layer().shares_kernel { all } else { &all[..3] }
+    }
 }
 
 impl Sandbox {
@@ -41,9 +44,20 @@ impl Sandbox {
             Part::Layer => recorded("supervisor"),
             Part::Init => recorded("init"),
             Part::Agent => {
+                ensure!(layer().shares_kernel, "the agent is no process of the host on this layer");
                 until("the agent as a child of init", || Ok(children(recorded("init")?)?.into_iter().next()))
             }
         }
+    }
+
+    /// The agent is killed from outside of the sandbox; where the host has no process to kill, from beside it.
+    pub fn kill_agent(&self) -> anyhow::Result<()> {
+        if layer().shares_kernel {
+            return self.kill(Part::Agent);
+        }
+        let pid = self.status()?["agent"]["pid"].clone();
+        self.sh(&format!("kill -9 {pid}"))?.success()?;
+        Ok(())
     }
 
     /// Sends a signal from the host to a part, and returns its process id.

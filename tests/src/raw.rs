@@ -1,6 +1,7 @@
 //! A client of init's that says whatever a test wants it to say.
 
 use std::{
+    fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
     path::Path,
@@ -8,6 +9,7 @@ use std::{
 
 use agent_protocol::{
     ClientMessage, Request, ServerMessage,
+    address::Address,
     buffer::FrameBuffer,
     codec,
     frame::{self, Kind},
@@ -46,14 +48,49 @@ impl Raw {
     /// Connects, and says nothing yet.
     pub fn dial(socket: &Path) -> anyhow::Result<Self> {
         let stream = UnixStream::connect(socket).with_context(|| format!("dialling {}", socket.display()))?;
+        Self::over(stream)
+    }
+
+    /// Takes a connection that leads to init, and says nothing yet.
+    pub fn over(stream: UnixStream) -> anyhow::Result<Self> {
         stream.set_read_timeout(Some(deadline()))?;
         stream.set_write_timeout(Some(deadline()))?;
         Ok(Self { stream, buffer: FrameBuffer::new() })
     }
 
+    /// Connects to the init of a sandbox, by what its folder says, and asks for something.
+    pub fn of(folder: &Path, request: &Request) -> anyhow::Result<Self> {
+        let Ok(address) = fs::read_to_string(folder.join("address")) else {
+            return Self::ask(&folder.join("control.sock"), request);
+        };
+        let Address::Hybrid { path, port } = address.trim_end().parse()? else {
+            bail!("no way to {address}")
+        };
+        let mut raw = Self::dial(&folder.join(path))?;
+        raw.stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            let mut byte = [0];
+            raw.stream.read_exact(&mut byte).context("waiting for the device")?;
+            answer.extend(byte);
+        }
+        ensure!(answer.starts_with(b"OK "), "the device said {}", String::from_utf8_lossy(&answer));
+        let token = fs::read(folder.join("token"))?;
+        let token = Token(token.try_into().ok().context("a token of another length")?);
+        let verdict = raw.greet_with(token)?;
+        ensure!(verdict == Verdict::Welcome, "init's verdict was {verdict:?}");
+        raw.request(request)?;
+        Ok(raw)
+    }
+
     /// Says Hello; what init made of it.
     pub fn greet(&mut self) -> anyhow::Result<Verdict> {
-        self.stream.write_all(&Hello::new(Features(0), Token::default()).encode())?;
+        self.greet_with(Token::default())
+    }
+
+    /// Says Hello with this token; what init made of it.
+    pub fn greet_with(&mut self, token: Token) -> anyhow::Result<Verdict> {
+        self.stream.write_all(&Hello::new(Features(0), token).encode())?;
         let mut welcome = [0; WELCOME_BYTES];
         self.stream.read_exact(&mut welcome).context("waiting for Welcome")?;
         Ok(Welcome::decode(&welcome)?.verdict)
@@ -70,10 +107,15 @@ impl Raw {
     /// Connects and asks for something.
     pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Self> {
         let mut raw = Self::connect(socket)?;
+        raw.request(request)?;
+        Ok(raw)
+    }
+
+    /// Asks for something, where it is welcome.
+    pub fn request(&mut self, request: &Request) -> anyhow::Result<()> {
         let mut bytes = Vec::new();
         codec::encode_frame(Kind::Request, request, &mut bytes)?;
-        raw.stream.write_all(&bytes)?;
-        Ok(raw)
+        Ok(self.stream.write_all(&bytes)?)
     }
 
     /// Sends a message.

@@ -10,10 +10,11 @@ use std::{
     thread,
 };
 
+use agent_protocol::Request;
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{Home, Output, Who, deadline};
+use crate::{Home, Output, Raw, Who, deadline};
 
 /// A sandbox that runs. Destroyed on drop.
 pub struct Sandbox {
@@ -59,6 +60,11 @@ impl Sandbox {
     /// `agent-shim SUBCOMMAND NAME ARGS...`
     pub fn tell(&self, subcommand: &str, args: &[&str]) -> anyhow::Result<Output> {
         self.home.run([subcommand, &self.name].iter().chain(args))
+    }
+
+    /// Asks its init for something, without the shim.
+    pub fn ask(&self, request: &Request) -> anyhow::Result<Raw> {
+        Raw::of(&self.folder(), request)
     }
 
     /// What `status --json` says.

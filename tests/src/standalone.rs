@@ -249,13 +249,17 @@ impl Drop for Init {
 
 /// Runs a command of the init behind this socket to its end; the inner error is init's refusal.
 pub fn exec(socket: &Path, request: &ExecRequest) -> anyhow::Result<Result<Done, Failure>> {
-    let mut raw = Raw::ask(socket, &Request::Exec(request.clone()))?;
+    follow(Raw::ask(socket, &Request::Exec(request.clone()))?, request.stdin)
+}
+
+/// Follows a command that was just asked for to its end; the inner error is init's refusal.
+pub(crate) fn follow(mut raw: Raw, stdin: bool) -> anyhow::Result<Result<Done, Failure>> {
     match raw.message()? {
         ServerMessage::ExecStarted(_) => {}
         ServerMessage::Failed(failure) => return Ok(Err(failure)),
         other => bail!("expected a started command, not {other:?}"),
     }
-    if request.stdin {
+    if stdin {
         raw.say(&ClientMessage::StdinEnd)?;
     }
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

@@ -21,8 +21,17 @@ pub fn deadline() -> Duration {
 ///
 /// For what announces itself by an event, wait for the event; this is for what only shows from outside, such
 /// as a process that is gone.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
-    let end = Instant::now() + deadline();
+pub fn until<T>(what: &str, look: impl FnMut() -> anyhow::Result<Option<T>>) -> anyhow::Result<T> {
+    until_within(deadline(), what, look)
+}
+
+/// The same for what may take longer still, such as a machine that boots.
+pub fn until_within<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look()? {
             return Ok(found);

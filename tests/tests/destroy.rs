@@ -79,7 +79,7 @@ fn of_one_that_was_stopped() -> anyhow::Result<()> {
 
 #[test]
 fn after_the_kill_of_any_part() -> anyhow::Result<()> {
-    for part in Part::ALL {
+    for part in Part::all().iter().copied() {
         for who in Home::everyone() {
             let case = Case::start(*who)?;
             case.sandbox.kill(part)?;
@@ -108,7 +108,7 @@ fn after_the_kill_of_everything_of_ours_on_the_host() -> anyhow::Result<()> {
 
 #[test]
 fn of_any_part_that_is_stopped_by_a_signal() -> anyhow::Result<()> {
-    for part in Part::ALL {
+    for part in Part::all().iter().copied() {
         let case = Case::start(Who::Myself)?;
         case.sandbox.signal(part, Signal::SIGSTOP)?;
         case.destroy()?;

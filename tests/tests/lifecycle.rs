@@ -85,7 +85,7 @@ fn flags_of_a_later_start_replace_the_earlier_ones() -> anyhow::Result<()> {
     ensure!(sandbox.sh("echo $A$B")?.success()?.text() == "12");
     ensure!(policy()? == "never", "the policy is {}", policy()?);
     let status = sandbox.status()?;
-    ensure!(status["network"] == false && status["command"][0] == "sleep", "{status:#}");
+    ensure!(status["network"] == "none" && status["command"][0] == "sleep", "{status:#}");
     Ok(())
 }
 

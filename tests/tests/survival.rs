@@ -95,14 +95,14 @@ fn monitors_are_killed_one_after_the_other() -> anyhow::Result<()> {
 /// What happened while nobody watched is told by init, and nothing is lost.
 #[test]
 fn the_agent_ends_while_there_is_no_monitor() -> anyhow::Result<()> {
-    let sandbox =
-        Sandbox::builder().agent("echo first; while ! [ -e ~/go ]; do sleep 0.02; done; exit 7").start()?;
+    let sandbox = Sandbox::builder()
+        .agent("echo first; while ! [ -e ~/go ]; do sleep 0.02; done; touch ~/last; exit 7")
+        .start()?;
     sandbox.wait_for_event("unit-ready")?;
     sandbox.kill(Part::Monitor)?;
     // By the host: a command would bring a new monitor.
     std::fs::write(sandbox.folder().join("home/go"), "")?;
-    let agent = sandbox.pid(Part::Agent)?;
-    agent_tests::until_gone(agent)?;
+    until("the agent's last word", || Ok(sandbox.folder().join("home/last").exists().then_some(())))?;
     let exited = sandbox.wait_for_event("unit-exited")?;
     ensure!(exited["exit"]["code"] == 7, "{exited:#}");
     let events = sandbox.events()?;

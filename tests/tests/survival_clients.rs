@@ -131,7 +131,7 @@ fn a_viewer_is_killed() -> anyhow::Result<()> {
             .who(*who)
             .agent("i=0; while echo count $((i += 1)); do sleep 0.05; done")
             .start()?;
-        let (init, agent) = (sandbox.pid(Part::Init)?, sandbox.pid(Part::Agent)?);
+        let (init, agent) = (sandbox.pid(Part::Init)?, sandbox.status()?["agent"]["pid"].clone());
         let (mut client, mut terminal) = on_a_terminal(sandbox.shim(["attach", "box"]))?;
         read_until(&mut terminal, "count 5")?;
         client.kill()?;
@@ -140,7 +140,7 @@ fn a_viewer_is_killed() -> anyhow::Result<()> {
             "the viewer to be forgotten",
             || Ok((sandbox.status()?["init"]["viewers"] == 0).then_some(())),
         )?;
-        ensure!(is_alive(agent));
+        ensure!(sandbox.status()?["agent"]["pid"] == agent);
         let (_second, mut terminal) = on_a_terminal(sandbox.shim(["attach", "box"]))?;
         read_until(&mut terminal, "count 3")?;
         goes_on(&sandbox, init)?;

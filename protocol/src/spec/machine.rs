@@ -52,7 +52,7 @@ pub enum ShareKind {
 
 /// One file system of the machine's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "kebab-case", try_from = "Written")]
 pub enum MachineMount {
     /// The process table.
     Proc {
@@ -64,7 +64,6 @@ pub enum MachineMount {
         /// Where.
         at: String,
         /// Whether `kvm` is there too, for machines within the machine.
-        #[serde(default)]
         kvm: bool,
     },
     /// An empty file system in memory.
@@ -81,6 +80,45 @@ pub enum MachineMount {
         /// Where.
         at: String,
     },
+}
+
+/// A mount as it is written down: with what no kind needs it is refused, as an unknown field is. Serde's own way to read
+/// an enum by its tag would take 100 kB of init.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    kind: MountKind,
+    at: String,
+    kvm: Option<bool>,
+    size_bytes: Option<u64>,
+    mode: Option<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum MountKind {
+    Proc,
+    Dev,
+    Tmpfs,
+    ReadOnly,
+}
+
+impl TryFrom<Written> for MachineMount {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let Written { kind, at, kvm, size_bytes, mode } = written;
+        match (kind, kvm, size_bytes, mode) {
+            (MountKind::Proc, None, None, None) => Ok(Self::Proc { at }),
+            (MountKind::Dev, kvm, None, None) => Ok(Self::Dev { at, kvm: kvm.unwrap_or(false) }),
+            (MountKind::Tmpfs, None, Some(size_bytes), Some(mode)) => {
+                Ok(Self::Tmpfs { at, size_bytes, mode })
+            }
+            (MountKind::ReadOnly, None, None, None) => Ok(Self::ReadOnly { at }),
+            (MountKind::Tmpfs, None, _, _) => Err("a mount of kind `tmpfs` needs `size_bytes` and `mode`"),
+            _ => Err("`kvm` is for a mount of kind `dev`, `size_bytes` and `mode` for one of kind `tmpfs`"),
+        }
+    }
 }
 
 /// A network device and what it is called in its network.

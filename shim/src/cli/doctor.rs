@@ -11,7 +11,7 @@ use super::{
 };
 use crate::requirement::{
     Facts, Fix, Machine, Purpose, Report, Selection, Severity, Step,
-    report::{Checked, Finding},
+    report::{Checked, Finding, LayerState},
 };
 
 /// Check what this machine has and lacks, and how to get it
@@ -77,6 +77,8 @@ impl DoctorArgs {
 /// Widths of the first two columns.
 const STATUS: usize = 9;
 const LABEL: usize = 18;
+/// As wide as the longest of what is asked for.
+const LAYER: usize = 22;
 
 fn text(report: &Report, facts: &Facts, global: &Global) -> String {
     let paint = Paint::new(global.color);
@@ -88,6 +90,10 @@ fn text(report: &Report, facts: &Facts, global: &Global) -> String {
         for finding in &checked.findings {
             text.push_str(&described(report, checked, finding, &paint));
         }
+    }
+    text.push('\n');
+    for state in report.layers() {
+        text.push_str(&layer(&state, &paint));
     }
     if global.verbose > 0 {
         text.push('\n');
@@ -104,6 +110,19 @@ fn text(report: &Report, facts: &Facts, global: &Global) -> String {
 fn line(checked: &Checked, status: &str, shown: usize, said: &str) -> String {
     let padding = " ".repeat(STATUS.saturating_sub(shown));
     format!("{status}{padding}{:LABEL$}{}\n", checked.check.label(), clean(said))
+}
+
+/// Whether a layer can be used. One that was not asked for and cannot is no failure.
+fn layer(state: &LayerState, paint: &Paint) -> String {
+    let asked_by = state.layer.asked_by().trim_matches('`');
+    let (status, shown, said) = if state.missing.is_empty() {
+        (paint.green("ok"), 2, state.found.clone())
+    } else {
+        let missing: Vec<&str> = state.missing.iter().map(|requirement| requirement.id()).collect();
+        (paint.yellow("cannot"), 6, format!("missing: {}", missing.join(", ")))
+    };
+    let padding = " ".repeat(STATUS - shown);
+    format!("{status}{padding}{asked_by:LAYER$}{}\n", clean(&said))
 }
 
 /// A finding with what to do about it below.

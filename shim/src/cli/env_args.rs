@@ -7,6 +7,7 @@ use crate::{
     config::{
         origin::{Origin, Sourced},
         settings::NixSettings,
+        values,
     },
     env::{
         choice::EnvChoice,
@@ -19,7 +20,7 @@ use crate::{
 // Flattened into other arguments. A doc comment would become the help of theirs.
 #[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct EnvArgs {
-    /// Environment: nix:preset=NAME, nix:sets=A,B, nix:packages=A,B (these alone), or nix:{JSON}
+    /// Environment: nix:preset=NAME, nix:sets=A,B, nix:packages=A,B (these alone), or nix:{JSON}; else a container's image
     #[arg(short = 'I', long, value_name = "SPEC")]
     pub(crate) image: Vec<String>,
     /// Packages around an agent: claude, codex, gemini or opencode
@@ -57,6 +58,27 @@ impl EnvArgs {
         Ok(flags.over(choice))
     }
 
+    /// The image of a container among them: whatever does not begin as an environment of Nix.
+    pub(crate) fn container_image(&self) -> Result<Option<String>, CliError> {
+        let mut images = self.image.iter().filter(|text| !is_of_nix(text));
+        match (images.next(), images.next()) {
+            (None, _) => Ok(None),
+            (Some(text), None) => match values::image(text) {
+                Ok(image) => Ok(Some(image)),
+                Err(_) => Err(ImageError::Scheme(text.chars().take(100).collect()).into()),
+            },
+            (Some(first), Some(second)) => {
+                let message = format!("a container has one image, and there are `{first}` and `{second}`");
+                Err(CliError::new(Kind::Usage, message))
+            }
+        }
+    }
+
+    /// The others.
+    pub(crate) fn of_nix(&self) -> Self {
+        Self { image: self.image.iter().filter(|text| is_of_nix(text)).cloned().collect(), ..self.clone() }
+    }
+
     /// The same as a layer of settings.
     pub(crate) fn settings(&self, base: &Path) -> Result<NixSettings, CliError> {
         let choice = self.choice(base)?;
@@ -79,6 +101,10 @@ impl EnvArgs {
             unfree: choice.unfree.map(|unfree| Sourced::new(unfree, Origin::Flag("--unfree"))),
         })
     }
+}
+
+fn is_of_nix(text: &str) -> bool {
+    text.trim_start().starts_with("nix:")
 }
 
 impl From<ImageError> for CliError {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use agent_protocol::spec::RestartPolicy;
+use agent_protocol::spec::{RestartPolicy, ShareKind};
 
 use super::{env_args::EnvArgs, error::CliError};
 use crate::{
@@ -11,9 +11,10 @@ use crate::{
         settings::{LimitSettings, MountSetting, Settings, SnapshotSettings, Variable},
         values::{self, MountValue},
     },
+    isolation::{Accelerator, NetworkChoice},
     sandbox::{
         name::Name,
-        record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace},
+        record::{AgentConfig, CloneObjects, Engine, EnvKind, Isolation, Store, SyncMode, Workspace},
     },
 };
 
@@ -86,18 +87,33 @@ pub(crate) struct LaunchArgs {
     /// How long the agent has to be quiet for `--sync auto-idle`, such as 30s
     #[arg(long, value_name = "TIME", value_parser = values::seconds)]
     pub(crate) sync_idle: Option<u64>,
-    /// Share the host's network (the default)
-    #[arg(long, overrides_with = "no_network")]
-    pub(crate) network: bool,
-    /// No network but a loopback device of its own
+    /// What of the network it reaches: host, none, nat or bridge=NAME; the host's if left out, nat for a machine
+    #[arg(long, value_name = "WHAT", overrides_with = "no_network")]
+    pub(crate) network: Option<NetworkChoice>,
+    /// No network but a loopback device of its own, as `--network none`
     #[arg(long, overrides_with = "network")]
     pub(crate) no_network: bool,
-    /// Let programs inside make user namespaces, as agents that sandbox their own tools must
+    /// Let programs inside make user namespaces, as agents that sandbox their own tools must; a machine may make machines
     #[arg(long, overrides_with = "no_nested")]
     pub(crate) nested: bool,
-    /// Do not let them (the default)
+    /// Do not let them (the default, but for a machine)
     #[arg(long, overrides_with = "nested")]
     pub(crate) no_nested: bool,
+    /// How many processors a machine has
+    #[arg(long, value_name = "NUMBER", value_parser = values::vcpus)]
+    pub(crate) vcpus: Option<u32>,
+    /// A machine's kernel: its image, or a folder with boot and lib/modules in it
+    #[arg(long, value_name = "PATH")]
+    pub(crate) kernel: Option<PathBuf>,
+    /// How a machine reaches files of the host
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) share: Option<ShareValue>,
+    /// What carries out a machine's instructions
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub(crate) accel: Option<Accelerator>,
+    /// What runs a container
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    pub(crate) engine: Option<Engine>,
     /// Mount a further file or folder of the host
     #[arg(long, value_name = "SRC:DST[:ro]", value_parser = values::mount)]
     pub(crate) mount: Vec<MountValue>,
@@ -143,6 +159,16 @@ pub(crate) struct LaunchArgs {
     /// The agent and its arguments; with --agent, further arguments for it
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
+}
+
+/// How a machine reaches files of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ShareValue {
+    /// By virtiofsd
+    Virtiofs,
+    /// By qemu itself
+    #[value(name = "9p")]
+    Plan9,
 }
 
 /// When the agent is started again.
@@ -207,8 +233,18 @@ impl LaunchArgs {
             clone_objects: given("--clone-objects", self.clone_objects),
             sync: given("--sync", self.sync),
             sync_idle: given("--sync-idle", self.sync_idle),
-            network: switch(["--network", "--no-network"], self.network, self.no_network),
+            network: if self.no_network {
+                given("--no-network", Some(false.into()))
+            } else {
+                given("--network", self.network.clone())
+            },
             nested: switch(["--nested", "--no-nested"], self.nested, self.no_nested),
+            vcpus: given("--vcpus", self.vcpus),
+            kernel: given("--kernel", self.kernel.as_ref().map(|kernel| base.join(kernel))),
+            share: given("--share", self.share.map(ShareKind::from)),
+            accel: given("--accel", self.accel),
+            engine: given("--engine", self.engine),
+            image: given("--image", self.nix.container_image()?),
             store: given("--store", self.store),
             restart: given("--restart", self.restart.map(RestartPolicy::from)),
             agent: given("--agent", self.agent.clone()),
@@ -220,7 +256,7 @@ impl LaunchArgs {
             mounts: mounts.collect(),
             secrets: secrets.collect(),
             variables: files.chain(pairs).collect(),
-            nix: self.nix.settings(base)?,
+            nix: self.nix.of_nix().settings(base)?,
             limits: LimitSettings {
                 memory: given("--memory", self.memory),
                 cpus: given("--cpus", self.cpus),
@@ -233,6 +269,15 @@ impl LaunchArgs {
             },
             ..Settings::default()
         })
+    }
+}
+
+impl From<ShareValue> for ShareKind {
+    fn from(value: ShareValue) -> Self {
+        match value {
+            ShareValue::Virtiofs => Self::Virtiofs,
+            ShareValue::Plan9 => Self::Plan9,
+        }
     }
 }
 
@@ -270,10 +315,34 @@ mod tests {
 
     #[test]
     fn a_switch_can_be_set_either_way_and_the_last_one_counts() {
-        let network = |line: &[&str]| settings(line).network.map(|network| network.value);
-        assert_eq!(network(&["--no-network"]), Some(false));
-        assert_eq!(network(&["--no-network", "--network"]), Some(true));
+        let network = |line: &[&str]| settings(line).network.map(|network| network.value.to_string());
+        assert_eq!(network(&["--no-network"]).as_deref(), Some("none"));
+        assert_eq!(network(&["--no-network", "--network", "host"]).as_deref(), Some("host"));
+        assert_eq!(network(&["--network", "bridge=br0", "--no-network"]).as_deref(), Some("none"));
+        assert!(Line::try_parse_from(["x", "--network", "moon"]).is_err());
         assert_eq!(settings(&["--ask", "--no-ask"]).ask.unwrap().origin, Origin::Flag("--no-ask"));
+    }
+
+    #[test]
+    fn an_image_is_one_of_nix_or_one_of_a_container() {
+        let settings = settings(&["-I", "debian:12", "-I", "nix:sets=go", "--engine", "podman"]);
+        assert_eq!(settings.image.unwrap().value, "debian:12");
+        assert_eq!(settings.nix.sets[0].value, "go");
+        let two = Line::try_parse_from(["x", "-I", "debian:12", "-I", "debian:13"]).unwrap().launch;
+        assert!(two.settings(Path::new("/")).is_err());
+        let odd = Line::try_parse_from(["x", "--image=--privileged"]).unwrap().launch;
+        assert!(odd.settings(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn flags_for_a_machine() {
+        let line =
+            ["--vcpus", "4", "--kernel", "k/vmlinuz", "--share", "9p", "--accel", "tcg", "--no-nested"];
+        let settings = settings(&line);
+        assert_eq!((settings.vcpus.unwrap().value, settings.share.unwrap().value), (4, ShareKind::Plan9));
+        assert_eq!(settings.kernel.unwrap().value, Path::new("/base/k/vmlinuz"));
+        assert_eq!(settings.accel.unwrap().value, Accelerator::Tcg);
+        assert!(!settings.nested.unwrap().value);
     }
 
     #[test]

@@ -31,7 +31,8 @@ pub(crate) fn run(ctx: &Context, args: &ListArgs) -> Result<ExitCode, CliError> 
         print_json(&views)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let head = ["NAME", "STATE", "AGENT", "STARTED", "PROJECT"].map(str::to_owned).to_vec();
+    let head =
+        ["NAME", "STATE", "AGENT", "ISOLATION", "NETWORK", "STARTED", "PROJECT"].map(str::to_owned).to_vec();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(views.iter().map(row)).collect();
     print_table(&rows)?;
     for view in &views {
@@ -50,6 +51,8 @@ fn row(view: &SandboxView) -> Vec<String> {
         view.name.to_string(),
         format!("{}{stuck}", word(&view.state)),
         agent_words(&view.agent),
+        view.isolation.as_ref().map_or_else(|| "-".to_owned(), word),
+        view.network.clone().unwrap_or_else(|| "-".to_owned()),
         view.started_at.clone().unwrap_or_else(|| "-".to_owned()),
         clean(&project),
     ]

@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod image;
 mod keep;
 mod launch_args;
 mod list;
@@ -46,7 +47,10 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
-use crate::{isolation::oci::launcher, repo::helper};
+use crate::{
+    isolation::{engine, microvm, oci},
+    repo::helper,
+};
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -100,8 +104,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if helper::is_called(args.first()) {
         return helper::main(&args[1..]);
     }
-    if let Some(job) = launcher::job(&args) {
-        return launcher::run(job);
+    if let Some(job) = oci::launcher::job(&args) {
+        return oci::launcher::run(job);
+    }
+    if let Some(job) = microvm::launcher::job(&args) {
+        return microvm::launcher::run(job);
+    }
+    if microvm::kvm::is_called(&args) {
+        return microvm::kvm::run();
+    }
+    if let Some(job) = engine::launcher::job(&args) {
+        return engine::launcher::run(job);
     }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,

@@ -12,7 +12,7 @@ use super::{
     agree,
     context::Context,
     error::{CliError, Kind},
-    keep,
+    image, keep,
     launch_args::LaunchArgs,
     output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
@@ -26,7 +26,7 @@ use crate::{
         Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
-        record::{Record, Workspace},
+        record::{EnvKind, Record, Workspace},
         show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
@@ -115,6 +115,7 @@ impl LaunchArgs {
         let settings = self.flags_alone()?;
         self.describe(&settings, &mut record, stay)?;
         let origin = workspace::decide_again(&settings, &before, &mut record, self.fresh)?;
+        settings.check_layer(&record)?;
         settings.check_sync(&record)?;
         if self.fresh && record.workspace == Workspace::Clone {
             // They go with the repository.
@@ -129,6 +130,7 @@ impl LaunchArgs {
         let home = sandbox.folder().join("home");
         let used_home = (!self.fresh).then_some(home.as_path());
         // A build can take long, and a key that is missing keeps missing.
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, used_home)?;
         let _held = tools::ensure(ctx, &record.environment, &record.project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
@@ -159,9 +161,15 @@ impl LaunchArgs {
                 .hint("`agent-shim pull` brings home what is in it, for another sandbox to begin with"));
         }
         let settings = self.all_settings(ctx, project)?;
-        let env = tools::kind(&settings);
+        let has_image = settings.image.is_some();
+        let env = if has_image && settings.env.is_none() && !settings.nix.is_asked_for() {
+            // The image's.
+            EnvKind::Host
+        } else {
+            tools::kind(&settings)
+        };
         let settings = settings.with_agent_of_preset(env);
-        if settings.agent.is_none() && settings.command.is_none() {
+        if settings.agent.is_none() && settings.command.is_none() && !has_image {
             return Err(CliError::new(Kind::Usage, "there is no command for the agent").hint(
                 "write it behind two dashes: `agent-shim run . -- bash`, or name an agent with `--agent`",
             ));
@@ -176,6 +184,7 @@ impl LaunchArgs {
         self.describe(&settings, &mut record, stay)?;
         let asked = settings.workspace.as_ref().map(|workspace| workspace.value);
         let origin = workspace::decide(asked, &settings, &mut record)?;
+        settings.check_layer(&record)?;
         settings.check_sync(&record)?;
         if record.workspace == Workspace::Bind
             && let Some(file) = Sources::from_environment(Context::current_folder()?).user_file_below(project)
@@ -184,6 +193,7 @@ impl LaunchArgs {
             tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
         }
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, None)?;
         let _held = tools::ensure(ctx, &record.environment, project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, None)?;
@@ -265,8 +275,9 @@ impl AgentStart {
         let Some(start) = start else { return Ok(None) };
         // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
         let tools = find_tools(&ctx.data, record, Need::Built);
-        let absent =
-            tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
+        // Nor is an image looked into.
+        let tools = tools.ok().filter(|_| record.engine().is_none());
+        let absent = tools.and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
         if let Some(absent) = absent {
             // A step may be what installs it.
             if record.steps.is_empty() {
@@ -378,6 +389,8 @@ mod tests {
     use super::*;
     use clap::Parser;
 
+    use crate::isolation::NetworkChoice;
+
     #[derive(clap::Parser)]
     struct Line {
         #[command(flatten)]
@@ -390,6 +403,37 @@ mod tests {
         args.describe(&settings, record, stay)
     }
 
+    #[test]
+    fn what_a_layer_does_not_have_is_told() {
+        for (line, said) in [
+            ("--vcpus 2", "`--vcpus` is for a machine, and `bwrap` makes none"),
+            ("--isolation oci --kernel /k", "`--kernel` is for a machine"),
+            ("--image debian:12", "an image is for a container, and `bwrap` makes none"),
+            ("--engine podman --isolation microvm", "`--engine` is for a container"),
+            ("--isolation oci --engine crun --image debian:12", "crun takes no image"),
+            ("--network nat", "`--isolation bwrap` has no network `nat`"),
+            ("--isolation microvm --network host", "`--isolation microvm` has no network `host`"),
+        ] {
+            let args = Line::try_parse_from(["x"].into_iter().chain(line.split(' '))).unwrap().launch;
+            let settings = args.settings(Path::new("/")).unwrap();
+            let mut record = record();
+            args.describe(&settings, &mut record, Stay::Up).unwrap();
+            let error = settings.check_layer(&record).unwrap_err();
+            assert!(error.message.starts_with(said) && error.hint.is_some(), "{line}: {}", error.message);
+        }
+        let line =
+            "--isolation microvm --vcpus 2 --network none --no-nested --accel tcg --share 9p --kernel /k";
+        let args = Line::try_parse_from(["x"].into_iter().chain(line.split(' '))).unwrap().launch;
+        let settings = args.settings(Path::new("/")).unwrap();
+        let mut record = record();
+        args.describe(&settings, &mut record, Stay::Up).unwrap();
+        settings.check_layer(&record).unwrap();
+        let machine = &record.machine;
+        assert_eq!((machine.vcpus, machine.no_nested), (Some(2), true));
+        assert_eq!(machine.kernel.as_deref(), Some(Path::new("/k")));
+        settings.check_layer(&record).unwrap();
+    }
+
     fn record() -> Record {
         Record::new("web".parse().unwrap(), "/src".into(), SystemTime::UNIX_EPOCH)
     }
@@ -400,7 +444,7 @@ mod tests {
                     --restart always --rm --nested --store closure -- a -b";
         let mut record = record();
         apply(&line.split_whitespace().collect::<Vec<_>>(), &mut record, Stay::Up).unwrap();
-        assert!(!record.network && record.remove && record.mounts[0].read_only && record.nested);
+        assert!(record.network.is_none() && record.remove && record.mounts[0].read_only && record.nested);
         assert_eq!(record.env["A"], "B=C");
         assert_eq!(record.limits.milli_cpus, Some(500));
         assert_eq!(record.restart, RestartPolicy::Always);
@@ -416,8 +460,8 @@ mod tests {
         let mut second = first.clone();
         apply(&[], &mut second, Stay::Up).unwrap();
         assert_eq!(first, second);
-        apply(&["--network"], &mut second, Stay::Up).unwrap();
-        assert!(second.network);
+        apply(&["--network", "auto"], &mut second, Stay::Up).unwrap();
+        assert_eq!(second.network, NetworkChoice::Auto);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use super::{
     output::{clean, print_json, print_table},
     resolve,
 };
+use crate::isolation::{Accelerator, MachineWishes};
 use crate::sandbox::{
+    record::ContainerRecord,
+    resources::ResourcesView,
     sync::{SyncView, Trouble},
     view::SandboxView,
 };
@@ -49,6 +52,32 @@ fn sync_rows(sync: &SyncView) -> [(&'static str, Option<String>); 5] {
     ]
 }
 
+/// What was asked for of a machine.
+fn machine_words(machine: &MachineWishes, view: &SandboxView) -> String {
+    let memory = view.limits.and_then(|limits| limits.memory_bytes);
+    let mut words: Vec<String> = [
+        machine.vcpus.map(|vcpus| format!("{vcpus} processors")),
+        memory.map(|bytes| format!("{} MiB", bytes >> 20)),
+        machine.kernel.as_ref().map(|kernel| format!("kernel {}", kernel.display())),
+        machine.share.as_ref().map(|share| format!("files by {}", word(share))),
+        (machine.accelerator != Accelerator::Auto).then(|| word(&machine.accelerator)),
+        machine.no_nested.then(|| "no machines inside".to_owned()),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if words.is_empty() {
+        words.push("as usual".to_owned());
+    }
+    words.join(", ")
+}
+
+fn container_words(container: &ContainerRecord) -> String {
+    let engine = container.engine.as_ref().map(word);
+    let image = container.image.as_ref().map(|image| format!("image {image}"));
+    engine.into_iter().chain(image).collect::<Vec<_>>().join(", ")
+}
+
 fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: Option<String>| {
@@ -76,7 +105,9 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
     }
     row("isolation", view.isolation.as_ref().map(word));
     row("environment", view.environment.as_ref().map(word));
-    row("network", view.network.map(|shared| if shared { "the host's" } else { "none" }.to_owned()));
+    row("network", view.network.clone());
+    row("machine", view.machine.as_ref().map(|machine| machine_words(machine, view)));
+    row("container", view.container.as_ref().map(container_words));
     row("created", view.created_at.clone());
     row("started", view.started_at.clone());
     row("ended", view.ended.as_ref().map(|ended| format!("{}, {}", ended.at, ended.reason)));
@@ -90,14 +121,11 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
         row("init", init.pid.map(|pid| format!("process {pid}, version {}", init.version)));
         row(
             "inside",
-            Some(format!(
-                "{} processes, {} commands, {} viewers, {} MiB",
-                init.processes,
-                init.execs,
-                init.viewers,
-                init.memory_bytes >> 20
-            )),
+            Some(format!("{} processes, {} commands, {} viewers", init.processes, init.execs, init.viewers)),
         );
+    }
+    for (name, value) in view.resources.iter().flat_map(ResourcesView::describe) {
+        row(name, value);
     }
     row(
         "monitor",

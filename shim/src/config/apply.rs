@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
+
 use super::{
     error::ConfigError,
     file,
@@ -11,8 +13,10 @@ use super::{
 };
 use crate::{
     env::catalog::DEFAULT_PRESET,
-    sandbox::record::{
-        AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace,
+    isolation::MachineWishes,
+    sandbox::{
+        launch,
+        record::{AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace},
     },
 };
 
@@ -32,6 +36,8 @@ impl Settings {
         set(&mut record.sync_idle_s, self.sync_idle.as_ref());
         set(&mut record.network, self.network.as_ref());
         set(&mut record.nested, self.nested.as_ref());
+        self.apply_machine(&mut record.machine);
+        self.apply_container(record);
         set(&mut record.store, self.store.as_ref());
         set(&mut record.restart, self.restart.as_ref());
         self.apply_agent(record)?;
@@ -86,6 +92,65 @@ impl Settings {
                 .hint("`--workspace clone` gives it a clone of its own, for a git repository"));
         }
         Ok(())
+    }
+
+    fn apply_machine(&self, machine: &mut MachineWishes) {
+        set_some(&mut machine.vcpus, self.vcpus.as_ref());
+        set_some(&mut machine.kernel, self.kernel.as_ref());
+        set_some(&mut machine.share, self.share.as_ref());
+        machine.accelerator = self.accel.as_ref().map_or(machine.accelerator, |accel| accel.value);
+        // Where nobody says anything a machine may: that opens nothing of the host's kernel but KVM.
+        if let Some(nested) = self.nested.as_ref().filter(|nested| nested.origin != Origin::Default) {
+            machine.no_nested = !nested.value;
+        }
+    }
+
+    fn apply_container(&self, record: &mut Record) {
+        if self.engine.is_some() || self.image.is_some() {
+            let container = record.container.get_or_insert_default();
+            set_some(&mut container.engine, self.engine.as_ref());
+            set_some(&mut container.image, self.image.as_ref());
+        }
+    }
+
+    /// A configuration may hold what is for one kind of sandbox; who says it on the command line expects it to work.
+    pub fn check_layer(&self, record: &Record) -> Result<(), ConfigError> {
+        let layer = launch::capabilities(record.isolation);
+        // An engine may have others; it is asked at the start.
+        if let (None, Err(error)) = (&record.container, record.network.on(layer)) {
+            return Err(ConfigError::written(error.to_string()).hint(error.hint().unwrap_or_default()));
+        }
+        let of_machines = flag(self.vcpus.as_ref())
+            .or(flag(self.kernel.as_ref()))
+            .or(flag(self.share.as_ref()))
+            .or(flag(self.accel.as_ref()));
+        if let (Some(flag), true) = (of_machines, layer.shares_kernel) {
+            return Err(ConfigError::written(format!(
+                "`{flag}` is for a machine, and `{}` makes none",
+                layer.name
+            ))
+            .hint("`--isolation microvm` makes one"));
+        }
+        let of_containers = flag(self.image.as_ref()).or(flag(self.engine.as_ref()));
+        if let (Some(flag), false) = (of_containers, layer.takes_images) {
+            let made = if flag == "--image" {
+                "an image is for a container"
+            } else {
+                "`--engine` is for a container"
+            };
+            return Err(ConfigError::written(format!("{made}, and `{}` makes none", layer.name))
+                .hint("`--isolation oci` makes one; an environment of Nix begins with `nix:`"));
+        }
+        let container = record.container.as_ref();
+        match container.and_then(|container| Some((container.engine?, container.image.as_ref()?))) {
+            Some((engine, image)) if layer.takes_images && !engine.takes_images() => {
+                let engine = engine.to_possible_value();
+                let name = engine.as_ref().map_or("it", |engine| engine.get_name());
+                Err(ConfigError::written(format!("{name} takes no image, and `{image}` is one"))
+                    .hint("`--engine podman` or `--engine docker` takes one"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Changes how a repository is cloned to what was asked for; what was not mentioned stays.
@@ -187,6 +252,14 @@ impl Settings {
             self.agent = self.nix.preset.clone().or_else(default);
         }
         self
+    }
+}
+
+/// The flag of this command line that said it.
+fn flag<T>(value: Option<&Sourced<T>>) -> Option<&'static str> {
+    match value?.origin {
+        Origin::Flag(name) => Some(name),
+        _ => None,
     }
 }
 

@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     env::pin::Nixpkgs,
-    sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, Workspace},
+    isolation::{Accelerator, Network, NetworkChoice},
+    sandbox::{
+        launch,
+        record::{AgentConfig, CloneObjects, Engine, EnvKind, Isolation, Store, Workspace},
+    },
 };
 
 /// What a person is asked to agree to.
@@ -59,6 +63,7 @@ pub(super) fn pin(settings: &mut Settings, paths: &BTreeMap<PathBuf, PathBuf>) {
     };
     settings.mounts.iter_mut().for_each(|mount| pin(&mut mount.value.source));
     settings.secrets.values_mut().for_each(|file| pin(&mut file.value));
+    settings.kernel.iter_mut().for_each(|kernel| pin(&mut kernel.value));
     for variable in &mut settings.variables {
         if let Variable::File(file) = &mut variable.value {
             pin(file);
@@ -120,6 +125,13 @@ impl Asking<'_> {
             sync_idle: _,
             network,
             nested,
+            vcpus,
+            kernel,
+            // Both show the same files.
+            share: _,
+            accel,
+            engine,
+            image,
             store,
             restart: _,
             agent,
@@ -189,14 +201,46 @@ impl Asking<'_> {
             |objects| objects_openness(*objects) > openness,
             |_| "see every object of the repository, also those of other branches".to_owned(),
         );
-        let has = is_on(&below.network);
-        let words = |_: &bool| "share this machine's network".to_owned();
-        self.unless_narrower("network", network.as_ref(), |on| *on && !has, words);
+        let usual = value(below.isolation.as_ref()).copied().unwrap_or_default();
+        let here = value(isolation.as_ref()).copied().unwrap_or(usual);
+        let has = resolved_network(value(below.network.as_ref()), usual);
+        self.unless_narrower(
+            "network",
+            network.as_ref(),
+            |network| network_opens(&resolved_network(Some(network), here), &has),
+            |network| match resolved_network(Some(network), here) {
+                Network::Bridge(name) => format!("be in the network of the bridge `{name}` of this machine"),
+                Network::Nat => "reach what this machine's network reaches".to_owned(),
+                Network::None | Network::Host => "share this machine's network".to_owned(),
+            },
+        );
         let has = is_on(&below.nested);
         let words = |_: &bool| {
             "let programs inside make user namespaces, which opens much of the kernel to them".to_owned()
         };
         self.unless_narrower("nested", nested.as_ref(), |on| *on && !has, words);
+        let most = value(below.vcpus.as_ref()).copied();
+        self.unless_narrower(
+            "vcpus",
+            vcpus.as_ref(),
+            |vcpus| most.is_some_and(|most| *vcpus > most),
+            |vcpus| format!("have {vcpus} processors, more than you allow"),
+        );
+        if let Some(kernel) =
+            kernel.as_ref().filter(|kernel| Some(&kernel.value) != value(below.kernel.as_ref()))
+        {
+            let source = self.resolved(&kernel.value, &kernel.origin)?;
+            self.ask("kernel", &kernel.origin, format!("boot its machine with the kernel {source}"));
+        }
+        let has = value(below.accel.as_ref()).is_none_or(|accel| *accel != Accelerator::Tcg);
+        let words = |_: &Accelerator| "run its machine by KVM, a part of this machine's kernel".to_owned();
+        self.unless_narrower("accel", accel.as_ref(), |accel| *accel != Accelerator::Tcg && !has, words);
+        let chosen = value(below.engine.as_ref());
+        let words = |engine: &Engine| format!("be run by {} on this machine", json!(engine));
+        self.unless_narrower("engine", engine.as_ref(), |engine| Some(engine) != chosen, words);
+        let chosen = value(below.image.as_ref());
+        let words = |image: &String| format!("have the image `{image}` fetched and unpacked on this machine");
+        self.unless_narrower("image", image.as_ref(), |image| Some(image) != chosen, words);
         let has = value(below.store.as_ref()) == Some(&Store::Whole);
         let words = |_: &Store| "see the whole Nix store of this machine".to_owned();
         self.unless_narrower("store", store.as_ref(), |store| *store == Store::Whole && !has, words);
@@ -304,6 +348,34 @@ fn value<T>(below: Option<&Sourced<T>>) -> Option<&T> {
     below.map(|below| &below.value)
 }
 
+/// The network that a choice is on a layer. One that the layer does not have is refused later.
+fn resolved_network(choice: Option<&NetworkChoice>, isolation: Isolation) -> Network {
+    let choice = choice.cloned().unwrap_or_default();
+    choice.on(launch::capabilities(isolation)).unwrap_or(match choice {
+        NetworkChoice::Only(network) => network,
+        NetworkChoice::Auto => Network::Host,
+    })
+}
+
+/// Whether a network reaches what another one does not.
+fn network_opens(network: &Network, below: &Network) -> bool {
+    match (network, below) {
+        // Each bridge is another network.
+        (Network::Bridge(network), Network::Bridge(below)) => network != below,
+        _ => network_openness(network) > network_openness(below),
+    }
+}
+
+/// Higher is more open.
+fn network_openness(network: &Network) -> u8 {
+    match network {
+        Network::None => 0,
+        Network::Nat => 1,
+        Network::Bridge(_) => 2,
+        Network::Host => 3,
+    }
+}
+
 /// Higher is more open.
 fn isolation_openness(isolation: Isolation) -> u8 {
     match isolation {
@@ -352,7 +424,7 @@ mod tests {
     }
 
     /// For each key: a value in a project's file, and what the person's file says.
-    const WIDER: [(&str, &str, &str); 27] = [
+    const WIDER: [(&str, &str, &str); 38] = [
         ("workspace", "workspace = \"bind\"", ""),
         ("branch", "branch = \"b\"", ""),
         ("branch", "branch = \"b\"", "branch = \"a\""),
@@ -362,6 +434,17 @@ mod tests {
         ("clone-objects", "clone-objects = \"share\"", "clone-objects = \"copy\""),
         ("env", "env = \"host\"", ""),
         ("network", "network = true", "network = false"),
+        ("network", "network = \"nat\"", "network = \"none\""),
+        ("network", "network = \"host\"", "network = \"nat\""),
+        ("network", "network = \"bridge=br0\"", "network = \"nat\""),
+        ("network", "network = \"bridge=br0\"", "isolation = \"microvm\""),
+        ("network", "network = \"bridge=br0\"", "network = \"bridge=br1\""),
+        ("vcpus", "vcpus = 5", "vcpus = 4"),
+        ("kernel", "kernel = \"/etc/passwd\"", ""),
+        ("accel", "accel = \"auto\"", "accel = \"tcg\""),
+        ("engine", "engine = \"docker\"", ""),
+        ("image", "image = \"debian:12\"", ""),
+        ("image", "image = \"debian:12\"", "image = \"debian:11\""),
         ("nested", "nested = true", ""),
         ("store", "store = \"whole\"", "store = \"closure\""),
         ("provider", "provider = \"mine\"", ""),
@@ -383,7 +466,7 @@ mod tests {
     ];
 
     /// The same keys where they ask for no more than there is.
-    const NARROWER: [(&str, &str); 24] = [
+    const NARROWER: [(&str, &str); 34] = [
         ("isolation = \"bwrap\"", ""),
         ("workspace = \"clone\"", ""),
         ("workspace = \"bind\"", "workspace = \"bind\""),
@@ -398,6 +481,16 @@ mod tests {
         ("env = \"host\"", "env = \"host\""),
         ("network = false", ""),
         ("network = true", ""),
+        ("network = \"nat\"", ""),
+        ("network = \"bridge=br0\"", ""),
+        ("network = \"nat\"", "network = \"bridge=br0\""),
+        ("network = \"nat\"", "isolation = \"microvm\""),
+        ("isolation = \"microvm\"\nnetwork = true", ""),
+        ("vcpus = 64", ""),
+        ("vcpus = 3", "vcpus = 4"),
+        ("kernel = \"/etc/passwd\"", "kernel = \"/etc/passwd\""),
+        ("accel = \"kvm\"", ""),
+        ("engine = \"podman\"\nimage = \"a\"", "engine = \"podman\"\nimage = \"a\""),
         ("nested = false", "nested = true"),
         ("nested = true", "nested = true"),
         ("store = \"closure\"", ""),
@@ -434,6 +527,7 @@ mod tests {
         let text = r#"
             prompt = "fix it"
             restart = "always"
+            share = "9p"
             command = ["build", "--fast"]
             sync = "auto-idle"
             sync-idle = "10s"

@@ -15,6 +15,7 @@ use super::{
     settings::MountSetting,
     values,
 };
+use crate::isolation::NetworkChoice;
 
 impl Document<'_> {
     pub(super) fn sourced<T>(&self, at: &Value<'_>, value: T) -> Sourced<T> {
@@ -72,6 +73,16 @@ impl Document<'_> {
 
     pub(super) fn switch(&self, value: &Value<'_>) -> Result<Sourced<bool>, ConfigError> {
         Ok(self.sourced(value, self.boolean(value)?))
+    }
+
+    /// A network, or the switch that it was.
+    pub(super) fn network(&self, value: &Value<'_>) -> Result<Sourced<NetworkChoice>, ConfigError> {
+        if let Some(shared) = value.get_ref().as_bool() {
+            return Ok(self.sourced(value, shared.into()));
+        }
+        let choice =
+            self.text(value)?.trim().parse().map_err(|problem: String| self.wrong(&value.span(), problem))?;
+        Ok(self.sourced(value, choice))
     }
 
     pub(super) fn number(&self, value: &Value<'_>) -> Result<u32, ConfigError> {

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use agent_protocol::spec::ShareKind;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -61,7 +62,7 @@ pub(super) fn variable(
 ) -> Result<(), ConfigError> {
     let text = document.text;
     let is_toml = match kind {
-        Kind::Switch => ["true", "false"].contains(&text.trim()),
+        Kind::Switch | Kind::Network => ["true", "false"].contains(&text.trim()),
         Kind::Words | Kind::List | Kind::Command => text.trim_start().starts_with('['),
         Kind::Table | Kind::Tables => true,
         Kind::Choice(_) | Kind::Text | Kind::Size | Kind::Number | Kind::Time => false,
@@ -130,8 +131,20 @@ impl Document<'_> {
             "clone-objects" => settings.clone_objects = Some(self.choice(value)?),
             "sync" => settings.sync = Some(self.choice(value)?),
             "sync-idle" => settings.sync_idle = Some(self.parsed(value, values::seconds)?),
-            "network" => settings.network = Some(self.switch(value)?),
+            "network" => settings.network = Some(self.network(value)?),
             "nested" => settings.nested = Some(self.switch(value)?),
+            "vcpus" => settings.vcpus = Some(self.parsed(value, values::vcpus)?),
+            "kernel" => {
+                let kernel = self.path(&self.filled(value)?.value, &value.span())?;
+                settings.kernel = Some(self.sourced(value, kernel));
+            }
+            "share" => {
+                let known = [("virtiofs", ShareKind::Virtiofs), ("9p", ShareKind::Plan9)];
+                settings.share = Some(self.sourced(value, self.one_of(value, &known)?));
+            }
+            "accel" => settings.accel = Some(self.choice(value)?),
+            "engine" => settings.engine = Some(self.choice(value)?),
+            "image" => settings.image = Some(self.parsed(value, values::image)?),
             "store" => settings.store = Some(self.choice(value)?),
             "restart" => settings.restart = Some(self.sourced(value, self.restart_policy(value)?)),
             "agent" => settings.agent = Some(self.filled(value)?),

@@ -28,6 +28,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// `true` or `false`.
     Switch,
+    /// A network, or the switch that it was.
+    Network,
     /// Text.
     Text,
     /// A list of words, or one text with commas or spaces between them.
@@ -76,7 +78,7 @@ pub const PREFIX: &str = "AGENT_SHIM_";
 /// Variables of ours that are no setting.
 pub const OTHER_VARIABLES: [&str; 2] = ["AGENT_SHIM_DATA", "AGENT_SHIM_INIT"];
 
-use Kind::{Choice, Command, List, Number, Size, Switch, Table, Tables, Text, Time, Words};
+use Kind::{Choice, Command, List, Network, Number, Size, Switch, Table, Tables, Text, Time, Words};
 use Merge::{Adds, ByName, Replaces};
 use Project::{Consent, Free, Narrowing};
 
@@ -95,7 +97,7 @@ const fn key(
 /// All of them, as they stand in the documentation.
 #[rustfmt::skip] // A table.
 pub const KEYS: &[Key] = &[
-    key("isolation", Choice(&["bwrap", "oci"]), "bwrap", "--isolation", (Narrowing, Replaces),
+    key("isolation", Choice(&["bwrap", "oci", "microvm"]), "bwrap", "--isolation", (Narrowing, Replaces),
         "What keeps the sandbox apart from the host."),
     key("env", Choice(&["host", "nix"]), "nix if Nix is installed", "--env", (Narrowing, Replaces),
         "Where its tools come from."),
@@ -115,10 +117,22 @@ pub const KEYS: &[Key] = &[
         "When the agent's work is brought home: when you say so, at each commit, or when it has been quiet. For clones."),
     key("sync-idle", Time, "30s", "--sync-idle", (Free, Replaces),
         "How long it has to be quiet."),
-    key("network", Switch, "true", "--network", (Narrowing, Replaces),
-        "Share the host's network. `false`: none but a loopback device of its own."),
+    key("network", Network, "auto", "--network", (Narrowing, Replaces),
+        "The network: the host's, none, one of its own behind the host's, or a device in a bridge. `auto` is `nat` for a machine and otherwise `host`; `true` is `auto` and `false` is `none`."),
     key("nested", Switch, "false", "--nested", (Narrowing, Replaces),
-        "Programs inside may make user namespaces, as agents that sandbox their own tools must."),
+        "Programs inside may make user namespaces, as agents that sandbox their own tools must. `false` also keeps a machine from making machines, which it may where nobody says it."),
+    key("vcpus", Number, "up to 4", "--vcpus", (Narrowing, Replaces),
+        "How many processors a machine has."),
+    key("kernel", Text, "the newest one found", "--kernel", (Consent, Replaces),
+        "A machine's kernel: its image, or a folder with `boot` and `lib/modules` in it."),
+    key("share", Choice(&["virtiofs", "9p"]), "virtiofs where it can be", "--share", (Free, Replaces),
+        "How a machine reaches files of the host."),
+    key("accel", Choice(&["auto", "kvm", "tcg"]), "auto", "--accel", (Narrowing, Replaces),
+        "What carries out a machine's instructions: the processor by KVM, or a program, which is slower by far."),
+    key("engine", Choice(&["crun", "runc", "podman", "docker"]), "the first one found that can do it", "--engine", (Consent, Replaces),
+        "What runs a container. An image needs podman or docker."),
+    key("image", Text, "none", "--image", (Consent, Replaces),
+        "The image of a container, such as `docker.io/library/debian:12`."),
     key("store", Choice(&["whole", "closure"]), "closure", "--store", (Narrowing, Replaces),
         "What it sees of the Nix store."),
     key("restart", Choice(&["always", "on-failure", "never"]), "never for `run`, on-failure for `start`", "--restart", (Free, Replaces),
@@ -265,6 +279,7 @@ impl fmt::Display for Kind {
                 f.write_str(&words.join(", "))
             }
             Switch => f.write_str("true or false"),
+            Network => f.write_str("`auto`, `host`, `none`, `nat`, `bridge=NAME`, or true or false"),
             Text => f.write_str("text"),
             Words => f.write_str("list of words"),
             List => f.write_str("list of texts"),

@@ -3,14 +3,16 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use agent_protocol::spec::{RestartPolicy, Service, Step};
+use agent_protocol::spec::{RestartPolicy, Service, ShareKind, Step};
 
 use super::origin::{Origin, Sourced};
 use crate::{
     agents::{Definition, Provider},
     env::{choice::EnvChoice, pin::Nixpkgs},
+    isolation::{Accelerator, NetworkChoice},
     sandbox::record::{
-        AgentConfig, CloneObjects, DEFAULT_SYNC_IDLE_S, EnvKind, Isolation, Store, SyncMode, Workspace,
+        AgentConfig, CloneObjects, DEFAULT_SYNC_IDLE_S, Engine, EnvKind, Isolation, Store, SyncMode,
+        Workspace,
     },
 };
 
@@ -37,10 +39,22 @@ pub struct Settings {
     pub sync: Option<Sourced<SyncMode>>,
     /// After how many seconds without any doing, where that is when.
     pub sync_idle: Option<Sourced<u64>>,
-    /// Whether it shares the host's network.
-    pub network: Option<Sourced<bool>>,
-    /// Whether processes inside may make user namespaces.
+    /// What of the network it reaches.
+    pub network: Option<Sourced<NetworkChoice>>,
+    /// Whether processes inside may make user namespaces; whether a machine may make machines.
     pub nested: Option<Sourced<bool>>,
+    /// How many processors a machine has.
+    pub vcpus: Option<Sourced<u32>>,
+    /// A machine's kernel.
+    pub kernel: Option<Sourced<PathBuf>>,
+    /// How a machine reaches files of the host.
+    pub share: Option<Sourced<ShareKind>>,
+    /// What carries out a machine's instructions.
+    pub accel: Option<Sourced<Accelerator>>,
+    /// What runs a container.
+    pub engine: Option<Sourced<Engine>>,
+    /// The image of a container.
+    pub image: Option<Sourced<String>>,
     /// What it sees of the Nix store.
     pub store: Option<Sourced<Store>>,
     /// When the agent is started again.
@@ -152,8 +166,9 @@ impl Settings {
             include_dirty: Some(default(false)),
             sync: Some(default(SyncMode::default())),
             sync_idle: Some(default(DEFAULT_SYNC_IDLE_S)),
-            network: Some(default(true)),
+            network: Some(default(NetworkChoice::default())),
             nested: Some(default(false)),
+            accel: Some(default(Accelerator::default())),
             store: Some(default(Store::default())),
             ask: Some(default(false)),
             agent_config: Some(default(AgentConfig::default())),

@@ -77,6 +77,12 @@ fn of_key(settings: &Settings, key: &str) -> Vec<Row> {
         }
         "network" => one(settings.network.as_ref()),
         "nested" => one(settings.nested.as_ref()),
+        "vcpus" => one(settings.vcpus.as_ref()),
+        "kernel" => one(settings.kernel.as_ref()),
+        "share" => one(settings.share.as_ref()),
+        "accel" => one(settings.accel.as_ref()),
+        "engine" => one(settings.engine.as_ref()),
+        "image" => one(settings.image.as_ref()),
         "store" => one(settings.store.as_ref()),
         "restart" => one(settings.restart.as_ref()),
         "agent" => one(settings.agent.as_ref()),

@@ -15,10 +15,13 @@ use super::{
     testing::{project, user},
     variables,
 };
-use crate::sandbox::record::{AgentConfig, CloneObjects, EnvKind, Isolation, Store, SyncMode, Workspace};
+use crate::{
+    isolation::Accelerator,
+    sandbox::record::{AgentConfig, CloneObjects, Engine, EnvKind, Isolation, Store, SyncMode, Workspace},
+};
 
 /// For each key two values, as TOML. Where the key holds things with names, the names are the same.
-const VALUES: [(&str, &str, &str); 41] = [
+const VALUES: [(&str, &str, &str); 47] = [
     ("isolation", "'bwrap'", "'oci'"),
     ("env", "'host'", "'nix'"),
     ("workspace", "'bind'", "'clone'"),
@@ -29,8 +32,14 @@ const VALUES: [(&str, &str, &str); 41] = [
     ("clone-objects", "'copy'", "'share'"),
     ("sync", "'auto-commit'", "'auto-idle'"),
     ("sync-idle", "'10s'", "20"),
-    ("network", "true", "false"),
+    ("network", "true", "'bridge=br0'"),
     ("nested", "true", "false"),
+    ("vcpus", "1", "2"),
+    ("kernel", "'/a'", "'/b'"),
+    ("share", "'virtiofs'", "'9p'"),
+    ("accel", "'kvm'", "'tcg'"),
+    ("engine", "'podman'", "'docker'"),
+    ("image", "'a'", "'b'"),
     ("store", "'whole'", "'closure'"),
     ("restart", "'always'", "'never'"),
     ("agent", "'claude'", "'codex'"),
@@ -202,6 +211,8 @@ fn choices_in_the_table_are_those_there_are() {
         ("workspace", names::<Workspace>()),
         ("clone-objects", names::<CloneObjects>()),
         ("sync", names::<SyncMode>()),
+        ("accel", names::<Accelerator>()),
+        ("engine", names::<Engine>()),
         ("store", names::<Store>()),
         ("agent-config", names::<AgentConfig>()),
     ]);
@@ -209,7 +220,8 @@ fn choices_in_the_table_are_those_there_are() {
         let Kind::Choice(words) = key.kind else { continue };
         match real.get(key.name) {
             Some(real) => assert_eq!(words, real, "{}", key.name),
-            None => assert_eq!(key.name, "restart"),
+            // Words of the protocol's, which every one of them is read as below.
+            None => assert!(["restart", "share"].contains(&key.name), "{}", key.name),
         }
         for word in words {
             read::file(&project(&line(key.name, &format!("'{word}'")))).unwrap();

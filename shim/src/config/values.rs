@@ -66,6 +66,29 @@ pub(crate) fn cpus(text: &str) -> Result<u32, String> {
     if milli == 0 { Err(wrong()) } else { Ok(milli) }
 }
 
+/// `--vcpus 4`.
+pub(crate) fn vcpus(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of processors above 0".to_owned())
+}
+
+/// `--image docker.io/library/debian:12`. It becomes an argument of an engine, which looks at it more closely.
+pub(crate) fn image(text: &str) -> Result<String, String> {
+    if text.starts_with("nix:") {
+        return Err("an environment of Nix goes into the table [nix]".to_owned());
+    }
+    let first = text.chars().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let plain = text.chars().all(|char| char.is_ascii_alphanumeric() || "._-/:@+".contains(char));
+    if first && plain && text.len() <= MAX_IMAGE_BYTES {
+        Ok(text.to_owned())
+    } else {
+        Err("write the name of an image, such as docker.io/library/debian:12".to_owned())
+    }
+}
+
+/// Longest name of an image: registries take 255 bytes for its path, and a digest behind it.
+const MAX_IMAGE_BYTES: usize = 512;
+
 /// `--depth 1`.
 pub(crate) fn depth(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|number| *number > 0);
@@ -188,6 +211,21 @@ mod tests {
         for wrong in ["", ".", "0", "0.0", "-1", "1.2345", "a", "1e3", "99999999999"] {
             assert!(cpus(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn images() {
+        for text in
+            ["debian:12", "docker.io/library/debian:12", "localhost/x@sha256:0123", "oci-archive:/x.tar"]
+        {
+            assert_eq!(image(text), Ok(text.to_owned()));
+        }
+        for wrong in
+            ["", "-v", "--privileged", "a b", "a\nb", "nix:sets=go", "preset=claude", &"x".repeat(513)]
+        {
+            assert!(image(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!((vcpus("4"), vcpus("0").is_err(), vcpus("1.5").is_err()), (Ok(4), true, true));
     }
 
     #[test]

@@ -74,6 +74,7 @@ mod tests {
         let settings = read(&[
             ("AGENT_SHIM_ENV", "host"),
             ("AGENT_SHIM_NETWORK", "false"),
+            ("AGENT_SHIM_KERNEL", "~/k/vmlinuz"),
             ("AGENT_SHIM_NIX_SETS", "go, rust"),
             ("AGENT_SHIM_NIX_PACKAGES", "[\"jq\", \"fd\"]"),
             ("AGENT_SHIM_LIMITS_MEMORY", "2G"),
@@ -92,7 +93,8 @@ mod tests {
             (env.value, env.origin),
             (crate::sandbox::record::EnvKind::Host, Origin::Variable("AGENT_SHIM_ENV".to_owned()))
         );
-        assert!(!settings.network.unwrap().value);
+        assert!(settings.network.unwrap().value.is_none());
+        assert_eq!(settings.kernel.unwrap().value, Path::new("/home/me/k/vmlinuz"));
         assert_eq!((settings.nix.sets.len(), settings.nix.packages.len()), (1, 2));
         assert_eq!(settings.limits.memory.unwrap().value, 2 << 30);
         assert_eq!(settings.mounts[0].value.source, Path::new("/home/me/a"));
@@ -110,7 +112,7 @@ mod tests {
         assert!(unknown.hint.unwrap().contains("`AGENT_SHIM_NETWORK`"));
         assert!(error("AGENT_SHIM_DATE", "1").hint.unwrap().contains("`AGENT_SHIM_DATA`"));
         assert!(error("AGENT_SHIM_XYZZY", "1").hint.unwrap().contains("unset it"));
-        assert!(error("AGENT_SHIM_NETWORK", "yes").message.contains("expected true or false"));
+        assert!(error("AGENT_SHIM_NETWORK", "yes").message.contains("write auto, host, none"));
         let wrong = error("AGENT_SHIM_ENV", "hots");
         assert_eq!(wrong.hint.as_deref(), Some("did you mean `host`?"));
         assert_eq!(wrong.excerpt, ["hots", "^^^^"]);

@@ -21,7 +21,7 @@ const EXCERPT_CHARS: usize = 60;
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// It does not begin as one.
-    #[error("`{}` is not an image: there are only those that begin with `nix:`", .0.escape_debug())]
+    #[error("`{}` is no environment of Nix, which begins with `nix:`", .0.escape_debug())]
     Scheme(String),
     /// There is no such thing to say about one.
     #[error("an image has no `{}`", .key.escape_debug())]

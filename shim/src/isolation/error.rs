@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::engine::EngineError;
 use super::limits::LimitError;
-use super::microvm::kernel::KernelError;
+use super::microvm::{error::MachineError, kernel::KernelError};
 use crate::requirement::Requirement;
 
 /// Decides the exit code and the tone of the message.
@@ -57,9 +58,15 @@ pub enum IsolationError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// An engine that makes no container.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// No kernel for a machine, or one that lacks something.
     #[error(transparent)]
     Kernel(#[from] KernelError),
+    /// No machine of that kind on this host.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
     /// A limit that cannot be set.
     #[error(transparent)]
     Limit(#[from] LimitError),
@@ -107,6 +114,16 @@ pub enum IsolationError {
         /// How many there may be.
         most: usize,
     },
+    /// A network that the layer does not have.
+    #[error("`--isolation {layer}` has no network `{asked}`")]
+    NoSuchNetwork {
+        /// The layer.
+        layer: &'static str,
+        /// What was asked for.
+        asked: String,
+        /// What it has.
+        can: String,
+    },
     /// A caller that broke the contract of this module.
     #[error("the launch plan is not consistent: {0}")]
     Plan(String),
@@ -143,7 +160,10 @@ impl IsolationError {
     /// What kind of problem it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::BwrapMissing { .. }
+            Self::Machine(error) if error.is_usage() => ErrorKind::Usage,
+            Self::Machine(MachineError::Boot { .. }) => ErrorKind::Internal,
+            Self::Machine(_)
+            | Self::BwrapMissing { .. }
             | Self::OciRuntimeMissing { .. }
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
@@ -151,7 +171,11 @@ impl IsolationError {
             | Self::StorePathGone { .. }
             | Self::Kernel(_)
             | Self::Limit(LimitError::NotHere { .. }) => ErrorKind::Requirement,
-            Self::Mount { .. } | Self::Secret { .. } | Self::ClosureTooLarge { .. } => ErrorKind::Usage,
+            Self::Mount { .. }
+            | Self::Secret { .. }
+            | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. } => ErrorKind::Usage,
+            Self::Engine(error) => error.kind(),
             Self::Limit(_)
             | Self::NotInStore { .. }
             | Self::Plan(_)
@@ -166,8 +190,12 @@ impl IsolationError {
             Self::StorePathGone { .. } => {
                 "a garbage collection may have removed it; build the environment again with `agent-shim env build`"
             }
-            Self::Kernel(error) => return Some(error.hint()),
+            Self::Machine(error) => {
+                return error.hint().or_else(|| error.requirement().map(Requirement::hint));
+            }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            Self::Engine(error) => return error.hint(),
+            Self::NoSuchNetwork { can, .. } => return Some(format!("it has {can}")),
             _ => return self.requirement().map(Requirement::hint),
         };
         Some(hint.to_owned())
@@ -183,12 +211,15 @@ impl IsolationError {
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
-            Self::Kernel(_)
-            | Self::Limit(LimitError::Io { .. })
+            Self::Machine(error) => return error.requirement(),
+            Self::Kernel(error) => error.requirement(),
+            Self::Limit(LimitError::Io { .. })
+            | Self::Engine(_)
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }
             | Self::ClosureTooLarge { .. }
+            | Self::NoSuchNetwork { .. }
             | Self::NotInStore { .. }
             | Self::Plan(_)
             | Self::Step { .. }

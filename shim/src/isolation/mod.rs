@@ -6,6 +6,7 @@
 
 pub mod bwrap;
 mod draft;
+pub mod engine;
 pub mod error;
 mod handover;
 pub mod ids;
@@ -13,6 +14,7 @@ mod launcher;
 pub mod limits;
 pub mod memory;
 pub mod microvm;
+pub mod network;
 pub mod oci;
 pub mod plan;
 pub mod process;
@@ -32,12 +34,14 @@ use std::time::Duration;
 
 use agent_protocol::{
     address::Address,
+    message::Resources,
     spec::{Machine, ShareKind},
 };
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
 pub use limits::Limits;
+pub use network::{NetworkChoice, NetworkKind};
 pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};
 pub use process::{Process, ProcessId};
 pub use store::Closure;
@@ -94,6 +98,10 @@ pub struct Capabilities {
     pub shares_kernel: bool,
     /// What it makes, as people call it.
     pub makes: &'static str,
+    /// The networks it has; the first is what it does by itself.
+    pub networks: &'static [NetworkKind],
+    /// Whether it takes the image of a container as its root folder.
+    pub takes_images: bool,
     /// How long things may take on it.
     pub patience: Patience,
 }
@@ -184,7 +192,7 @@ pub struct MachineWishes {
     pub share: Option<ShareKind>,
     /// What carries out its instructions.
     pub accelerator: Accelerator,
-    /// Keep it from making machines of its own, where it could.
+    /// Keep it from making machines of its own, which it can where the processor can.
     pub no_nested: bool,
 }
 
@@ -278,6 +286,9 @@ pub struct Died {
 pub struct Remains {
     /// The cgroup that held its limits.
     pub cgroup: Option<PathBuf>,
+    /// The container that an engine keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<engine::Leftover>,
 }
 
 impl Caller {
@@ -300,6 +311,12 @@ impl Remains {
     ///
     /// `ResourceBusy` means that one is not reaped yet: try again within your deadline.
     pub fn clean(&self) -> io::Result<()> {
+        self.container.as_ref().map_or(Ok(()), engine::Leftover::remove)?;
         self.cgroup.as_deref().map_or(Ok(()), limits::remove)
+    }
+
+    /// What the sandbox uses, as the host counts it; nothing where it does not.
+    pub fn usage(&self) -> Resources {
+        self.cgroup.as_deref().map(limits::usage).unwrap_or_default()
     }
 }

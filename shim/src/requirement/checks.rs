@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::facts::{Daemon, DataFolder, Device, Facts, Found, Nix, Program, Trial, UserNamespaces};
+use super::facts::{
+    Daemon, DataFolder, Device, Facts, Found, MachineKernel, Nix, Program, Trial, UserNamespaces,
+};
 use super::report::{Checked, Finding};
 use super::version::Version;
 use super::{Check, Requirement};
@@ -20,7 +22,7 @@ const NIX: Version = Version(2, 4, 0);
 const CRUN: Version = Version(1, 0, 0);
 const RUNC: Version = Version(1, 1, 0);
 /// The first with vhost-user-vsock.
-const QEMU: Version = Version(5, 1, 0);
+pub(super) const QEMU: Version = Version(5, 1, 0);
 /// qemu's own virtiofsd has qemu's version, and ended with 7; the one that followed it began anew.
 const VIRTIOFSD_OF_QEMU: Version = Version(3, 0, 0);
 /// What an agent fills in a minute.
@@ -60,6 +62,12 @@ pub(super) fn look(check: Check, facts: &Facts) -> Checked {
         },
         Check::Nix => nix(&facts.nix),
         Check::OciRuntime => oci_runtime(&facts.crun, &facts.runc),
+        Check::Engine => engine(&facts.podman, &facts.docker),
+        Check::MachineKernel => machine_kernel(&facts.machine_kernel),
+        Check::Passt => match &facts.passt {
+            Program::Works { path, .. } => there(path.display().to_string()),
+            other => one(Requirement::PasstMissing, describe(other, "passt")),
+        },
         Check::Qemu => program(&facts.qemu, QEMU, "qemu", Requirement::QemuMissing, Requirement::QemuTooOld),
         Check::Kvm => match &facts.kvm {
             Device::Works => there("makes virtual machines"),
@@ -289,15 +297,63 @@ fn oci_runtime(crun: &Program, runc: &Program) -> Outcome {
     }
 }
 
+fn engine(podman: &Program, docker: &Program) -> Outcome {
+    let found =
+        [(podman, "podman"), (docker, "docker")].into_iter().filter_map(|(program, name)| match program {
+            Program::Works { path, version } => Some(format!("{name} {}", works(path, *version))),
+            _ => None,
+        });
+    let found = found.collect::<Vec<_>>().join("; ");
+    if !found.is_empty() {
+        return there(found);
+    }
+    match (podman, docker) {
+        (Program::Missing, Program::Missing) => {
+            one(Requirement::EngineMissing, "there is neither `podman` nor `docker` in PATH")
+        }
+        (Program::Missing, broken) => one(Requirement::EngineMissing, describe(broken, "docker")),
+        (broken, _) => one(Requirement::EngineMissing, describe(broken, "podman")),
+    }
+}
+
+fn machine_kernel(found: &MachineKernel) -> Outcome {
+    match found {
+        MachineKernel::Found { image, version, lacks, .. } if lacks.is_empty() => {
+            there(format!("{version}, {}", image.display()))
+        }
+        MachineKernel::Found { lacks, .. } => one(Requirement::MachineKernelLacks, lacks.join("; ")),
+        MachineKernel::Not { requirement, why } => one(*requirement, why.clone()),
+    }
+}
+
+/// One that does not do costs nothing more than time where the kernel has 9p.
 fn virtiofsd(facts: &Facts) -> Outcome {
-    match &facts.virtiofsd {
-        Program::Works { path, version } if *version >= VIRTIOFSD_OF_QEMU && !facts.by_root => one(
+    let (virtiofs, plan9) = match &facts.machine_kernel {
+        MachineKernel::Found { virtiofs, plan9, .. } => (*virtiofs, *plan9),
+        // Of a kernel that is not there nothing is missing yet.
+        MachineKernel::Not { .. } => (true, true),
+    };
+    let (requirement, what) = match &facts.virtiofsd {
+        Program::Works { path, version } if facts.virtiofsd_translates => {
+            if virtiofs || plan9 {
+                return there(works(path, *version));
+            }
+            (Requirement::ShareMissing, "the kernel for machines has no virtiofs".to_owned())
+        }
+        Program::Works { path, version } if *version >= VIRTIOFSD_OF_QEMU => (
             Requirement::VirtiofsdNeedsRoot,
             format!("{} is the old one of qemu {version}, which only root can run", path.display()),
         ),
-        Program::Works { path, version } => there(works(path, *version)),
-        other => one(Requirement::VirtiofsdMissing, describe(other, "virtiofsd")),
+        Program::Works { path, version } => (
+            Requirement::VirtiofsdTooOld,
+            format!("{} is of version {version} and has no `--translate-uid`", path.display()),
+        ),
+        other => (Requirement::VirtiofsdMissing, describe(other, "virtiofsd")),
+    };
+    if plan9 {
+        return one(requirement, what);
     }
+    one(Requirement::ShareMissing, format!("{what}, and the kernel for machines has no 9p"))
 }
 
 fn vsock(facts: &Facts) -> Outcome {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::version::Version;
+use super::{Requirement, version::Version};
 
 /// Everything that [`super::report`] decides from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,11 +29,37 @@ pub struct Facts {
     pub(super) nix: Nix,
     pub(super) crun: Program,
     pub(super) runc: Program,
+    pub(super) podman: Program,
+    pub(super) docker: Program,
     pub(super) qemu: Program,
+    pub(super) machine_kernel: MachineKernel,
     pub(super) kvm: Device,
     pub(super) virtiofsd: Program,
+    /// Whether it can tell ids inside from those outside by itself.
+    pub(super) virtiofsd_translates: bool,
     pub(super) vhost_device_vsock: Program,
     pub(super) vhost_vsock: Device,
+    pub(super) passt: Program,
+}
+
+/// The kernel that machines would boot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub(super) enum MachineKernel {
+    Found {
+        image: PathBuf,
+        version: String,
+        /// What every machine needs and it does not have, in words.
+        lacks: Vec<String>,
+        /// Whether files of the host can reach it, by either way.
+        virtiofs: bool,
+        plan9: bool,
+    },
+    Not {
+        requirement: Requirement,
+        /// Whole sentences, as a start says them.
+        why: String,
+    },
 }
 
 /// A program, and what it said of itself.

@@ -26,6 +26,8 @@ pub enum Purpose {
     Pull,
     /// A network of the sandbox's own.
     Network,
+    /// `--engine`.
+    Engine,
     /// A person at a terminal.
     Terminal,
 }
@@ -57,15 +59,18 @@ pub enum Check {
     Pasta,
     Nix,
     OciRuntime,
+    Engine,
     Qemu,
+    MachineKernel,
     Kvm,
     Virtiofsd,
     Vsock,
+    Passt,
 }
 
 impl Check {
     /// In the order in which they are shown.
-    pub const ALL: [Check; 17] = [
+    pub const ALL: [Check; 20] = [
         Check::Kernel,
         Check::Bubblewrap,
         Check::UserNamespaces,
@@ -79,10 +84,13 @@ impl Check {
         Check::Pasta,
         Check::Nix,
         Check::OciRuntime,
+        Check::Engine,
         Check::Qemu,
+        Check::MachineKernel,
         Check::Kvm,
         Check::Virtiofsd,
         Check::Vsock,
+        Check::Passt,
     ];
 
     /// For people.
@@ -101,10 +109,13 @@ impl Check {
             Check::Pasta => "pasta",
             Check::Nix => "Nix",
             Check::OciRuntime => "OCI runtime",
+            Check::Engine => "engine",
             Check::Qemu => "qemu",
+            Check::MachineKernel => "machine's kernel",
             Check::Kvm => "KVM",
             Check::Virtiofsd => "virtiofsd",
             Check::Vsock => "vsock",
+            Check::Passt => "passt",
         }
     }
 }
@@ -121,6 +132,7 @@ impl Purpose {
             Purpose::Limits => "`--memory` and `--cpus`",
             Purpose::Pull => "`pull`",
             Purpose::Network => "a network apart from the host's",
+            Purpose::Engine => "`--engine`",
             Purpose::Terminal => "`run` and `attach`",
         }
     }
@@ -269,12 +281,27 @@ requirements! {
     OciRuntimeTooOld "oci-runtime-too-old" OciRuntime Needed [Oci]
         "crun is older than 1.0, or runc than 1.1",
         "the bundle asks for what came with them";
+    EngineMissing "engine-missing" Engine Needed [Engine]
+        "there is neither `podman` nor `docker` in PATH",
+        "one of them runs a container from an image";
     QemuMissing "qemu-missing" Qemu Needed [Microvm]
         "there is no `qemu-system` for this processor in PATH",
         "qemu is the machine";
     QemuTooOld "qemu-too-old" Qemu Needed [Microvm]
         "qemu is older than 5.1",
         "it has no device through which the host reaches init";
+    MachineKernelMissing "machine-kernel-missing" MachineKernel Needed [Microvm]
+        "there is no kernel for a machine, neither in /boot nor where NixOS has it",
+        "a machine boots a kernel of its own";
+    MachineKernelUnreadable "machine-kernel-unreadable" MachineKernel Needed [Microvm]
+        "the kernel for machines may not be read",
+        "a machine boots a kernel of its own, and qemu loads it with your rights";
+    MachineKernelUnusable "machine-kernel-unusable" MachineKernel Needed [Microvm]
+        "the kernel for machines is none, or its modules are missing or damaged",
+        "a machine boots a kernel of its own, with modules of the same version";
+    MachineKernelLacks "machine-kernel-lacks" MachineKernel Needed [Microvm]
+        "the kernel for machines cannot do what init needs",
+        "the host reaches init over vsock, on devices that virtio describes";
     KvmMissing "kvm-missing" Kvm Useful [Microvm]
         "there is no /dev/kvm",
         "the processor is emulated, and a microVM is many times slower";
@@ -284,15 +311,24 @@ requirements! {
     KvmUnusable "kvm-unusable" Kvm Useful [Microvm]
         "/dev/kvm is there and makes no machine",
         "the processor is emulated, and a microVM is many times slower";
-    VirtiofsdMissing "virtiofsd-missing" Virtiofsd Needed [Microvm]
+    ShareMissing "share-missing" Virtiofsd Needed [Microvm]
+        "there is no virtiofsd that can be used, and the kernel for machines has no 9p",
+        "one of them shows the project to a microVM";
+    VirtiofsdMissing "virtiofsd-missing" Virtiofsd Useful [Microvm]
         "there is no virtiofsd",
-        "it shows the project to a microVM";
-    VirtiofsdNeedsRoot "virtiofsd-needs-root" Virtiofsd Needed [Microvm]
+        "the project is shown to a microVM by qemu's own 9p instead";
+    VirtiofsdNeedsRoot "virtiofsd-needs-root" Virtiofsd Useful [Microvm]
         "virtiofsd is the old one of qemu, which only root can run",
-        "it shows the project to a microVM";
+        "the project is shown to a microVM by qemu's own 9p instead";
+    VirtiofsdTooOld "virtiofsd-too-old" Virtiofsd Useful [Microvm]
+        "virtiofsd has no `--translate-uid`",
+        "the project is shown to a microVM by qemu's own 9p instead";
     VsockMissing "vsock-missing" Vsock Needed [Microvm]
         "/dev/vhost-vsock cannot be used, and there is no `vhost-device-vsock` in PATH",
         "through it the host reaches init in a microVM";
+    PasstMissing "passt-missing" Passt Needed [Microvm]
+        "there is no `passt` in PATH",
+        "it carries the packets of a microVM; without it there is only `--network none`";
 }
 
 impl Requirement {

@@ -36,6 +36,8 @@ pub struct Machine {
     pub is_terminal: bool,
     /// Whether packages under an unfree licence are allowed by a setting of ours.
     pub unfree: bool,
+    /// The kernel for machines that a person named.
+    pub kernel: Option<PathBuf>,
     /// How long a program that is asked something may take.
     pub patience: Duration,
 }
@@ -52,6 +54,7 @@ impl Machine {
         let project = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let data = DataDir::from_variables(|name| variables.get(OsStr::new(name)).cloned());
         let caller = Caller::detect(data.as_ref().map_or(&project, |data| data.path()))?;
+        let configured = Configured::load();
         Ok(Machine {
             root: "/".into(),
             shim: std::env::current_exe()?,
@@ -59,7 +62,8 @@ impl Machine {
             caller,
             landlock_abi: u32::try_from(sys::landlock_abi()).ok().filter(|abi| *abi > 0),
             is_terminal: io::stdin().is_terminal() && io::stdout().is_terminal(),
-            unfree: allows_unfree(),
+            unfree: configured.unfree,
+            kernel: configured.kernel,
             variables,
             patience: ANSWERED_WITHIN,
         })
@@ -101,8 +105,23 @@ pub(super) fn is_program(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
-/// What a person's own configuration says. One that cannot be read says nothing here: whoever starts a sandbox is told.
-fn allows_unfree() -> bool {
-    let layers = Sources::from_environment("/".into()).load(None);
-    layers.is_ok_and(|layers| layers.with(Settings::default()).nix.unfree.is_some_and(|unfree| unfree.value))
+/// What a person's own configuration and the variables say. One that cannot be read says nothing here: whoever starts a
+/// sandbox is told.
+#[derive(Default)]
+struct Configured {
+    unfree: bool,
+    kernel: Option<PathBuf>,
+}
+
+impl Configured {
+    fn load() -> Configured {
+        let Ok(layers) = Sources::from_environment("/".into()).load(None) else {
+            return Configured::default();
+        };
+        let settings = layers.with(Settings::default());
+        Configured {
+            unfree: settings.nix.unfree.is_some_and(|unfree| unfree.value),
+            kernel: settings.kernel.map(|kernel| kernel.value),
+        }
+    }
 }

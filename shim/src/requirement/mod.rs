@@ -24,5 +24,11 @@ pub use kind::{Check, Purpose, Requirement, Weight};
 pub use machine::Machine;
 pub use report::{Report, Selection, Severity};
 
+/// For a launch that failed: qemu's version and the one that is needed, where what it printed is older.
+pub(crate) fn older_qemu(printed: &str) -> Option<(String, String)> {
+    let found = version::Version::printed(printed).filter(|found| *found < checks::QEMU)?;
+    Some((found.to_string(), checks::QEMU.to_string()))
+}
+
 #[cfg(test)]
 mod tests;

@@ -54,6 +54,24 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
+/// What keeps sandboxes apart, and whether it can here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerState {
+    /// `Bwrap`, `Oci` or `Microvm`.
+    pub layer: Purpose,
+    /// What it would be made of; empty where what it needs is missing.
+    pub found: String,
+    /// What stands in its way.
+    pub missing: Vec<Requirement>,
+}
+
+/// What each layer is made of, by the lines of the report that say it.
+const LAYERS: [(Purpose, &[Check]); 3] = [
+    (Purpose::Bwrap, &[Check::Bubblewrap]),
+    (Purpose::Oci, &[Check::OciRuntime]),
+    (Purpose::Microvm, &[Check::Qemu, Check::MachineKernel]),
+];
+
 /// What was found out about a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -93,6 +111,30 @@ impl Report {
         self.checks.iter().flat_map(|checked| &checked.findings)
     }
 
+    /// Every layer, whichever was asked for.
+    pub fn layers(&self) -> Vec<LayerState> {
+        let state = |(layer, parts): &(Purpose, &[Check])| {
+            let stands_in_the_way = |requirement: &Requirement| {
+                let purposes = requirement.purposes();
+                requirement.weight() == Weight::Needed
+                    && (purposes.contains(layer) || purposes.contains(&Purpose::Sandbox))
+            };
+            let mut missing: Vec<_> =
+                self.findings().map(|finding| finding.requirement).filter(stands_in_the_way).collect();
+            missing.dedup();
+            let found = self.checks.iter().filter(|checked| parts.contains(&checked.check));
+            let found: Vec<_> = found
+                .map(|checked| {
+                    let version = checked.found.split(',').next().unwrap_or_default();
+                    format!("{} {version}", checked.check.label())
+                })
+                .collect();
+            let found = if missing.is_empty() { found.join(", ") } else { String::new() };
+            LayerState { layer: *layer, found, missing }
+        };
+        LAYERS.iter().map(state).collect()
+    }
+
     /// What stands in the way of what was asked for.
     pub fn required(&self) -> impl Iterator<Item = &Finding> {
         self.findings().filter(|finding| self.severity(finding.requirement) == Severity::Required)
@@ -121,12 +163,21 @@ impl Report {
                 json!({ "check": checked.check, "found": checked.found, "findings": findings })
             })
             .collect();
+        let layers: Vec<Value> = self
+            .layers()
+            .iter()
+            .map(|state| {
+                let LayerState { layer, found, missing } = state;
+                json!({ "layer": layer, "usable": missing.is_empty(), "found": found, "missing": missing })
+            })
+            .collect();
         json!({
             "version": 1,
             "ok": self.required().next().is_none(),
             "isolation": self.selection.isolation,
             "nix": self.selection.nix,
             "distribution": self.distribution,
+            "layers": layers,
             "checks": checks,
             "facts": facts,
         })

@@ -11,6 +11,7 @@ use super::facts::{Facts, Program};
 use super::version::Version;
 use super::{Machine, Report, Requirement, Selection, Severity};
 use crate::isolation::Caller;
+use crate::isolation::microvm::image_of;
 
 /// A machine that has everything but a working /dev/kvm, which no plain file can be.
 struct MadeUp {
@@ -21,17 +22,23 @@ struct MadeUp {
 const BWRAP: &str = "[ \"$1\" = --version ] && echo bubblewrap 0.8.0; exit 0";
 
 /// What programs print, as the version is all that is asked of most.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 11] = [
     ("git", "echo git version 2.39.5"),
     ("pasta", "echo pasta unknown version; echo Copyright Red Hat"),
+    ("passt", "echo passt unknown version; echo Copyright Red Hat"),
+    ("podman", "echo podman version 4.3.1"),
     ("crun", "echo crun version 1.8.1; echo commit: f8a096be"),
     ("nix-build", "echo 'nix-build (Nix) 2.8.0'"),
     ("nix-store", "exit 0"),
     ("qemu", "echo 'QEMU emulator version 7.2.13 (Debian 1:7.2+dfsg-7+deb12u7)'"),
-    ("virtiofsd", "echo virtiofsd 1.13.2"),
+    ("virtiofsd", "[ \"$1\" = --help ] && echo '  --translate-uid <TRANSLATE_UID>'; echo virtiofsd 1.13.2"),
     ("vhost-device-vsock", "echo vhost-device-vsock 0.2.0"),
     ("bwrap", BWRAP),
 ];
+
+/// What a kernel has that needs no modules.
+const BUILT_IN: &str = "kernel/virtio_pci.ko\nkernel/vmw_vsock_virtio_transport.ko\nkernel/unix.ko\n\
+                        kernel/virtiofs.ko\nkernel/9pnet_virtio.ko\nkernel/9p.ko\n";
 
 impl MadeUp {
     fn new() -> MadeUp {
@@ -46,6 +53,7 @@ impl MadeUp {
             landlock_abi: Some(4),
             is_terminal: false,
             unfree: true,
+            kernel: None,
             patience: Duration::from_secs(30),
             root,
         };
@@ -64,10 +72,12 @@ impl MadeUp {
             ("dev/kvm", ""),
             ("dev/vhost-vsock", ""),
             ("nix/store/placeholder", ""),
+            ("lib/modules/6.1.0/modules.builtin", BUILT_IN),
             ("home/me/file", ""),
         ] {
             made_up.file(path, text);
         }
+        made_up.image("boot/vmlinuz-6.1.0");
         made_up.programs(&PROGRAMS);
         made_up.programs(&[("agent-init", "exit 0"), ("agent-git", "exit 0")]);
         made_up
@@ -77,6 +87,12 @@ impl MadeUp {
         let path = self.machine.root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    fn image(&self, path: &str) {
+        let path = self.machine.root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, image_of("6.1.0")).unwrap();
     }
 
     /// Scripts, put in place by another process: one of ours that forks just then would keep them busy.
@@ -270,6 +286,25 @@ const CASES: &[Case] = &[
     (Requirement::QemuTooOld, "qemu 4.2.1 is too old", |made_up| {
         made_up.program("qemu", "echo 'QEMU emulator version 4.2.1 (Debian 1:4.2-3ubuntu6.30)'");
     }),
+    (Requirement::EngineMissing, "neither `podman` nor `docker`", |made_up| {
+        made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+        made_up.without("bin/podman");
+    }),
+    (Requirement::EngineMissing, "podman does not work", |made_up| {
+        made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+        made_up.program("podman", "exit 1");
+    }),
+    (Requirement::MachineKernelMissing, "boot/vmlinuz-*", |made_up| made_up.without("boot/vmlinuz-6.1.0")),
+    (Requirement::MachineKernelUnusable, "is not a kernel", |made_up| made_up.file("boot/vmlinuz-6.1.0", "")),
+    (Requirement::MachineKernelUnusable, "modules of the kernel 6.1.0 are missing", |made_up| {
+        made_up.without("lib/modules/6.1.0");
+    }),
+    (Requirement::MachineKernelUnusable, "/no/such/kernel cannot be read: No such file", |made_up| {
+        made_up.machine.kernel = Some("/no/such/kernel".into());
+    }),
+    (Requirement::MachineKernelLacks, "6.1.0 has no vsock (CONFIG_VIRTIO_VSOCKETS)", |made_up| {
+        made_up.file("lib/modules/6.1.0/modules.builtin", &BUILT_IN.replace("vsock", "other"));
+    }),
     (Requirement::KvmMissing, "no /dev/kvm", |made_up| made_up.without("dev/kvm")),
     (Requirement::KvmUnusable, "making a virtual machine", |_| {}),
     (Requirement::VirtiofsdMissing, "virtiofsd is not installed", |made_up| {
@@ -283,6 +318,24 @@ const CASES: &[Case] = &[
         fs::create_dir_all(&place).unwrap();
         fs::rename(made_up.machine.root.join("bin/virtiofsd"), place.join("virtiofsd")).unwrap();
     }),
+    (Requirement::VirtiofsdTooOld, "of version 1.10.1 and has no `--translate-uid`", |made_up| {
+        made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+        made_up.program("virtiofsd", "echo virtiofsd 1.10.1");
+    }),
+    (
+        Requirement::ShareMissing,
+        "virtiofsd is not installed, and the kernel for machines has no 9p",
+        |made_up| {
+            made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+            made_up.without("bin/virtiofsd");
+            made_up.file("lib/modules/6.1.0/modules.builtin", &BUILT_IN.replace("9p.ko", "other.ko"));
+        },
+    ),
+    (Requirement::ShareMissing, "no virtiofs, and the kernel for machines has no 9p", |made_up| {
+        let none = BUILT_IN.replace("9p.ko", "other.ko").replace("virtiofs", "another");
+        made_up.file("lib/modules/6.1.0/modules.builtin", &none);
+    }),
+    (Requirement::PasstMissing, "passt", |made_up| made_up.program("passt", "exit 1")),
     (Requirement::VsockMissing, "it is not there", |made_up| {
         made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
         made_up.without("bin/vhost-device-vsock");
@@ -327,6 +380,12 @@ const FACING: &[Facing] = &[
     (Requirement::NixDaemonDown, "Connection refused", |facts| {
         facts.nix.store_writable = false;
         facts.nix.daemon = super::facts::Daemon::Down("/nix/x: Connection refused".to_owned());
+    }),
+    (Requirement::MachineKernelUnreadable, "cannot be read: Permission denied", |facts| {
+        facts.machine_kernel = super::facts::MachineKernel::Not {
+            requirement: Requirement::MachineKernelUnreadable,
+            why: "the kernel /boot/vmlinuz-6.8.0 cannot be read: Permission denied".to_owned(),
+        };
     }),
     (Requirement::KvmNoPermission, "Permission denied", |facts| {
         facts.kvm = super::facts::Device::NoPermission { why: "Permission denied".to_owned() };
@@ -412,6 +471,28 @@ fn what_is_asked_for_decides_what_is_required() {
     let report = Report::of(&facts, Selection::default(), made_up.machine.distribution());
     assert_eq!(report.severity(Requirement::QemuMissing), Severity::Optional);
     assert_eq!(report.severity(Requirement::PastaMissing), Severity::Note);
+}
+
+#[test]
+fn each_layer_says_whether_it_can_be_used() {
+    let mut made_up = MadeUp::new();
+    let states = made_up.report().layers();
+    let found: Vec<_> = states.iter().map(|state| (state.layer, state.found.as_str())).collect();
+    let expected = [
+        (Bwrap, "bubblewrap 0.8.0"),
+        (Oci, "OCI runtime 1.8.1"),
+        (Microvm, "qemu 7.2.13, machine's kernel 6.1.0"),
+    ];
+    assert_eq!(found, expected);
+    made_up.set("PATH", &format!("{}/bin", made_up.machine.root.display()));
+    made_up.without("bin/vhost-device-vsock");
+    made_up.without("dev/vhost-vsock");
+    made_up.without("boot/vmlinuz-6.1.0");
+    let report = made_up.report();
+    let missing: Vec<_> = report.layers().into_iter().map(|state| state.missing).collect();
+    let machine = vec![Requirement::MachineKernelMissing, Requirement::VsockMissing];
+    assert_eq!(missing, [vec![], vec![], machine]);
+    assert_eq!(report.required().count(), 0, "the default layer works");
 }
 
 #[test]

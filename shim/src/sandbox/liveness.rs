@@ -12,7 +12,10 @@ use super::{
     run::{Ended, Run, Stage},
     view::{AgentState, AgentView, InitView, MonitorView, SandboxView, State, UnitView, WorktreeView},
 };
-use crate::{isolation::ProcessId, worktree::Branch};
+use crate::{
+    isolation::{MachineWishes, ProcessId},
+    worktree::Branch,
+};
 
 /// All that is known about one sandbox at one moment.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub(crate) struct Facts {
     pub(crate) parts: Vec<(String, ProcessId, Condition)>,
     /// What the layer makes, as people call it.
     pub(crate) makes: &'static str,
+    /// What of the network it reaches, as people write it.
+    pub(crate) network: String,
+    /// What its machine is made of, where it has one.
+    pub(crate) machine: Option<MachineWishes>,
     /// Whether init is a process of the host, and not a machine.
     pub(crate) shares_kernel: bool,
     /// The agent as a process of the host.
@@ -50,7 +57,9 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     view.environment_id = record.environment.id().cloned();
     view.workspace = Some(record.workspace);
     view.project = Some(record.project.clone());
-    view.network = Some(record.network);
+    view.network = Some(facts.network.clone());
+    view.machine.clone_from(&facts.machine);
+    view.container.clone_from(&record.container);
     view.limits = Some(record.limits);
     view.command.clone_from(&record.command);
     view.created_at = Some(record.created_at.clone());
@@ -221,6 +230,8 @@ mod tests {
             parts: Vec::new(),
             makes: "machine",
             shares_kernel: true,
+            network: "nat".to_owned(),
+            machine: None,
             agent: None,
         }
     }

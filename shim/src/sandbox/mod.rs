@@ -10,7 +10,7 @@ mod channel;
 pub mod endpoint;
 pub(crate) mod init_binary;
 mod journal;
-mod launch;
+pub(crate) mod launch;
 mod liveness;
 /// Who may change a sandbox, and who watches it.
 pub mod lock;
@@ -27,6 +27,8 @@ mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
 pub(crate) mod remove;
+/// What a sandbox uses of what it may use.
+pub mod resources;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
@@ -345,7 +347,14 @@ impl Sandbox {
     /// What it is doing now.
     pub fn observe(&self) -> SandboxView {
         let answer = probe::ask(&self.folder);
-        self.observe_with(answer)
+        let mut view = self.observe_with(answer);
+        if let Some(init) = &view.init {
+            let remains = Run::read(&self.folder).map(|run| run.remains);
+            let limits = view.limits.unwrap_or_default();
+            let resources = resources::of(&self.folder, remains.as_ref(), &limits, init);
+            view.resources = Some(resources);
+        }
+        view
     }
 
     /// What it is doing, without asking an init that has just given no answer.
@@ -384,6 +393,11 @@ impl Sandbox {
         };
         let seen = |id: Option<ProcessId>| -> Seen { id.map(|id| (id, process::condition(id))) };
         let sync = SyncView::of(&self.folder, &record);
+        let network = match record.network.on(capabilities) {
+            Ok(network) => network.to_string(),
+            Err(_) => record.network.to_string(),
+        };
+        let machine = (!capabilities.shares_kernel).then(|| record.machine.clone());
         let view = liveness::decide(&Facts {
             record,
             monitored: MonitorLock::is_held(&self.folder),
@@ -392,6 +406,8 @@ impl Sandbox {
             init: seen(init),
             parts: parts.into_iter().map(|part| (part.name, part.id, process::condition(part.id))).collect(),
             makes: capabilities.makes,
+            network,
+            machine,
             shares_kernel: capabilities.shares_kernel,
             agent: seen(agent),
             run,

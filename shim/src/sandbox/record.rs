@@ -19,7 +19,7 @@ use super::{
 use crate::{
     agents::{Definition, Provider},
     env::spec::{EnvId, EnvSpec},
-    isolation::Limits,
+    isolation::{Limits, MachineWishes, NetworkChoice, engine},
     worktree::Branch,
 };
 
@@ -56,8 +56,9 @@ pub struct Record {
     /// After how many seconds without any doing, where that is when.
     #[serde(default = "default_sync_idle")]
     pub sync_idle_s: u64,
-    /// Whether the host's network is reachable.
-    pub network: bool,
+    /// What of the network is reachable. A switch in earlier versions.
+    #[serde(default)]
+    pub network: NetworkChoice,
     /// Further files and folders.
     pub mounts: Vec<MountRecord>,
     /// Files under /run/secrets: where they are, never what they hold.
@@ -92,6 +93,12 @@ pub struct Record {
     pub remove: bool,
     /// What it may use.
     pub limits: Limits,
+    /// What its machine is made of, where it has one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub machine: MachineWishes,
+    /// What its container is made of and by, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerRecord>,
     /// When its work in progress is kept.
     #[serde(default)]
     pub snapshots: SnapshotPolicy,
@@ -110,6 +117,39 @@ pub enum Isolation {
     Oci,
     /// A machine of its own, by qemu
     Microvm,
+}
+
+/// What a container is made of and by. What is absent is found by rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainerRecord {
+    /// What runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// The image, as its engine names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+/// What runs a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Engine {
+    /// crun, without an image
+    Crun,
+    /// runc, without an image
+    Runc,
+    /// podman, which has no daemon
+    Podman,
+    /// docker, by its daemon
+    Docker,
+}
+
+impl Engine {
+    /// Whether it makes containers of images.
+    pub fn takes_images(self) -> bool {
+        matches!(self, Self::Podman | Self::Docker)
+    }
 }
 
 /// Where a sandbox's tools come from.
@@ -345,7 +385,26 @@ pub struct SecretRecord {
     pub file: PathBuf,
 }
 
+impl ContainerRecord {
+    /// The engine and its image, where one makes the container.
+    pub fn made_by(&self) -> Option<(engine::Engine, &str)> {
+        let engine = match self.engine {
+            Some(Engine::Crun | Engine::Runc) => return None,
+            Some(Engine::Docker) => engine::Engine::Docker,
+            Some(Engine::Podman) => engine::Engine::Podman,
+            // Whoever names an image wants an engine; the one without a daemon is the nearer one.
+            None => self.image.as_ref().map(|_| engine::Engine::Podman)?,
+        };
+        Some((engine, self.image.as_deref().unwrap_or_default()))
+    }
+}
+
 impl Record {
+    /// The engine and the image that its container is made of, where one is.
+    pub fn engine(&self) -> Option<(engine::Engine, &str)> {
+        self.container.as_ref().filter(|_| self.isolation == Isolation::Oci)?.made_by()
+    }
+
     /// A sandbox with defaults for everything but these.
     pub fn new(name: Name, project: PathBuf, now: SystemTime) -> Self {
         Self {
@@ -358,7 +417,7 @@ impl Record {
             cloned: None,
             sync: SyncMode::default(),
             sync_idle_s: DEFAULT_SYNC_IDLE_S,
-            network: true,
+            network: NetworkChoice::default(),
             mounts: Vec::new(),
             secrets: Vec::new(),
             env: BTreeMap::new(),
@@ -373,6 +432,8 @@ impl Record {
             on_agent_exit: OnAgentExit::default(),
             remove: false,
             limits: Limits::default(),
+            machine: MachineWishes::default(),
+            container: None,
             snapshots: SnapshotPolicy::default(),
             created_at: humantime::format_rfc3339_millis(now).to_string(),
         }
@@ -440,6 +501,10 @@ impl Record {
     }
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde calls it with a reference to the field.
 fn is_zero(number: &usize) -> bool {
     *number == 0
@@ -501,7 +566,14 @@ mod tests {
         for added in added {
             old.as_object_mut().unwrap().remove(added);
         }
-        assert_eq!(Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap(), sample());
+        old.as_object_mut().unwrap().remove("container");
+        old.as_object_mut().unwrap().remove("machine");
+        let read =
+            |old: &serde_json::Value| Record::parse(old.to_string().as_bytes(), Path::new("/x")).unwrap();
+        old["network"] = true.into();
+        assert_eq!(read(&old), sample());
+        old["network"] = false.into();
+        assert!(read(&old).network.is_none());
     }
 
     #[test]
@@ -518,6 +590,16 @@ mod tests {
             ..AgentRecord::default()
         });
         record.store = Store::Closure;
+        record.network = "bridge=br0".parse().unwrap();
+        record.machine = MachineWishes {
+            vcpus: Some(4),
+            kernel: Some("/boot/vmlinuz".into()),
+            share: Some(agent_protocol::spec::ShareKind::Plan9),
+            accelerator: crate::isolation::Accelerator::Tcg,
+            no_nested: true,
+        };
+        record.container =
+            Some(ContainerRecord { engine: Some(Engine::Podman), image: Some("debian:12".to_owned()) });
         record.cloned = Some(CloneRecord {
             branch: Some("main".to_owned()),
             depth: Some(1),

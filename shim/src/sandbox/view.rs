@@ -14,11 +14,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     name::Name,
-    record::{EnvKind, Isolation, Workspace},
+    record::{ContainerRecord, EnvKind, Isolation, Workspace},
+    resources::ResourcesView,
     run::Ended,
     sync::SyncView,
 };
-use crate::{env::spec::EnvId, isolation::Limits};
+use crate::{
+    env::spec::EnvId,
+    isolation::{Limits, MachineWishes},
+};
 
 /// The last moment that RFC 3339 can name; times from inside may be anything.
 const LAST_UNIX_MS: u64 = 253_402_300_799_000;
@@ -46,8 +50,12 @@ pub struct SandboxView {
     pub sync: Option<SyncView>,
     /// The project.
     pub project: Option<PathBuf>,
-    /// Whether the host's network is reachable.
-    pub network: Option<bool>,
+    /// What of the network is reachable: `host`, `nat`, `bridge=NAME` or `none`.
+    pub network: Option<String>,
+    /// What its machine is made of, as far as it was said, where it has one.
+    pub machine: Option<MachineWishes>,
+    /// What its container is made of and by, where that was said.
+    pub container: Option<ContainerRecord>,
     /// What it may use.
     pub limits: Option<Limits>,
     /// The agent: program and arguments.
@@ -68,6 +76,8 @@ pub struct SandboxView {
     pub worktrees: Vec<WorktreeView>,
     /// PID 1, while it answers.
     pub init: Option<InitView>,
+    /// What it uses of what it may use, where it was asked for.
+    pub resources: Option<ResourcesView>,
     /// Who records what happens.
     pub monitor: MonitorView,
     /// What init could not do as asked.
@@ -231,6 +241,8 @@ impl SandboxView {
             sync: None,
             project: None,
             network: None,
+            machine: None,
+            container: None,
             limits: None,
             command: Vec::new(),
             created_at: None,
@@ -241,6 +253,7 @@ impl SandboxView {
             units: Vec::new(),
             worktrees: Vec::new(),
             init: None,
+            resources: None,
             monitor: MonitorView { state: "none", pid: None },
             warnings: Vec::new(),
         }

@@ -29,7 +29,7 @@ use crate::{
 const TEST_WITHIN: Duration = Duration::from_mins(4);
 
 /// How much of what a failed test printed is kept.
-const KEPT_PRINTED_BYTES: usize = 16 * 1024;
+const KEPT_PRINTED_BYTES: usize = 64 * 1024;
 
 /// What came of a test, as its program says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -64,7 +64,7 @@ fn later_layers_have_the_last_word_and_show_says_whose_it_is() -> anyhow::Result
     ensure!(shown(&output, "limits.pids")? == (20.into(), "variable".to_owned()));
     ensure!(shown(&output, "limits.memory")? == ((3_u64 << 30).into(), "project".to_owned()));
     ensure!(shown(&output, "limits.cpus")? == (4.0.into(), "user".to_owned()));
-    ensure!(shown(&output, "network")? == (true.into(), "default".to_owned()));
+    ensure!(shown(&output, "network")? == ("auto".into(), "default".to_owned()));
     let rows = output.json()?;
     let sets: Vec<&Value> =
         rows["settings"].as_array().context("rows")?.iter().filter(|row| row["key"] == "nix.sets").collect();
@@ -79,7 +79,7 @@ fn later_layers_have_the_last_word_and_show_says_whose_it_is() -> anyhow::Result
     scene.persons("store = \"closure\"")?;
     scene.run("start --name web --pids 10 --no-network project -- cat")?.success()?;
     let record = scene.record()?;
-    ensure!(record["limits"]["pids"] == 10 && record["store"] == "closure" && record["network"] == false);
+    ensure!(record["limits"]["pids"] == 10 && record["store"] == "closure" && record["network"] == "none");
     Ok(())
 }
 
@@ -92,7 +92,8 @@ fn what_is_wrong_is_shown_with_its_place_and_makes_nothing() -> anyhow::Result<(
     ensure!(errors.contains("  | netwrk = false\n  | ^^^^^^\n"), "{errors}");
     ensure!(errors.contains("hint: did you mean `network`?"), "{errors}");
     for (text, complaint) in [
-        ("network = \"no\"", ":1:11: expected true or false, without quotes, found text"),
+        ("nested = \"no\"", ":1:10: expected true or false, without quotes, found text"),
+        ("network = \"no\"", ":1:11: write auto, host, none, nat or bridge=NAME"),
         ("env = \"hots\"", "did you mean `host`?"),
         ("[limits]\nmemory = \"lots\"", ":2:10: write a number of bytes"),
         ("pids = 3", "it belongs into the table [limits]"),
@@ -139,7 +140,7 @@ fn a_variable_that_means_nothing_is_named() -> anyhow::Result<()> {
     scene.no_sandbox()?;
     scene.with_variable("AGENT_SHIM_NETWROK", "false", "list")?.success()?;
     scene.with_variable("AGENT_SHIM_NETWORK", "false", start)?.success()?;
-    ensure!(scene.record()?["network"] == false);
+    ensure!(scene.record()?["network"] == "none");
     scene.with_variable("AGENT_SHIM_NETWROK", "false", "exec web -- true")?.success()?;
     Ok(())
 }
@@ -152,7 +153,7 @@ fn a_sandbox_is_what_it_was_made_with() -> anyhow::Result<()> {
     scene.run("stop --force web")?.success()?;
     scene.run("start web")?.success()?;
     let record = scene.record()?;
-    ensure!(record["network"] == false && record["limits"]["pids"].is_null(), "{record}");
+    ensure!(record["network"] == "none" && record["limits"]["pids"].is_null(), "{record}");
     scene.run("stop --force web")?.success()?;
     scene.run("start web --pids 50")?.success()?;
     ensure!(scene.record()?["limits"]["pids"] == 50);
@@ -172,7 +173,7 @@ fn somebody_elses_configuration_is_not_used() -> anyhow::Result<()> {
     fs::rename(&path, scene.home.path().join("home/dotfile"))?;
     symlink(Path::new("../../dotfile"), &path)?;
     scene.run(start)?.success()?;
-    ensure!(scene.record()?["network"] == false);
+    ensure!(scene.record()?["network"] == "none");
     Ok(())
 }
 

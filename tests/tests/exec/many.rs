@@ -2,7 +2,8 @@
 
 use std::{process::Stdio, thread};
 
-use agent_tests::{Sandbox, until};
+use agent_tests::{Sandbox, layer, until};
+use anyhow::Context;
 
 #[test]
 fn fifty_at_once_do_not_mix() -> anyhow::Result<()> {
@@ -33,6 +34,11 @@ fn three_hundred_in_a_row_leave_nothing_behind() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     let pid = i32::try_from(sandbox.status()?["init"]["pid"].as_i64().expect("init's pid"))?;
     let state = || -> anyhow::Result<(usize, u64)> {
+        // A machine's init cannot be looked into from here; what it says of itself can be compared.
+        if !layer().shares_kernel {
+            let init = &sandbox.status()?["init"];
+            return Ok((usize::try_from(init["connections"].as_u64().context("connections")?)?, 0));
+        }
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         Ok((descriptors, agent_tests::rss_bytes(pid)?))
     };
@@ -65,9 +71,8 @@ fn the_limit_is_told_and_passes() -> anyhow::Result<()> {
     refused.exits(125)?.complains("256 commands run already")?;
     let mut status = sandbox.shim(["status", "box"]);
     assert!(status.stdout(Stdio::null()).status()?.success(), "status works at the limit");
-    let (name, socket) = ("box", sandbox.data().join("agents/box/control.sock"));
     let kill = agent_protocol::Request::ExecSignal { exec: agent_protocol::message::ExecId(7), signal: 9 };
-    let answer = agent_tests::Raw::ask(&socket, &kill)?.message()?;
-    assert_eq!(answer, agent_protocol::ServerMessage::Done, "{name}");
+    let answer = sandbox.ask(&kill)?.message()?;
+    assert_eq!(answer, agent_protocol::ServerMessage::Done);
     until("a place", || Ok((sandbox.sh("true")?.code() == 0).then_some(())))
 }

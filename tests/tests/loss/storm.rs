@@ -86,7 +86,12 @@ impl Storm {
 
     /// Kills these, as far as they are there.
     fn kill(&self, parts: &[Part]) -> anyhow::Result<()> {
+        let (agent, parts): (Vec<Part>, Vec<Part>) = parts.iter().partition(|part| **part == Part::Agent);
         let pids: Vec<i32> = parts.iter().filter_map(|part| self.sandbox.pid(*part).ok()).collect();
+        if !agent.is_empty() {
+            // It may be between two lives.
+            let _ = self.sandbox.kill_agent();
+        }
         for pid in &pids {
             // One may have gone with another.
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);

@@ -15,7 +15,10 @@ use std::time::Duration;
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, in_memory, open_record, step};
 use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::requirement::{Answer, Question};
 use crate::sys::Program;
 
@@ -33,6 +36,8 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     passes_descriptors: true,
     shares_kernel: true,
     makes: "sandbox",
+    networks: &[NetworkKind::Host, NetworkKind::None],
+    takes_images: false,
     patience: Patience::OF_PROCESSES,
 };
 
@@ -91,7 +96,8 @@ impl Layer for Bubblewrap {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        let cgroup = plan.limits.make()?;
+        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
         passed.add(open_record(&record_path(&plan.folder))?, rendered.status_fd)?;
         for (number, content) in &rendered.files {
             passed.add(in_memory(content)?, *number)?;
@@ -102,7 +108,7 @@ impl Layer for Bubblewrap {
             args: rendered.args.iter().map(c_string).collect::<Result<_, _>>()?,
             env: plan.env.iter().map(|(k, v)| c_string(format!("{k}={v}"))).collect::<Result<_, _>>()?,
         };
-        start::start(plan, &rendered.sources, &passed, &program)
+        start::start(plan, &rendered.sources, &passed, &program, cgroup)
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

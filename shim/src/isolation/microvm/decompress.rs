@@ -6,7 +6,7 @@ use std::path::Path;
 
 /// Largest module that is taken, unpacked. The largest of a distribution are drivers of graphics cards with some 20 MB;
 /// none of those is ever needed.
-pub(super) const MAX_MODULE_BYTES: u64 = 32 * 1024 * 1024;
+const MAX_MODULE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// How a module is packed, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

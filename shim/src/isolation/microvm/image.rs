@@ -1,10 +1,10 @@
 //! What the image of a kernel says about itself, by the boot protocol of x86 (`Documentation/arch/x86/boot.rst`).
 
 /// As much of an image as [`version`] ever looks at: a 16-bit offset after the first sector, and the text there.
-pub(super) const HEAD_BYTES: usize = 0x200 + 0xffff + MAX_VERSION;
+pub(super) const HEAD_BYTES: usize = 0x200 + 0xffff + TEXT_BYTES;
 
 /// Longest text that is read. The kernel's own holds who built it and when, after the version.
-const MAX_VERSION: usize = 512;
+const TEXT_BYTES: usize = 512;
 
 /// Why a file is not the image of a kernel that a machine of ours can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub(super) fn version(head: &[u8]) -> Result<String, NoKernel> {
         return Err(NoKernel::Version);
     }
     let text = head.get(offset + 0x200..).ok_or(NoKernel::Version)?;
-    let text = &text[..text.len().min(MAX_VERSION)];
+    let text = &text[..text.len().min(TEXT_BYTES)];
     let end = text.iter().position(|&byte| byte == 0).ok_or(NoKernel::Version)?;
     let first = text[..end].split(|&byte| byte == b' ').next().unwrap_or_default();
     let version = str::from_utf8(first).map_err(|_| NoKernel::Version)?;
@@ -62,7 +62,7 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 /// The beginning of an image with this version, for tests.
 #[cfg(test)]
-pub(super) fn image_of(version: &str) -> Vec<u8> {
+pub(crate) fn image_of(version: &str) -> Vec<u8> {
     let mut image = vec![0; 0x200 * 3];
     image[0x1f1] = 2;
     image[0x1fe..0x200].copy_from_slice(&[0x55, 0xaa]);

@@ -72,20 +72,12 @@ pub fn cached(init: &Path, version: &str, modules: &[ModuleFile], folder: &Path)
 }
 
 /// The archive of one start: what init is told, and the token of those who may talk to it. Goes after the kept one.
-///
-/// # Panics
-///
-/// Where either has 4 GiB or more: an archive cannot hold that.
-pub fn tail(spec: &[u8], token: &[u8]) -> Vec<u8> {
-    let write = || {
-        let mut archive = Archive::new(Vec::with_capacity(spec.len() + token.len() + 1024));
-        archive.add("agent", Kind::Folder(0o700), b"")?;
-        archive.add("agent/spec.json", Kind::File(0o600), spec)?;
-        archive.add("agent/token", Kind::File(0o600), token)?;
-        archive.finish()
-    };
-    let written: io::Result<Vec<u8>> = write();
-    written.expect("memory takes what is written to it")
+pub fn tail(spec: &[u8], token: &[u8]) -> io::Result<Vec<u8>> {
+    let mut archive = Archive::new(Vec::with_capacity(spec.len() + token.len() + 1024));
+    archive.add("agent", Kind::Folder(0o700), b"")?;
+    archive.add("agent/spec.json", Kind::File(0o600), spec)?;
+    archive.add("agent/token", Kind::File(0o600), token)?;
+    archive.finish()
 }
 
 /// A file that is nobody else's: neither another thread's, nor one's with the same pid in another namespace.
@@ -300,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_second_archive_begins_where_the_first_ends() {
-        let tail = tail(b"{}", &[7; 32]);
+        let tail = tail(b"{}", &[7; 32]).unwrap();
         assert_eq!(tail.len() % 4, 0);
         assert!(tail.starts_with(b"070701"));
         // The permissions 0600 of a file.

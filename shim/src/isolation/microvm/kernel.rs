@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::image::{self, NoKernel};
 use super::modules::{self, Broken, Catalog, ModuleFile};
 use super::needs::Need;
+use crate::requirement::Requirement;
 
 /// A kernel, with what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -326,32 +327,22 @@ fn setting(config: &str, option: &str) -> Option<char> {
 }
 
 impl KernelError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> String {
+    /// What the host lacks, for `doctor` to name it too. It has the hint.
+    pub fn requirement(&self) -> Requirement {
         match self {
-            Self::Unreadable { path, source } if source.kind() == io::ErrorKind::PermissionDenied => format!(
-                "some distributions let only root read it: `sudo chmod a+r {}`, or name another with `--kernel`; \
-                 {UNPACK}",
-                path.display()
-            ),
-            Self::NoModules { version, .. } => format!(
-                "name a folder with `boot/vmlinuz-{version}` and `lib/modules/{version}` in it with `--kernel`; {UNPACK}"
-            ),
-            Self::Lacks { need: Need::Plan9, .. } => {
-                "Debian's cloud kernels have no 9p, the others do; or install virtiofsd and use `--share virtiofs`"
-                    .to_owned()
+            Self::NotFound { .. } => Requirement::MachineKernelMissing,
+            Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Requirement::MachineKernelUnreadable
             }
-            Self::NoFile { version, .. } => format!(
-                "on Ubuntu it is in `linux-modules-extra-{version}`; or name another kernel with `--kernel`; {UNPACK}"
-            ),
-            _ => format!("name a kernel with `--kernel`; {UNPACK}"),
+            Self::Lacks { .. } | Self::NoFile { .. } => Requirement::MachineKernelLacks,
+            Self::NotInFolder { .. }
+            | Self::Unreadable { .. }
+            | Self::NotOne { .. }
+            | Self::NoModules { .. }
+            | Self::Damaged { .. } => Requirement::MachineKernelUnusable,
         }
     }
 }
-
-/// Any user can do this, and nothing is installed by it.
-const UNPACK: &str = "on Debian, `apt-get download linux-image-cloud-amd64`, or the package it depends on, and \
-                      `dpkg -x FILE.deb FOLDER` make a folder that can be named";
 
 fn list(paths: &[PathBuf]) -> String {
     paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", no ")

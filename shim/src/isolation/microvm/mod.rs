@@ -1,27 +1,84 @@
 //! A machine of its own, made by qemu: another kernel, reached over vsock.
+//!
+//! A launcher of ours puts the root file system together in namespaces of its own, and starts the machine's parts there: what serves
+//! its files, what carries its connections and packets, and qemu. The plan's mounts are the same as on every layer; the host makes
+//! those that show something of it, and init makes the others inside.
 
+mod bridge;
 mod cpio;
+mod decide;
 mod decompress;
+mod ends;
+/// Why there is no machine.
+pub mod error;
+mod explain;
+mod filter;
 mod image;
+#[cfg(test)]
+pub(crate) use image::image_of;
 pub mod initramfs;
+mod job;
 pub mod kernel;
+/// Whether the host's processor can be used.
+pub mod kvm;
+/// The process that makes the machine and ends with it.
+pub mod launcher;
 pub mod modules;
 pub mod needs;
+mod output;
+mod parts;
+/// A machine as data.
+pub mod plan;
+mod render;
+mod room;
+mod shown;
+mod tree;
+mod watch;
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use agent_protocol::{address::Address, spec::Machine};
+
+use self::decide::Programs;
+use self::error::MachineError;
+use self::job::LAUNCHER;
+use self::plan::{Card, MachinePlan, PORT, VSOCK_SOCKET, addresses};
+use self::render::{Host, Places};
 use super::error::IsolationError;
-use super::plan::LaunchPlan;
-use super::{Capabilities, Handles, Launched, Layer, Patience, Reach, Report, Request};
+use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
+use super::limits::Limits;
+use super::plan::{Content, LaunchPlan, Mount};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
+use crate::requirement::older_qemu;
+use crate::sys::Program;
+
+/// What the caller promises: init's spec, and the token that it knows its host by.
+pub(crate) const SPEC: &str = "spec";
+pub(crate) const TOKEN: &str = "token";
+
+/// Where a sandbox keeps its logs, and the console's among them.
+const LOGS: &str = "logs";
+const CONSOLE_LOG: &str = "console.log";
+
+/// Where names are asked for, if the environment asks at all.
+const RESOLVER: &str = "/etc/resolv.conf";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "microvm",
-    reach: Reach::Machine { port: 1024 },
+    reach: Reach::Machine { port: PORT },
     passes_descriptors: false,
     shares_kernel: false,
     makes: "machine",
+    networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
+    takes_images: false,
     patience: Patience::OF_MACHINES,
 };
 
@@ -29,13 +86,22 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
 #[derive(Clone, Debug)]
 pub struct MicroVm {
     qemu: PathBuf,
+    programs: Programs,
 }
 
 impl MicroVm {
     /// Looks for qemu in a list of folders like `PATH`.
     pub fn find(search: &OsStr) -> Result<MicroVm, IsolationError> {
-        let _ = search;
-        Err(IsolationError::Plan("machines are not built yet".to_owned()))
+        let programs = Programs::new(search.to_owned());
+        let name = format!("qemu-system-{}", std::env::consts::ARCH);
+        match programs.find(&name) {
+            Some(qemu) => Ok(MicroVm { qemu, programs }),
+            None => Err(MachineError::QemuMissing { program: name, searched: programs.searched() }.into()),
+        }
+    }
+
+    fn machine_of(plan: &LaunchPlan) -> Result<&MachinePlan, IsolationError> {
+        plan.machine.as_ref().ok_or_else(|| IsolationError::Plan("there is no machine in it".to_owned()))
     }
 }
 
@@ -44,23 +110,127 @@ impl Layer for MicroVm {
         &CAPABILITIES
     }
 
-    fn plan(&self, _request: &Request) -> Result<LaunchPlan, IsolationError> {
-        Err(IsolationError::Plan(self.qemu.display().to_string()))
+    fn plan(&self, request: &Request) -> Result<LaunchPlan, IsolationError> {
+        // Memory is the machine's own. Rules for files are made by a kernel that we do not know, so nothing is left to them.
+        let unlimited = Request { limits: Limits::default(), ..request.clone() };
+        let mut plan = draft::for_kernel(CAPABILITIES.name, &self.qemu, &unlimited, 0)?;
+        let machine = decide::decide(request, &self.programs)?;
+        plan.limits.init_max_processes = request.limits.pids;
+        if let Card::Passt { .. } = machine.card {
+            ask_passt_for_names(&mut plan.mounts);
+        }
+        plan.machine = Some(machine);
+        Ok(plan)
     }
 
-    fn to_shell(&self, _plan: &LaunchPlan) -> String {
-        String::new()
+    fn to_shell(&self, plan: &LaunchPlan) -> String {
+        let Some(machine) = &plan.machine else { return String::new() };
+        let places = Places::new(plan, "agent-shim".into());
+        shown::to_shell(plan, &render::render(plan, machine, &places, &Host::here()))
     }
 
-    fn launch(&self, _plan: &LaunchPlan, _handles: Handles) -> Result<Launched, IsolationError> {
-        Err(IsolationError::Plan(self.qemu.display().to_string()))
+    fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError> {
+        let machine = MicroVm::machine_of(plan)?;
+        let ours = std::env::current_exe().map_err(|source| step("finding our own binary", source))?;
+        let places = Places::new(plan, ours);
+        make_way(&places.own)?;
+        let rendered = render::render(plan, machine, &places, &Host::here());
+        let numbers = rendered.job.numbers;
+        let mut passed = Passed::new(rendered.last_fd);
+        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
+        passed.add(null.into(), 0)?;
+        passed.add(handles.stdout, 1)?;
+        passed.add(handles.stderr, 2)?;
+        passed.promised(&plan.fds, handles.promised, None)?;
+        let job =
+            serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
+        passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
+        passed.add(archive(machine)?, numbers.archive)?;
+        let kernel = File::open(&machine.kernel)
+            .map_err(|source| step(format!("opening {}", machine.kernel.display()), source))?;
+        passed.add(kernel.into(), numbers.kernel)?;
+        passed.add(open_record(&record_path(&plan.folder))?, numbers.record)?;
+        passed.add(console_log(&plan.folder)?, numbers.console)?;
+        if let Some(number) = numbers.vhost_vsock {
+            let device = OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock");
+            passed.add(device.map_err(|source| step("opening /dev/vhost-vsock", source))?.into(), number)?;
+        }
+        for (number, content) in &rendered.files {
+            passed.add(in_memory(content)?, *number)?;
+        }
+        let number = rendered.job_fd.to_string();
+        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
+        let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
+        start::start(plan, &rendered.sources, &passed, &program, None)
     }
 
-    fn report(&self, _folder: &Path) -> io::Result<Report> {
-        Ok(Report::default())
+    fn machine(&self, plan: &LaunchPlan) -> Option<Machine> {
+        plan.machine.as_ref().map(|machine| machine.for_init(plan))
+    }
+
+    fn address(&self, plan: &LaunchPlan) -> Option<Address> {
+        plan.machine.as_ref().map(MachinePlan::address)
+    }
+
+    fn report(&self, folder: &Path) -> io::Result<Report> {
+        record::read(&record_path(folder))
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        IsolationError::Plan(printed.to_owned())
+        let error = explain::explain(printed, start::setting);
+        // Asked only now: it takes qemu longer to say its version than the rest of a plan does.
+        let is_qemu = |error: &IsolationError| matches!(error, IsolationError::Failed { .. });
+        let answer = is_qemu(&error).then(|| decide::ask(&self.qemu, "--version"));
+        match answer.and_then(Result::ok).and_then(|said| older_qemu(&said)) {
+            Some((found, needed)) => MachineError::QemuTooOld { found, needed }.into(),
+            None => error,
+        }
     }
+}
+
+fn record_path(folder: &Path) -> PathBuf {
+    folder.join("microvm.status")
+}
+
+/// Passt knows whom the host asks, and passes that on; the host's own table can name an address that is the host itself.
+fn ask_passt_for_names(mounts: &mut [Mount]) {
+    for mount in mounts {
+        if let Mount::File { at, content, .. } = mount
+            && at == RESOLVER
+        {
+            *content = Content::Text(format!("nameserver {}\n", addresses::NAMES));
+        }
+    }
+}
+
+/// The folder in which the machine is reached, without the socket of an earlier start.
+fn make_way(own: &Path) -> Result<(), IsolationError> {
+    folder(own)?;
+    let socket = own.join(VSOCK_SOCKET);
+    match fs::remove_file(&socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(step(format!("removing {}", socket.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Init and the kernel's modules, made for an earlier start or for this one.
+fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
+    let doing = || "making the machine's first file system";
+    let folder = initramfs::own_cache_folder().ok_or_else(|| {
+        step(doing(), io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in"))
+    })?;
+    let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
+    let mut file = cached.map_err(|source| step(doing(), source))?.file;
+    file.rewind().map_err(|source| step(doing(), source))?;
+    Ok(file.into())
+}
+
+fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
+    let logs = sandbox.join(LOGS);
+    folder(&logs)?;
+    let path = logs.join(CONSOLE_LOG);
+    let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
+    open.map(OwnedFd::from).map_err(|source| step(format!("opening {}", path.display()), source))
 }

@@ -18,6 +18,41 @@ pub(super) fn kvm(on: &Distribution) -> Fix {
     )
 }
 
+/// A kernel to boot, in a folder of the person's own where the packages can be unpacked.
+pub(super) fn machine_kernel(on: &Distribution, summary: &str) -> Fix {
+    let fix = Fix::said(summary);
+    match on.family {
+        // The image, its modules and its configuration are in one package there.
+        Family::Debian => fix
+            .run(
+                on.sudo,
+                "apt-get download \"$(apt-cache depends -i linux-image-cloud-amd64 | sed -n 's/.*Depends. //p')\"",
+            )
+            .run(on.sudo, "dpkg -x linux-image-*.deb ~/.local/share/agent-shim-kernel")
+            .run(on.sudo, "export AGENT_SHIM_KERNEL=~/.local/share/agent-shim-kernel")
+            .note("nothing is installed by that"),
+        Family::Ubuntu => fix
+            .run(on.sudo, "{sudo}apt-get update && {sudo}apt-get install linux-image-generic linux-modules-extra-\"$(uname -r)\"")
+            .run(on.sudo, "{sudo}chmod a+r /boot/vmlinuz-*")
+            .note("or name one by `--kernel`"),
+        Family::Fedora => fix.run(on.sudo, "{sudo}dnf install kernel-core kernel-modules").note("or name one by `--kernel`"),
+        Family::Arch => fix.run(on.sudo, "{sudo}pacman -S linux").note("or name one by `--kernel`"),
+        Family::Gentoo => {
+            fix.run(on.sudo, "{sudo}emerge --ask sys-kernel/gentoo-kernel-bin").note("or name one by `--kernel`")
+        }
+        Family::Nixos | Family::Other => Fix::said(format!(
+            "{summary}, and name it by `--kernel`: an image, or a folder with `boot/vmlinuz-*` and `lib/modules` in it"
+        )),
+    }
+}
+
+/// Ubuntu's are for root alone.
+pub(super) fn readable_kernel(on: &Distribution) -> Fix {
+    Fix::said("let everybody read it")
+        .run(on.sudo, "{sudo}chmod a+r /boot/vmlinuz-*")
+        .note("an update brings one that has to be made readable again; or name another by `--kernel`")
+}
+
 pub(super) fn virtiofsd(on: &Distribution) -> Fix {
     let too_old = match on.family {
         Family::Debian => on.is_before(13, 0),

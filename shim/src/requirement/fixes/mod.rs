@@ -8,9 +8,9 @@ mod packages;
 mod tests;
 
 use self::kernel::{apparmor_profile, landlock, limits, newer_kernel, user_namespaces_built};
-use self::machine::{kvm, virtiofsd, vsock};
+use self::machine::{kvm, machine_kernel, readable_kernel, virtiofsd, vsock};
 use self::nix::{install_nix, nix_access, nix_daemon, nix_flakes, nix_store, upgrade_nix};
-use self::packages::{BUBBLEWRAP, CRUN, GIT, PASTA, QEMU};
+use self::packages::{BUBBLEWRAP, CRUN, GIT, PASST, PASTA, PODMAN, QEMU};
 use super::distribution::Family;
 use super::{Distribution, Fix, Requirement};
 
@@ -89,7 +89,12 @@ pub(super) fn fix(requirement: Requirement, on: &Distribution) -> Fix {
             .run(on.sudo, "export AGENT_SHIM_NIX_UNFREE=true"),
         R::OciRuntimeMissing => on.install(&CRUN),
         R::OciRuntimeTooOld => on.upgrade(&CRUN),
+        R::EngineMissing => on.install(&PODMAN),
         R::QemuMissing => on.install(&QEMU),
+        R::MachineKernelMissing => machine_kernel(on, "have a kernel for machines"),
+        R::MachineKernelUnusable => machine_kernel(on, "take another kernel for machines"),
+        R::MachineKernelLacks => machine_kernel(on, "take a kernel that has it"),
+        R::MachineKernelUnreadable => readable_kernel(on),
         R::QemuTooOld => on.upgrade(&QEMU),
         R::KvmMissing => kvm(on),
         R::KvmNoPermission => {
@@ -100,8 +105,10 @@ pub(super) fn fix(requirement: Requirement, on: &Distribution) -> Fix {
              virtualisation",
         )
         .run(on.sudo, "{sudo}dmesg | grep -i kvm"),
-        R::VirtiofsdMissing | R::VirtiofsdNeedsRoot => virtiofsd(on),
+        R::VirtiofsdMissing | R::VirtiofsdNeedsRoot | R::VirtiofsdTooOld => virtiofsd(on),
+        R::ShareMissing => virtiofsd(on).note("or name a kernel with 9p by `--kernel`: Debian's cloud kernels have none"),
         R::VsockMissing => vsock(on),
+        R::PasstMissing => on.install(&PASST).note("or do without a network by `--network none`"),
     }
 }
 

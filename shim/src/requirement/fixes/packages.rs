@@ -51,6 +51,20 @@ pub(super) const PASTA: Package = Package {
     home: "https://passt.top",
 };
 
+/// In the same package as pasta.
+pub(super) const PASST: Package = Package { name: "passt", program: "passt", ..PASTA };
+
+pub(super) const PODMAN: Package = Package {
+    name: "podman",
+    program: "podman",
+    debian: "podman",
+    fedora: "podman",
+    arch: "podman",
+    gentoo: "app-containers/podman",
+    nixos: "podman",
+    home: "https://podman.io",
+};
+
 pub(super) const CRUN: Package = Package {
     name: "crun",
     program: "crun",

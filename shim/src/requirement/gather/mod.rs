@@ -1,6 +1,7 @@
 //! Looking at a machine: files, programs and system calls. What it means is decided in [`super::report`].
 
 mod devices;
+mod kernel;
 mod namespaces;
 mod nix;
 mod programs;
@@ -13,7 +14,7 @@ use std::thread;
 
 use rustix::fs::{Access, access, statvfs};
 
-use self::programs::{ask_version, find_virtiofsd};
+use self::programs::{ask_any_version, ask_version, ask_virtiofsd};
 use super::facts::{DataFolder, Facts, Found, Program, Terminal};
 use super::machine::Machine;
 use super::version::Version;
@@ -24,22 +25,23 @@ use crate::sandbox::paths::DataDir;
 
 /// Everything about a machine. Programs are asked at the same time: one that hangs costs its deadline, once.
 pub(super) fn facts(machine: &Machine) -> Facts {
-    let asked: [OnceLock<Program>; 8] = Default::default();
-    let [git, pasta, crun, runc, qemu, virtiofsd, vhost_device_vsock, bwrap] = &asked;
-    let (user_namespaces, nix) = (OnceLock::new(), OnceLock::new());
+    let asked: [OnceLock<Program>; 10] = Default::default();
+    let [git, pasta, passt, crun, runc, podman, docker, qemu, vhost_device_vsock, bwrap] = &asked;
+    let (user_namespaces, nix, virtiofsd) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+    let machine_kernel = OnceLock::new();
     let ask = |name: &str| ask_version(machine, machine.program(name), Version::printed);
     let qemu_name = format!("qemu-system-{}", std::env::consts::ARCH);
     at_once(&[
         &|| drop(git.set(ask("git"))),
-        // Debian 12's says that its version is unknown; any will do.
-        &|| {
-            let version = |text: &str| Version::printed(text).or(Some(Version(0, 0, 0)));
-            drop(pasta.set(ask_version(machine, machine.program("pasta"), version)));
-        },
+        &|| drop(pasta.set(ask_any_version(machine, "pasta"))),
+        &|| drop(passt.set(ask_any_version(machine, "passt"))),
         &|| drop(crun.set(ask("crun"))),
         &|| drop(runc.set(ask("runc"))),
+        &|| drop(podman.set(ask("podman"))),
+        &|| drop(docker.set(ask("docker"))),
         &|| drop(qemu.set(ask(&qemu_name))),
-        &|| drop(virtiofsd.set(ask_version(machine, find_virtiofsd(machine), Version::printed))),
+        &|| drop(virtiofsd.set(ask_virtiofsd(machine))),
+        &|| drop(machine_kernel.set(kernel::of_machines(machine))),
         &|| drop(vhost_device_vsock.set(ask("vhost-device-vsock"))),
         &|| drop(nix.set(nix::nix(machine))),
         &|| {
@@ -47,8 +49,9 @@ pub(super) fn facts(machine: &Machine) -> Facts {
             drop(user_namespaces.set(namespaces::user_namespaces(machine)));
         },
     ]);
-    let [git, pasta, crun, runc, qemu, virtiofsd, vhost_device_vsock, bwrap] =
+    let [git, pasta, passt, crun, runc, podman, docker, qemu, vhost_device_vsock, bwrap] =
         asked.map(|program| program.into_inner().unwrap_or(Program::Missing));
+    let (virtiofsd, virtiofsd_translates) = virtiofsd.into_inner().unwrap_or_else(|| ask_virtiofsd(machine));
     Facts {
         kernel: line(&machine.file("proc/sys/kernel/osrelease")).unwrap_or_default(),
         by_root: matches!(machine.caller, Caller::Root { .. }),
@@ -68,11 +71,16 @@ pub(super) fn facts(machine: &Machine) -> Facts {
         nix: nix.into_inner().unwrap_or_else(|| nix::nix(machine)),
         crun,
         runc,
+        podman,
+        docker,
         qemu,
+        machine_kernel: machine_kernel.into_inner().unwrap_or_else(|| kernel::of_machines(machine)),
         kvm: devices::kvm(&machine.file("dev/kvm")),
         virtiofsd,
+        virtiofsd_translates,
         vhost_device_vsock,
         vhost_vsock: devices::openable(&machine.file("dev/vhost-vsock")),
+        passt,
     }
 }
 

@@ -29,6 +29,25 @@ pub(super) fn ask_version(
     Program::Broken { path, why }
 }
 
+/// Asks one of which any version will do: Debian 12's passt says that its version is unknown.
+pub(super) fn ask_any_version(machine: &Machine, name: &str) -> Program {
+    let version = |text: &str| Version::printed(text).or(Some(Version(0, 0, 0)));
+    ask_version(machine, machine.program(name), version)
+}
+
+/// The virtiofsd that a machine gets, and whether it can translate ids, without which only root could use it.
+pub(super) fn ask_virtiofsd(machine: &Machine) -> (Program, bool) {
+    let fixed = VIRTIOFSD.iter().map(|path| machine.file(path)).filter(|path| is_program(path));
+    let found: Vec<PathBuf> = machine.program("virtiofsd").into_iter().chain(fixed).collect();
+    let translates = |path: &&PathBuf| match ask(machine, path, ["--help"], None) {
+        Answer::Ended { stdout, .. } => stdout.contains("--translate-uid"),
+        _ => false,
+    };
+    let usable = found.iter().find(translates);
+    let program = ask_version(machine, usable.or(found.first()).cloned(), Version::printed);
+    (program, usable.is_some())
+}
+
 /// Runs a program in the machine's environment.
 pub(super) fn ask<const N: usize>(
     machine: &Machine,
@@ -45,13 +64,6 @@ pub(super) fn ask<const N: usize>(
         patience: machine.patience,
     }
     .ask()
-}
-
-/// The first of PATH's and of those that no PATH has.
-pub(super) fn find_virtiofsd(machine: &Machine) -> Option<PathBuf> {
-    machine
-        .program("virtiofsd")
-        .or_else(|| VIRTIOFSD.iter().map(|path| machine.file(path)).find(|path| is_program(path)))
 }
 
 /// Whether a program did what was asked, or what it printed to say why not.

@@ -25,7 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::folder_of;
 use crate::{
-    isolation::{Layer, Patience, Process, Remains},
+    isolation::{Layer, Network, NetworkChoice, Patience, Process, Remains},
     sandbox::{
         Sandbox,
         channel::{Channel, Flow, Received},
@@ -88,7 +88,8 @@ struct Keeper {
 /// What of a sandbox an endpoint has: its folders, its tools and what it may use.
 fn stripped(record: &Record) -> Record {
     let mut record = record.clone();
-    (record.network, record.nested) = (false, false);
+    record.network = NetworkChoice::Only(Network::None);
+    record.nested = false;
     record.on_agent_exit = OnAgentExit::Stay;
     record.sync = SyncMode::Manual;
     record.snapshots.every_s = 0;
@@ -285,7 +286,7 @@ mod tests {
         record.worktrees = vec![WorktreeRecord { branch: "fix".parse().unwrap(), command: None }];
         record.on_agent_exit = OnAgentExit::End;
         let stripped = stripped(&record);
-        assert!(!stripped.network && stripped.mounts.is_empty() && stripped.secrets.is_empty());
+        assert!(stripped.network.is_none() && stripped.mounts.is_empty() && stripped.secrets.is_empty());
         let spec = spec_for(&stripped, &[], &Occasion::default(), None, None);
         spec.validate().unwrap();
         assert!(spec.agent.is_none() && spec.agents.is_empty() && spec.env.is_empty());

@@ -8,11 +8,13 @@
 mod containers;
 mod descriptors;
 mod files;
+mod hunger;
 mod init;
 mod kernel;
 mod outcome;
 mod sockets;
 mod spray;
+mod vsock;
 
 use std::process::ExitCode;
 
@@ -53,7 +55,11 @@ fn main() -> ExitCode {
         ["loopback", port] => sockets::connect_loopback(port),
         ["descriptors"] => descriptors::list(),
         ["reopen", report] => descriptors::reopen(report),
+        ["vsock", own, port] => vsock::dial(own, port),
+        ["vsock-flood", port] => vsock::flood(port),
         ["landlock"] => sockets::print_landlock(),
+        ["eat", mebibytes] => hunger::eat(mebibytes),
+        ["family", own, times] => hunger::family(own, times),
         ["bomb"] => spray::bomb(),
         ["hostile-output"] => spray::hostile_output(),
         ["storm"] => spray::signals(),

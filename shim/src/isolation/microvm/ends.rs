@@ -1,0 +1,89 @@
+//! What the parts of a machine are connected by: each end goes to one of them, and nobody else has it.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+
+use super::initramfs;
+use super::job::{Numbers, wire};
+use crate::isolation::launcher::{Failed, failed, file};
+use crate::isolation::memory;
+
+/// Longest text that goes into a machine; what is in it has bounds of its own.
+const MAX_TEXT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Ends that no part has yet, by the numbers they are known by, and ours.
+pub(super) struct Ends {
+    console: UnixStream,
+    report: UnixStream,
+    /// For who carries the machine's packets.
+    carrier: Option<OwnedFd>,
+    free: Vec<(i32, OwnedFd)>,
+}
+
+impl Ends {
+    /// Takes what was inherited and makes the rest. `bridged` is a network device that is there already.
+    pub(super) fn open(numbers: &Numbers, bridged: Option<OwnedFd>) -> Result<Ends, Failed> {
+        let pair = || UnixStream::pair().map_err(failed("making a pair of sockets"));
+        let (console, console_inside) = pair()?;
+        let (report, report_inside) = pair()?;
+        let mut free: Vec<(i32, OwnedFd)> = vec![
+            (wire::CONSOLE, console_inside.into()),
+            (wire::REPORT, report_inside.into()),
+            (wire::KERNEL, file(numbers.kernel).map_err(failed("taking the kernel"))?.into()),
+            (wire::INITIAL, initial(numbers)?),
+        ];
+        let carrier = if let Some(device) = bridged {
+            free.push((wire::NETWORK, device));
+            None
+        } else {
+            let (carrier, card) = pair()?;
+            free.push((wire::NETWORK, card.into()));
+            Some(carrier.into())
+        };
+        if let Some(number) = numbers.vhost_vsock {
+            free.push((wire::VHOST_VSOCK, file(number).map_err(failed("taking the vsock device"))?.into()));
+        }
+        Ok(Ends { console, report, carrier, free })
+    }
+
+    /// Adds one for a part that comes later.
+    pub(super) fn put(&mut self, number: i32, fd: OwnedFd) {
+        self.free.push((number, fd));
+    }
+
+    /// Gives one away.
+    pub(super) fn take(&mut self, number: i32, to_carrier: bool) -> Option<OwnedFd> {
+        if to_carrier && number == wire::NETWORK {
+            return self.carrier.take();
+        }
+        let place = self.free.iter().position(|(known, _)| *known == number)?;
+        Some(self.free.swap_remove(place).1)
+    }
+
+    /// Where the machine's output and its report arrive. What nobody took is closed.
+    pub(super) fn ours(self) -> (UnixStream, UnixStream) {
+        (self.console, self.report)
+    }
+}
+
+/// The initial file system: what is the same at every start, and what is this one's.
+fn initial(numbers: &Numbers) -> Result<OwnedFd, Failed> {
+    let read = |number, what: &str| {
+        let mut bytes = Vec::new();
+        file(number)
+            .and_then(|file: File| file.take(MAX_TEXT_BYTES).read_to_end(&mut bytes))
+            .map_err(failed(format!("reading {what}")))?;
+        Ok(bytes)
+    };
+    let mut whole = read(numbers.archive, "init's archive")?;
+    // An archive begins at a multiple of four.
+    whole.resize(whole.len().next_multiple_of(4), 0);
+    let (spec, token) = (read(numbers.spec, "init's spec")?, read(numbers.token, "the token")?);
+    let sealed = initramfs::tail(&spec, &token).and_then(|tail| {
+        whole.extend(tail);
+        memory::sealed(&whole)
+    });
+    sealed.map_err(failed("keeping the initial file system in memory"))
+}

@@ -1,0 +1,88 @@
+//! What no part of a machine may do to files of the host, although a machine that was taken over asks for it: make a program
+//! that runs with its owner's rights, or a device.
+
+use std::collections::BTreeMap;
+use std::env::consts::ARCH;
+
+use libc::c_long;
+use seccompiler::SeccompCmpArgLen::Dword;
+use seccompiler::SeccompCmpOp::MaskedEq;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+/// Newer than libc's list.
+const FCHMODAT2: c_long = 452;
+
+/// set-user-ID, set-group-ID.
+const BITS: [u64; 2] = [0o4000, 0o2000];
+
+/// System calls that give a file its mode, and the argument with it.
+const MODES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mkdir, 1),
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_mkdirat, 2),
+];
+
+/// System calls that open a file: the arguments with the flags and the mode.
+const OPENS: &[(c_long, u8, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 1, 2),
+    (libc::SYS_openat, 2, 3),
+];
+
+/// System calls that make a file of any kind.
+const MAKES: &[(c_long, u8)] = &[
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+    (libc::SYS_mknodat, 2),
+];
+
+/// The mode that these give to a new file is in memory, out of a filter's sight. Programs do without.
+const ABSENT: &[c_long] =
+    &[libc::SYS_openat2, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// The filters, for the launcher and all that it starts.
+pub(super) fn programs() -> Result<[BpfProgram; 2], seccompiler::Error> {
+    let condition =
+        |argument, operator: SeccompCmpOp, value| SeccompCondition::new(argument, Dword, operator, value);
+    let mut refused: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
+    for bit in BITS {
+        for &(call, mode) in MODES.iter().chain(MAKES) {
+            let rule = SeccompRule::new(vec![condition(mode, MaskedEq(bit), bit)?])?;
+            refused.entry(call).or_default().push(rule);
+        }
+        for &(call, flags, mode) in OPENS {
+            for new in [libc::O_CREAT, libc::O_TMPFILE & !libc::O_DIRECTORY] {
+                let new = u64::try_from(new).unwrap_or_default();
+                let rule = SeccompRule::new(vec![
+                    condition(flags, MaskedEq(new), new)?,
+                    condition(mode, MaskedEq(bit), bit)?,
+                ])?;
+                refused.entry(call).or_default().push(rule);
+            }
+        }
+    }
+    let kind = u64::from(libc::S_IFMT);
+    for &(call, mode) in MAKES {
+        for device in [libc::S_IFCHR, libc::S_IFBLK] {
+            let rule = SeccompRule::new(vec![condition(mode, MaskedEq(kind), u64::from(device))?])?;
+            refused.entry(call).or_default().push(rule);
+        }
+    }
+    let absent = ABSENT.iter().map(|call| (*call, Vec::new())).collect();
+    Ok([compile(refused, libc::EPERM)?, compile(absent, libc::ENOSYS)?])
+}
+
+fn compile(rules: BTreeMap<c_long, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, seccompiler::Error> {
+    let answer = SeccompAction::Errno(errno.cast_unsigned());
+    let arch = TargetArch::try_from(ARCH)?;
+    Ok(SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()?)
+}

@@ -1,0 +1,121 @@
+//! What a machine is once it is up, and how it ends.
+
+use std::{fs, time::Duration};
+
+use agent_protocol::{
+    failure::FailureKind,
+    message::{ExecRequest, Stdio, TerminalSize},
+};
+use agent_tests::{Machine, shell, until_within};
+use serde_json::json;
+
+#[test]
+fn a_machine_boots_and_is_what_was_asked_for() -> anyhow::Result<()> {
+    let Some(mut machine) = Machine::start(json!({ "name": "box" }))? else { return Ok(()) };
+    assert_eq!(machine.sh("id -u; id -g; id -G; hostname; pwd")?, "1000\n1000\n1000\nbox\n/work\n");
+    let none = "0000000000000000";
+    for line in machine.sh("grep ^Cap /proc/self/status")?.lines() {
+        assert!(line.ends_with(none), "{line}");
+    }
+    assert!(machine.sh("grep NoNewPrivs /proc/self/status")?.ends_with("\t1\n"));
+    assert_eq!(machine.sh("cat /proc/1/comm")?, "init\n");
+
+    // Mounted as asked for, and nothing else.
+    let mounts = machine.sh("cut -d' ' -f2,4 /proc/mounts")?;
+    let at: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(at, ["/", "/proc", "/dev", "/dev/pts", "/dev/shm", "/tmp", "/run", "/etc"], "{mounts}");
+    for line in mounts.lines() {
+        assert!(line.contains("nosuid"), "{line}");
+    }
+    machine.sh("! touch /etc/x && touch /tmp/x /run/x /dev/shm/x /work/x && test -O /tmp/x")?;
+    let devices =
+        machine.sh("cd /dev && echo * && echo x >null && head -c3 zero | wc -c && test -r urandom")?;
+    let names = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    assert_eq!(devices, format!("{names}\n3\n"));
+    assert!(machine.root().join("work/x").exists());
+
+    // The network, the clock, and what the kernel would do by itself.
+    assert!(machine.sh("ip addr show eth0")?.contains("inet 10.0.2.15/24"));
+    assert!(machine.sh("ip addr show lo")?.contains("inet 127.0.0.1/8"));
+    assert_eq!(machine.sh("route -n | grep ^0.0.0.0 | tr -s ' ' | cut -d' ' -f2")?, "10.0.2.2\n");
+    assert_eq!(machine.sh("cat /proc/sys/kernel/modprobe /proc/sys/kernel/modules_disabled")?, "\n1\n");
+    assert_eq!(machine.sh("ls /agent /modules /init 2>/dev/null; true")?, "");
+
+    // Its own threads are the kernel's.
+    assert!(machine.status()?.counts.processes < 5);
+    assert!(machine.status()?.warnings.is_empty(), "{:?}", machine.status()?.warnings);
+
+    let ended = machine.stop()?;
+    assert_eq!(ended.report, "{\"exit-code\": 0}\n", "{}", ended.console);
+    assert!(ended.console.contains("the machine is up"), "{}", ended.console);
+    assert!(!ended.console.contains("panic"), "{}", ended.console);
+    Ok(())
+}
+
+#[test]
+fn the_end_of_the_agent_is_the_machines() -> anyhow::Result<()> {
+    let agent =
+        json!({ "argv": ["sh", "-c", "echo done >/work/result; exit 7"], "restart": { "policy": "never" } });
+    let spec = json!({ "agent": agent, "on_agent_exit": "end", "linger_ms": 0 });
+    let Some(mut machine) = Machine::launch(spec, |_| {})? else { return Ok(()) };
+    let ended = machine.ended()?;
+    assert_eq!(ended.report, "{\"exit-code\": 7}\n", "{}", ended.console);
+    assert_eq!(fs::read_to_string(machine.root().join("work/result"))?, "done\n");
+    Ok(())
+}
+
+#[test]
+fn commands_find_their_terminals_and_pipes_to_be_their_own() -> anyhow::Result<()> {
+    let agent = json!({ "argv": ["sh", "-c", "tty >/tmp/tty; test -w $(tty) && echo mine >/tmp/mine; sleep 1000"],
+                        "terminal": {} });
+    let Some(machine) = Machine::start(json!({ "agent": agent }))? else { return Ok(()) };
+    let on_terminal = ExecRequest {
+        stdio: Stdio::Terminal(TerminalSize { columns: 90, rows: 20 }),
+        ..shell("stty size; test -w $(tty) && echo mine; echo again >$(tty)")
+    };
+    let done = machine.exec(&on_terminal)?.expect("started");
+    assert_eq!(String::from_utf8_lossy(&done.stdout), "20 90\r\nmine\r\nagain\r\n");
+    // By their names, as scripts do it.
+    assert_eq!(machine.sh("echo one >/dev/stdout; echo two >/proc/self/fd/1")?, "one\ntwo\n");
+    assert_eq!(machine.sh("until test -e /tmp/mine; do sleep 0.1; done; cat /tmp/tty")?, "/dev/pts/0\n");
+    Ok(())
+}
+
+#[test]
+fn nobody_in_it_becomes_another() -> anyhow::Result<()> {
+    let Some(machine) = Machine::start(json!({}))? else { return Ok(()) };
+    for user in ["0", "0:1000", "1001", "1000:0"] {
+        let refused = machine.exec(&ExecRequest { user: Some(user.into()), ..shell("id") })?.expect_err(user);
+        assert_eq!(refused.kind, FailureKind::Credentials, "{refused}");
+    }
+    let own = machine.exec(&ExecRequest { user: Some("1000".into()), ..shell("id -u") })?.expect("started");
+    assert_eq!(own.stdout, b"1000\n");
+    Ok(())
+}
+
+#[test]
+fn what_descends_from_a_command_ends_with_it_and_orphans_are_reaped() -> anyhow::Result<()> {
+    let Some(machine) = Machine::start(json!({}))? else { return Ok(()) };
+    let script = "(setsid sh -c 'sleep 1000 & echo $! >/tmp/pid; wait' &); sleep 1000";
+    let killed = machine.exec(&ExecRequest { timeout_ms: Some(2000), ..shell(script) })?.expect("started");
+    assert_ne!(killed.exit.how.shell_code(), 0, "{:?}", killed.exit);
+    machine.sh("pid=$(cat /tmp/pid); until ! test -e /proc/$pid; do sleep 0.1; done")?;
+    Ok(())
+}
+
+#[test]
+fn the_clock_is_right_again_after_a_pause() -> anyhow::Result<()> {
+    const PAUSE: Duration = Duration::from_secs(5);
+    let Some(machine) = Machine::start(json!({}))? else { return Ok(()) };
+    machine.tell_qemu("stop")?;
+    // What a person does by closing a laptop: only time has to pass.
+    std::thread::sleep(PAUSE);
+    machine.tell_qemu("cont")?;
+    until_within(Duration::from_secs(60), "the clock to be right", || {
+        let inside: u64 = machine.sh("date +%s")?.trim().parse()?;
+        let outside = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
+        Ok((inside.abs_diff(outside) <= 3).then_some(()))
+    })?;
+    assert!(machine.console().contains("set the clock"), "{}", machine.console());
+    Ok(())
+}
