@@ -52,7 +52,10 @@ use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
-use super::{Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record, start};
+use super::{
+    Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
+    start,
+};
 use crate::requirement::older_qemu;
 use crate::sys::Program;
 
@@ -75,6 +78,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "machine",
     networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
     takes_images: false,
+    door: Some("vhost-device-vsock"),
     patience: Patience::OF_MACHINES,
 };
 

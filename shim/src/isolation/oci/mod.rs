@@ -42,6 +42,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "container",
     networks: &[NetworkKind::Host, NetworkKind::None],
     takes_images: true,
+    door: None,
     patience: Patience::OF_PROCESSES,
 };
 
