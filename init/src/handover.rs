@@ -30,10 +30,8 @@ pub(crate) fn receive(path: &Path) -> io::Result<RawFd> {
     }
     // All of them out of the way first: one must not take the number that another still has.
     let descriptors = descriptors
-        .iter()
-        .map(|descriptor| {
-            rustix::io::fcntl_dupfd_cloexec(descriptor, 1 + RawFd::from(u8::MAX)).map_err(io::Error::from)
-        })
+        .into_iter()
+        .map(|descriptor| Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, 1 + RawFd::from(u8::MAX))?))
         .collect::<io::Result<Vec<OwnedFd>>>()?;
     for (number, descriptor) in numbers.iter().zip(&descriptors) {
         sys::put_descriptor(descriptor.as_fd(), RawFd::from(*number))?;
@@ -103,6 +101,21 @@ mod tests {
         File::from(sys::adopt_descriptor(241).unwrap()).read_to_string(&mut text).unwrap();
         assert_eq!(text, "spec");
         drop(sys::adopt_descriptor(240).unwrap());
+    }
+
+    /// What arrives has the lowest numbers that are free, which can be those that are asked for.
+    #[test]
+    fn a_number_that_was_in_use_on_the_way_is_kept() {
+        let null = File::open("/dev/null").unwrap();
+        // The test's own descriptors take the low numbers, so the next free one is tried, whichever that is now.
+        let free = u8::try_from(rustix::io::dup(&null).unwrap().as_raw_fd()).unwrap();
+        for number in free..free.saturating_add(6) {
+            if sys::adopt_descriptor(RawFd::from(number)).map(std::mem::forget).is_ok() {
+                continue;
+            }
+            handed_over(&[number], &[&null]).unwrap();
+            drop(sys::adopt_descriptor(RawFd::from(number)).unwrap());
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod error;
 mod events;
 mod exec;
 mod follow;
+mod image;
 mod keep;
 mod launch_args;
 mod list;
@@ -47,7 +48,7 @@ use self::{
     error::CliError,
 };
 use crate::{
-    isolation::{microvm, oci},
+    isolation::{engine, microvm, oci},
     repo::helper,
 };
 
@@ -108,6 +109,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if let Some(job) = microvm::launcher::job(&args) {
         return microvm::launcher::run(job);
+    }
+    if microvm::kvm::is_called(&args) {
+        return microvm::kvm::run();
+    }
+    if let Some(job) = engine::launcher::job(&args) {
+        return engine::launcher::run(job);
     }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,

@@ -12,7 +12,7 @@ use super::{
     agree,
     context::Context,
     error::{CliError, Kind},
-    keep,
+    image, keep,
     launch_args::LaunchArgs,
     output::{clean, harmless_json, print_line, tell},
     resolve::{self, Place},
@@ -26,7 +26,7 @@ use crate::{
         Sandbox, StateError,
         lock::ChangeLock,
         name::Name,
-        record::{Record, Workspace},
+        record::{EnvKind, Record, Workspace},
         show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
@@ -130,6 +130,7 @@ impl LaunchArgs {
         let home = sandbox.folder().join("home");
         let used_home = (!self.fresh).then_some(home.as_path());
         // A build can take long, and a key that is missing keeps missing.
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, used_home)?;
         let _held = tools::ensure(ctx, &record.environment, &record.project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, used_home)?;
@@ -160,9 +161,15 @@ impl LaunchArgs {
                 .hint("`agent-shim pull` brings home what is in it, for another sandbox to begin with"));
         }
         let settings = self.all_settings(ctx, project)?;
-        let env = tools::kind(&settings);
+        let has_image = settings.image.is_some();
+        let env = if has_image && settings.env.is_none() && !settings.nix.is_asked_for() {
+            // The image's.
+            EnvKind::Host
+        } else {
+            tools::kind(&settings)
+        };
         let settings = settings.with_agent_of_preset(env);
-        if settings.agent.is_none() && settings.command.is_none() {
+        if settings.agent.is_none() && settings.command.is_none() && !has_image {
             return Err(CliError::new(Kind::Usage, "there is no command for the agent").hint(
                 "write it behind two dashes: `agent-shim run . -- bash`, or name an agent with `--agent`",
             ));
@@ -186,6 +193,7 @@ impl LaunchArgs {
             tell(&format!("note: the agent can change your own configuration: the project holds {file}"));
         }
         record.environment = tools::of_new(&settings, env, record.agent.as_ref())?;
+        image::ensure(ctx, &mut record)?;
         let start = AgentStart::find_out(&settings, &record, None)?;
         let _held = tools::ensure(ctx, &record.environment, project)?;
         let agent = AgentStart::enter(start, ctx, &mut record, None)?;
@@ -267,8 +275,9 @@ impl AgentStart {
         let Some(start) = start else { return Ok(None) };
         // Where that cannot be told, the launch itself says why; and what was not built yet cannot be looked into.
         let tools = find_tools(&ctx.data, record, Need::Built);
-        let absent =
-            tools.ok().and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
+        // Nor is an image looked into.
+        let tools = tools.ok().filter(|_| record.engine().is_none());
+        let absent = tools.and_then(|tools| start.look_for_program(record, &tools, used_home, &Self::here()));
         if let Some(absent) = absent {
             // A step may be what installs it.
             if record.steps.is_empty() {

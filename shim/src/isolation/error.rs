@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::engine::EngineError;
 use super::limits::LimitError;
 use super::microvm::{error::MachineError, kernel::KernelError};
 use crate::requirement::Requirement;
@@ -57,6 +58,9 @@ pub enum IsolationError {
         /// What the kernel answered.
         source: io::Error,
     },
+    /// An engine that makes no container.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
     /// No kernel for a machine, or one that lacks something.
     #[error(transparent)]
     Kernel(#[from] KernelError),
@@ -171,6 +175,7 @@ impl IsolationError {
             | Self::Secret { .. }
             | Self::ClosureTooLarge { .. }
             | Self::NoSuchNetwork { .. } => ErrorKind::Usage,
+            Self::Engine(error) => error.kind(),
             Self::Limit(_)
             | Self::NotInStore { .. }
             | Self::Plan(_)
@@ -189,6 +194,7 @@ impl IsolationError {
                 return error.hint().or_else(|| error.requirement().map(Requirement::hint));
             }
             Self::ClosureTooLarge { .. } => "show the store whole, with `--store whole`",
+            Self::Engine(error) => return error.hint(),
             Self::NoSuchNetwork { can, .. } => return Some(format!("it has {can}")),
             _ => return self.requirement().map(Requirement::hint),
         };
@@ -208,6 +214,7 @@ impl IsolationError {
             Self::Machine(error) => return error.requirement(),
             Self::Kernel(error) => error.requirement(),
             Self::Limit(LimitError::Io { .. })
+            | Self::Engine(_)
             | Self::Mount { .. }
             | Self::Secret { .. }
             | Self::StorePathGone { .. }

@@ -6,6 +6,7 @@
 
 pub mod bwrap;
 mod draft;
+pub mod engine;
 pub mod error;
 mod handover;
 pub mod ids;
@@ -33,6 +34,7 @@ use std::time::Duration;
 
 use agent_protocol::{
     address::Address,
+    message::Resources,
     spec::{Machine, ShareKind},
 };
 use serde::{Deserialize, Serialize};
@@ -286,6 +288,9 @@ pub struct Died {
 pub struct Remains {
     /// The cgroup that held its limits.
     pub cgroup: Option<PathBuf>,
+    /// The container that an engine keeps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<engine::Leftover>,
 }
 
 impl Caller {
@@ -308,6 +313,12 @@ impl Remains {
     ///
     /// `ResourceBusy` means that one is not reaped yet: try again within your deadline.
     pub fn clean(&self) -> io::Result<()> {
+        self.container.as_ref().map_or(Ok(()), engine::Leftover::remove)?;
         self.cgroup.as_deref().map_or(Ok(()), limits::remove)
+    }
+
+    /// What the sandbox uses, as the host counts it; nothing where it does not.
+    pub fn usage(&self) -> Resources {
+        self.cgroup.as_deref().map(limits::usage).unwrap_or_default()
     }
 }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use super::limits::LimitPlan;
+use super::engine::Engine;
+use super::limits::{LimitPlan, Limits};
 use super::microvm::plan::MachinePlan;
 use super::store::Closure;
 
@@ -56,11 +57,33 @@ pub struct LaunchPlan {
     pub command: Vec<String>,
     /// The cgroup to create, when limits were asked for.
     pub limits: LimitPlan,
+    /// What an engine makes it of, where one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// The machine, on layers that make one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachinePlan>,
     /// Whether the kernel ends the layer's process with its parent; only for runs nobody comes back to.
     pub dies_with_parent: bool,
+}
+
+/// A container that an engine makes of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Container {
+    /// The engine.
+    pub engine: Engine,
+    /// The image, as the person calls it.
+    pub image: String,
+    /// Which image that is now.
+    pub id: String,
+    /// What its containers' names begin with; each start adds something.
+    pub name: String,
+    /// The only user inside that is more than an owner of files.
+    pub user: u32,
+    /// The image's environment, on which the sandbox's own lies.
+    pub variables: Vec<(String, String)>,
+    /// What the engine bounds.
+    pub limits: Limits,
 }
 
 /// Who runs the sandbox on the host.

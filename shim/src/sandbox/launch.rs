@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::spec::{Control, InitSpec, Listen, TokenSource, User};
+use agent_protocol::spec::{Control, InitSpec, Limits as InitLimits, Listen, TokenSource, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -27,6 +27,8 @@ use crate::{
         Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
         PromisedFd, Reach, Request, Secret, UserMount,
         bwrap::{self, Bubblewrap},
+        engine::{EngineError, WithEngine},
+        limits,
         microvm::{self, MicroVm},
         oci::{self, Oci},
         plan::{HOME, USER, USER_ID},
@@ -143,6 +145,9 @@ pub(crate) fn capabilities(isolation: Isolation) -> &'static Capabilities {
 pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
     match record.isolation {
+        Isolation::Oci if let Some((engine, image)) = record.engine() => {
+            Ok(Box::new(WithEngine::find(engine, image, &path)?))
+        }
         Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
         Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
         Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
@@ -205,6 +210,7 @@ pub(crate) fn prepare(
         dies_with_parent: false,
     };
     let plan = layer.plan(&request)?;
+    let variables = tools::on_top_of_image(&plan, variables);
     // Only who starts an agent to look at it has told us of a terminal.
     let term = occasion.size.and_then(|_| env::var("TERM").ok()).filter(|term| is_terminal_type(term));
     let mut spec =
@@ -223,11 +229,20 @@ pub(crate) fn prepare(
             name: Some(USER.to_owned()),
         });
     }
+    tell_limits(&mut spec.limits, record, &plan);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
     })?;
     Ok(Prepared { layer, plan, spec })
+}
+
+/// Bounds of memory and processor time that init is to know of, beside that on processes. Where a cgroup of the host's
+/// keeps them init only tells; the init of a machine keeps them itself, and all memory of the machine is there for it to divide.
+fn tell_limits(limits: &mut InitLimits, record: &Record, plan: &LaunchPlan) {
+    limits.cpus_milli = record.limits.milli_cpus.map(u64::from);
+    limits.memory_files = limits::memory_files(&plan.fds);
+    limits.memory_bytes = record.limits.memory_bytes.filter(|_| limits.memory_files.is_some());
 }
 
 impl PrepareError {
@@ -255,6 +270,12 @@ pub(crate) fn of_isolation(error: &IsolationError) -> Failure {
         ErrorKind::Internal => Cause::Other,
     };
     Failure { cause, messages: chain(error), hint: error.hint() }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        of_isolation(&error.into())
+    }
 }
 
 /// An error and its causes, each a message.

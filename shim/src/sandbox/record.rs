@@ -19,7 +19,7 @@ use super::{
 use crate::{
     agents::{Definition, Provider},
     env::spec::{EnvId, EnvSpec},
-    isolation::{Limits, MachineWishes, NetworkChoice},
+    isolation::{Limits, MachineWishes, NetworkChoice, engine},
     worktree::Branch,
 };
 
@@ -385,7 +385,26 @@ pub struct SecretRecord {
     pub file: PathBuf,
 }
 
+impl ContainerRecord {
+    /// The engine and its image, where one makes the container.
+    pub fn made_by(&self) -> Option<(engine::Engine, &str)> {
+        let engine = match self.engine {
+            Some(Engine::Crun | Engine::Runc) => return None,
+            Some(Engine::Docker) => engine::Engine::Docker,
+            Some(Engine::Podman) => engine::Engine::Podman,
+            // Whoever names an image wants an engine; the one without a daemon is the nearer one.
+            None => self.image.as_ref().map(|_| engine::Engine::Podman)?,
+        };
+        Some((engine, self.image.as_deref().unwrap_or_default()))
+    }
+}
+
 impl Record {
+    /// The engine and the image that its container is made of, where one is.
+    pub fn engine(&self) -> Option<(engine::Engine, &str)> {
+        self.container.as_ref().filter(|_| self.isolation == Isolation::Oci)?.made_by()
+    }
+
     /// A sandbox with defaults for everything but these.
     pub fn new(name: Name, project: PathBuf, now: SystemTime) -> Self {
         Self {

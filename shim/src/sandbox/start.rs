@@ -25,6 +25,8 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::isolation::engine;
+
 use super::{
     Sandbox, StateError, channel,
     lock::{ChangeLock, MonitorLock},
@@ -211,7 +213,9 @@ fn spawn(
 pub(super) fn own_command(data: &DataDir) -> io::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.env_clear().env(DATA_VARIABLE, data.path());
-    for name in ["PATH", "HOME", "XDG_CONFIG_HOME", super::init_binary::INIT_VARIABLE] {
+    // An engine of the person's is theirs to configure as well.
+    let ours = ["PATH", "HOME", "XDG_CONFIG_HOME", super::init_binary::INIT_VARIABLE];
+    for name in ours.iter().chain(engine::variable_names()) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

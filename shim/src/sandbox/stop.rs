@@ -17,7 +17,8 @@ use super::{
     channel::{self, Channel, Flow, OpenError, Received},
     launch,
     lock::MonitorLock,
-    monitor, process,
+    monitor,
+    process::{self, Condition},
     run::{Processes, Run},
 };
 
@@ -27,6 +28,8 @@ const FORCE_PATIENCE: Duration = Duration::from_millis(300);
 const KILL_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the monitor may take to write down how it ended.
 const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
+/// The same, where it has an engine remove the container.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(25);
 /// What a graceful end may take beyond the deadline init has for it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -126,7 +129,7 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
 
 /// Has the end written down, by the monitor if it can.
 fn settle_end(sandbox: &Sandbox, reason: &str) {
-    let end = Instant::now() + MONITOR_PATIENCE;
+    let end = Instant::now() + patience_with_monitor(sandbox);
     let over = || Run::read(sandbox.folder()).is_none_or(|run| run.is_over());
     while !over() && MonitorLock::is_held(sandbox.folder()) && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
@@ -139,6 +142,14 @@ fn settle_end(sandbox: &Sandbox, reason: &str) {
         kill_monitor(sandbox);
     }
     settle(sandbox, reason);
+}
+
+/// A monitor that is stopped does nothing, however long one waits.
+fn patience_with_monitor(sandbox: &Sandbox) -> Duration {
+    let Some(run) = Run::read(sandbox.folder()) else { return MONITOR_PATIENCE };
+    let works =
+        run.processes().monitor.is_some_and(|monitor| process::condition(monitor) == Condition::Alive);
+    if run.remains.container.is_some() && works { ENGINE_PATIENCE } else { MONITOR_PATIENCE }
 }
 
 /// Writes down the end of a start that has no monitor, where that is still to be done. Fine where a new monitor does it.

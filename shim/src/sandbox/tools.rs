@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     env::{self as environment, Built, bare, host, nix},
-    isolation::Network,
+    isolation::{LaunchPlan, Mount, Network},
 };
 
 /// Whether an environment has to be there.
@@ -37,6 +37,8 @@ pub(crate) fn find(
     let network = if record.network.is_none() { Network::None } else { Network::Host };
     let root = Path::new("/");
     match &record.environment {
+        // The image's, which only its engine knows.
+        Environment::Host if record.engine().is_some() => Ok(bare::environment()),
         Environment::Host => host::environment(root, &network).map_err(PrepareError::Environment),
         Environment::Nix { id, .. } => {
             let found = environment::lookup(data, id)?;
@@ -51,6 +53,26 @@ pub(crate) fn find(
         }
     }
 }
+
+/// The variables of a sandbox whose tools are an image's: its own, with those of ours that say where things are. Programs
+/// of ours come before the image's.
+pub(crate) fn on_top_of_image(plan: &LaunchPlan, ours: Vec<(String, String)>) -> Vec<(String, String)> {
+    let Some(container) = &plan.container else { return ours };
+    let brings_programs = plan.mounts.iter().any(|mount| matches!(mount, Mount::Store { .. }));
+    let is_path = |entry: &&(String, String)| entry.0 == "PATH";
+    let of_image = container.variables.iter().find(is_path).map_or(IMAGE_PATH, |(_, path)| path);
+    let path = match ours.iter().find(is_path).filter(|_| brings_programs) {
+        Some((_, path)) => format!("{path}:{of_image}"),
+        None => of_image.to_owned(),
+    };
+    let mut variables = container.variables.clone();
+    variables.extend(ours);
+    variables.push(("PATH".to_owned(), path));
+    variables
+}
+
+/// What an engine uses for an image that says nothing.
+const IMAGE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where Nix would build it.
 fn store_dir() -> PathBuf {

@@ -2,4 +2,5 @@
 
 mod boot;
 mod inside;
+mod limits;
 mod refusals;

@@ -192,6 +192,7 @@ mod tests {
             fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
             command: ["/run/agent/init", "--spec-fd", "4"].map(str::to_owned).to_vec(),
             limits: LimitPlan::default(),
+            container: None,
             machine: None,
             dies_with_parent: false,
         }

@@ -23,6 +23,8 @@ use crate::sandbox::{
 
 /// How long the layer's process may outlive init.
 const LAYER_PATIENCE: Duration = Duration::from_millis(500);
+/// The same, where that process has to ask an engine how init ended.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to end what is killed, and to let go of its cgroup.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
 /// Of an end that somebody brought about.
@@ -40,6 +42,10 @@ impl Watch<'_> {
         let reason = match (self.seen.ended, self.seen.stopping) {
             (Some(_), true) => "it was stopped".to_owned(),
             (Some(_), false) => "the agent ended".to_owned(),
+            // The host's kernel ends init last, and all that is left with it.
+            (None, _) if code == Some(137) && self.run.remains.usage().out_of_memory > Some(0) => {
+                "memory ran out, and init was ended".to_owned()
+            }
             (None, _) => self.what_died().unwrap_or_else(|| {
                 let killed = code == Some(137);
                 if killed { "init was killed from outside" } else { "init ended without a word" }.to_owned()
@@ -129,7 +135,10 @@ impl Watch<'_> {
     /// The layer's process ends with init, unless it is stopped or stuck.
     fn end_layer(&mut self) -> Option<i32> {
         let layer = self.supervisor.take()?;
-        if !layer.exited_within(LAYER_PATIENCE).unwrap_or(true) {
+        // An engine is asked for the code that init did not tell.
+        let asks = self.run.remains.container.is_some() && self.seen.ended.is_none();
+        let patience = if asks { ENGINE_PATIENCE } else { LAYER_PATIENCE };
+        if !layer.exited_within(patience).unwrap_or(true) {
             process::kill(layer.id());
             drop(layer.exited_within(KERNEL_PATIENCE));
         }

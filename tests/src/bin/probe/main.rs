@@ -8,6 +8,7 @@
 mod containers;
 mod descriptors;
 mod files;
+mod hunger;
 mod init;
 mod kernel;
 mod outcome;
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
         ["vsock", own, port] => vsock::dial(own, port),
         ["vsock-flood", port] => vsock::flood(port),
         ["landlock"] => sockets::print_landlock(),
+        ["eat", mebibytes] => hunger::eat(mebibytes),
+        ["family", own, times] => hunger::family(own, times),
         ["bomb"] => spray::bomb(),
         ["hostile-output"] => spray::hostile_output(),
         ["storm"] => spray::signals(),
