@@ -75,6 +75,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     makes: "container",
     networks: &[NetworkKind::Host, NetworkKind::None, NetworkKind::Nat],
     takes_images: true,
+    door: None,
     // An engine does a lot before and after.
     patience: Patience { start: Duration::from_mins(1), answer: Patience::OF_PROCESSES.answer },
 };

@@ -131,7 +131,8 @@ impl Watch<'_> {
 
     /// Waits until the agent was executed.
     fn come_up(&mut self) -> Result<(), Failure> {
-        let patience = launch::capabilities(self.record.isolation).patience.start;
+        let usual = launch::capabilities(self.record.isolation);
+        let patience = self.layer.as_ref().map_or(usual, |layer| layer.capabilities()).patience.start;
         let end = Instant::now() + patience;
         loop {
             let deadline = (!self.seen.welcome).then_some(end);
