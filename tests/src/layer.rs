@@ -108,14 +108,14 @@ impl Layer {
 }
 
 /// The folder of the programs that are built for the tests: what a variable names, else what the setup has made.
-fn tools() -> Option<&'static Path> {
+pub(crate) fn tools() -> Option<&'static Path> {
     static TOOLS: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || given("AGENT_TESTS_TOOLS").or_else(|| opened("tools/bin"));
     TOOLS.get_or_init(find).as_deref()
 }
 
 /// The kernel for machines: what a variable names, else what the setup has unpacked.
-fn kernel() -> Option<&'static Path> {
+pub(crate) fn kernel() -> Option<&'static Path> {
     static KERNEL: OnceLock<Option<PathBuf>> = OnceLock::new();
     let find = || given("AGENT_SHIM_KERNEL").or_else(|| opened("kernels/cloud"));
     KERNEL.get_or_init(find).as_deref()

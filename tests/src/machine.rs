@@ -1,6 +1,6 @@
 //! `agent-init` as the first process of a real guest: qemu, a kernel and no shim in between.
 //!
-//! The kernel is the one that `AGENT_SHIM_KERNEL` names, or what lies in `target/kernel`; its modules lie where a package
+//! The kernel is the one that `AGENT_SHIM_KERNEL` names, or what `.ci/setup --tests` has unpacked; its modules lie where a package
 //! of Debian's has them. Without one, or without qemu, tests say that they are skipped. The guest's root folder is shared by
 //! 9p where the kernel has it, and by virtio-fs otherwise.
 
@@ -24,7 +24,11 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::{
-    Done, Raw, agent_git, agent_init, copy_program, shell, skip, standalone::follow, until, until_within,
+    Done, Raw, agent_git, agent_init, copy_program,
+    layer::{kernel, tools},
+    shell, skip,
+    standalone::follow,
+    until, until_within,
 };
 
 /// The guest's own number. Each device has its own, so machines side by side may have the same.
@@ -294,17 +298,16 @@ struct Kernel {
 
 impl Kernel {
     fn find() -> anyhow::Result<Option<Self>> {
-        let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/kernel/boot");
-        let image = std::env::var_os("AGENT_SHIM_KERNEL").map(PathBuf::from).or_else(|| {
-            let files = fs::read_dir(built).ok()?.flatten().map(|file| file.path());
-            files
-                .filter(|path| {
-                    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-                })
-                .min()
+        let image = kernel().map(|named| {
+            let files =
+                fs::read_dir(named.join("boot")).into_iter().flatten().flatten().map(|file| file.path());
+            let is_image = |path: &PathBuf| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+            };
+            files.filter(is_image).min().unwrap_or_else(|| named.to_owned())
         });
         let Some(image) = image else {
-            skip("there is no kernel for machines: neither AGENT_SHIM_KERNEL nor target/kernel");
+            skip("there is no kernel for machines: neither AGENT_SHIM_KERNEL nor target/kernels");
             return Ok(None);
         };
         let name = image.file_name().context("a kernel's name")?.to_string_lossy().into_owned();
@@ -430,14 +433,19 @@ fn stripped(program: &Path, folder: &Path) -> anyhow::Result<Vec<u8>> {
 
 fn quiet(program: &str, log: &Path) -> anyhow::Result<Command> {
     let (stdout, log) = (fs::File::create(log)?, fs::File::options().append(true).open(log)?);
-    let mut command = Command::new(program);
+    let mut command = Command::new(which(program).unwrap_or_else(|| program.into()));
     command.stdin(Stdio::null()).stdout(stdout).stderr(log);
     Ok(command)
 }
 
 fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| file.exists())
+    let built = tools().map(Path::to_owned);
+    built
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .map(|folder| folder.join(program))
+        .find(|file| file.exists())
 }
 
 fn is_there(program: &str) -> bool {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use agent_tests::{
-    LAYERS, Layer, agent_shim,
+    LAYERS, Layer,
     conformance::{Came, Cell, Matrix, Plan, Ran, Test, judge, programs, run},
 };
 use anyhow::{Context, bail, ensure};
@@ -90,8 +90,6 @@ fn conform(options: &Options) -> anyhow::Result<bool> {
     }
     let plan = Plan::load()?;
     let all = programs::find(&plan.programs())?;
-    // Built once, before many look at it.
-    agent_shim();
     let names: Vec<String> = all.iter().map(|test| test.name.clone()).collect();
     let mut faults = plan.without_effect(&names);
     faults.extend(

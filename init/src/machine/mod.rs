@@ -22,11 +22,13 @@ use std::{
 
 use agent_protocol::spec::{InitSpec, Machine, User};
 use anyhow::{Context, Result};
-use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
+use nix::{
+    time::ClockId,
+    unistd::{Gid, Uid, setfsgid, setfsuid},
+};
 use rustix::{
     fs::Mode,
     process::{Resource, Rlimit, setrlimit, umask},
-    time::{ClockId, clock_gettime},
 };
 
 use self::power::Report;
@@ -130,8 +132,7 @@ pub(crate) fn share_files_with(user: &User) {
 }
 
 fn uptime() -> Duration {
-    let now = clock_gettime(ClockId::Boottime);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+    ClockId::CLOCK_BOOTTIME.now().map(Duration::from).unwrap_or_default()
 }
 
 fn complain(text: &str) {

@@ -10,7 +10,7 @@ use std::{
 use agent_protocol::spec::{MachineMount, User};
 use anyhow::{Context, Result};
 use rustix::{
-    fs::{CWD, FileType, Mode, makedev, mknodat},
+    fs::{CWD, FileType, Mode, StatVfsMountFlags, makedev, mknodat},
     io::Errno,
     mount::{MountFlags, UnmountFlags, mount, mount_bind_recursive, mount_move, mount_remount, unmount},
     process::{chdir, chroot},
@@ -41,7 +41,8 @@ const LINKS: [(&str, &str); 5] = [
 /// Mounts what is there until the root is another.
 pub(super) fn for_booting() -> Result<()> {
     for (kind, at) in FOR_BOOTING {
-        fs::create_dir_all(at).with_context(|| format!("making {at}"))?;
+        // Some are there.
+        let _ = fs::create_dir(at);
         mount(kind, at, kind, MountFlags::NOSUID | MountFlags::NOEXEC, None)
             .with_context(|| format!("mounting {at}"))?;
     }
@@ -111,8 +112,12 @@ fn devices(at: &str, user: &User, kvm: bool) -> Result<()> {
 }
 
 fn read_only(at: &str) -> rustix::io::Result<()> {
-    // The kernel takes all of these anew, and they are what everything here has.
-    let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    // The kernel takes all of these anew. Devices are for what had them, and programs are for what had none of those.
+    let has = rustix::fs::statvfs(at)?.f_flag;
+    let kept =
+        [(StatVfsMountFlags::NODEV, MountFlags::NODEV), (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC)];
+    let kept = kept.into_iter().filter(|(had, _)| has.contains(*had)).map(|(_, flag)| flag);
+    let flags = kept.fold(MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID, |all, flag| all | flag);
     match mount_remount(at, flags, c"") {
         // No mount begins here: make one of it. What is mounted below stays as it is.
         Err(Errno::INVAL) => {
@@ -124,14 +129,19 @@ fn read_only(at: &str) -> rustix::io::Result<()> {
 }
 
 /// Removes all that is in a folder, but for what is mounted there.
-fn empty(root: &Path) -> std::io::Result<()> {
-    let device = fs::metadata(root)?.dev();
-    for entry in fs::read_dir(root)?.flatten() {
+fn empty(folder: &Path) -> std::io::Result<()> {
+    let device = fs::metadata(folder)?.dev();
+    for entry in fs::read_dir(folder)?.flatten() {
         let (path, kind) = (entry.path(), entry.metadata()?);
         if kind.dev() != device {
             continue;
         }
-        if kind.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
+        if kind.is_dir() {
+            empty(&path)?;
+            fs::remove_dir(path)?;
+        } else {
+            fs::remove_file(path)?;
+        }
     }
     Ok(())
 }

@@ -5,8 +5,7 @@ use std::{
     io::{self, Write},
     os::fd::AsFd,
     os::unix::fs::OpenOptionsExt,
-    sync::mpsc,
-    thread::{self, sleep},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -76,15 +75,17 @@ pub(super) fn off(code: u8, report: Option<Report>) -> ! {
     std::process::exit(code.into())
 }
 
-/// In a thread, because nothing can interrupt it.
+/// In a process of its own, because nothing can interrupt it.
 fn write_back() {
-    let (done, written) = mpsc::channel();
-    let started = thread::Builder::new().spawn(move || {
-        rustix::fs::sync();
-        let _ = done.send(());
-    });
-    if started.is_ok() && written.recv_timeout(SYNC_WITHIN).is_err() {
-        super::complain("the host does not take what was written last");
+    let Ok(writer) = sys::write_back_apart() else { return };
+    let end = Instant::now() + SYNC_WITHIN;
+    // Whatever else has ended is taken along.
+    while sys::wait_any().is_none_or(|ended| ended.pid != writer) {
+        if Instant::now() > end {
+            super::complain("the host does not take what was written last");
+            return;
+        }
+        sleep(Duration::from_millis(1));
     }
 }
 

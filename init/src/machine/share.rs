@@ -23,7 +23,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Mounts it beside the initial one. What is in it gives nobody privileges, and no file in it is a device.
 pub(super) fn mount_root(share: &Share) -> Result<()> {
-    std::fs::create_dir_all(NEW_ROOT).context("making a folder for the root file system")?;
+    // Most kernels bring it along.
+    let _ = std::fs::create_dir(NEW_ROOT);
     let (kind, options) = how(share.kind);
     let end = Instant::now() + DEVICE_WITHIN;
     loop {

@@ -110,6 +110,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(job) = microvm::launcher::job(&args) {
         return microvm::launcher::run(job);
     }
+    if microvm::kvm::is_called(&args) {
+        return microvm::kvm::run();
+    }
     if let Some(job) = engine::launcher::job(&args) {
         return engine::launcher::run(job);
     }

@@ -10,6 +10,7 @@ use super::{
 use crate::isolation::{Accelerator, MachineWishes};
 use crate::sandbox::{
     record::ContainerRecord,
+    resources::ResourcesView,
     sync::{SyncView, Trouble},
     view::SandboxView,
 };
@@ -120,14 +121,11 @@ fn rows(view: &SandboxView) -> Vec<Vec<String>> {
         row("init", init.pid.map(|pid| format!("process {pid}, version {}", init.version)));
         row(
             "inside",
-            Some(format!(
-                "{} processes, {} commands, {} viewers, {} MiB",
-                init.processes,
-                init.execs,
-                init.viewers,
-                init.memory_bytes >> 20
-            )),
+            Some(format!("{} processes, {} commands, {} viewers", init.processes, init.execs, init.viewers)),
         );
+    }
+    for (name, value) in view.resources.iter().flat_map(ResourcesView::describe) {
+        row(name, value);
     }
     row(
         "monitor",

@@ -37,6 +37,8 @@ pub(super) fn for_kernel(
         let folder = ids::fnv1a(request.folder.as_os_str().as_bytes());
         cgroups.plan(&request.limits, &format!("{}-{folder:08x}", request.name))?
     };
+    let mut fds = request.fds.clone();
+    fds.extend(limits.promised(fds.iter().map(|fd| fd.number + 1).max().unwrap_or(3)));
     let mut command = vec![INIT.to_owned()];
     command.extend(request.init_args.iter().cloned());
     let mut mounts = shape::mounts(request)?;
@@ -52,7 +54,7 @@ pub(super) fn for_kernel(
         readable,
         namespaces: Namespaces { network: request.network.clone(), nested: request.nested_namespaces },
         env: request.init_env.clone(),
-        fds: request.fds.clone(),
+        fds,
         command,
         limits,
         container: None,

@@ -10,6 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::error::IsolationError;
+use super::limits::Made;
 use super::memory;
 use super::plan::{Content, PromisedFd};
 use crate::sys::Step;
@@ -41,12 +42,16 @@ impl Passed {
         Ok(())
     }
 
-    /// Adds each promised descriptor under its number.
+    /// Adds each promised descriptor under its number: those that the caller gives, and those of the sandbox's cgroup.
     pub(super) fn promised(
         &mut self,
         fds: &[PromisedFd],
         mut given: Vec<(&'static str, OwnedFd)>,
+        cgroup: Option<&Made<'_>>,
     ) -> Result<(), IsolationError> {
+        if let Some(cgroup) = cgroup {
+            given.extend(cgroup.for_init()?);
+        }
         for fd in fds {
             let place = given.iter().position(|(name, _)| *name == fd.name);
             let place =

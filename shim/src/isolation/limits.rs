@@ -4,11 +4,17 @@
 //! not so, a limit on memory or processor time is an error, never silently dropped; one on
 //! processes falls back to RLIMIT_NPROC, which init sets: it counts per user namespace (Linux 5.14).
 
+mod group;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub(super) use self::group::Made;
+pub(crate) use self::group::memory_files;
+pub use self::group::{remove, usage};
 
 /// Length of a processor accounting period; the kernel's own default.
 const CPU_PERIOD_MICROS: u64 = 100_000;
@@ -77,17 +83,6 @@ pub enum LimitError {
         /// What the kernel answered.
         source: io::Error,
     },
-}
-
-/// What a sandbox uses at the moment; `None` where no controller counts it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// Memory now.
-    pub memory_bytes: Option<u64>,
-    /// Processor time so far.
-    pub cpu_micros: Option<u64>,
-    /// Processes and threads now.
-    pub pids: Option<u64>,
 }
 
 /// The cgroup v2 tree, and where in it this process is.
@@ -186,56 +181,6 @@ impl Cgroups {
     }
 }
 
-impl CgroupPlan {
-    /// Creates the group. Returns its `cgroup.procs`, for a process to enter by writing `0`.
-    pub fn create(&self) -> Result<fs::File, LimitError> {
-        if let Some(parent) = self.folder.parent().filter(|_| !self.enable.is_empty()) {
-            let line: Vec<String> = self.enable.iter().map(|c| format!("+{}", c.name())).collect();
-            write(&parent.join("cgroup.subtree_control"), &line.join(" "))?;
-        }
-        match fs::create_dir(&self.folder) {
-            // Left by a sandbox of this name whose remains were not cleaned up; its settings are written anew.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => other.map_err(|source| self.failed("creating the cgroup", source))?,
-        }
-        for (file, value) in &self.settings {
-            let path = self.folder.join(file);
-            // The swap controller may be compiled out; memory.max alone is then the whole truth.
-            if file == "memory.swap.max" && !path.exists() {
-                continue;
-            }
-            write(&path, value)?;
-        }
-        let procs = self.folder.join("cgroup.procs");
-        fs::OpenOptions::new()
-            .write(true)
-            .open(&procs)
-            .map_err(|source| self.failed("entering the cgroup", source))
-    }
-
-    fn failed(&self, doing: &'static str, source: io::Error) -> LimitError {
-        LimitError::Io { doing, path: self.folder.clone(), source }
-    }
-}
-
-/// What the group at `folder` uses now.
-pub fn usage(folder: &Path) -> Usage {
-    let number = |file| fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok();
-    let cpu = fs::read_to_string(folder.join("cpu.stat")).unwrap_or_default();
-    let cpu_micros = cpu.lines().find_map(|line| line.strip_prefix("usage_usec ")?.parse().ok());
-    Usage { memory_bytes: number("memory.current"), cpu_micros, pids: number("pids.current") }
-}
-
-/// Removes the group of a sandbox that is gone; fine if there is none.
-///
-/// `ResourceBusy` while a process in it is not reaped yet: try again within your deadline.
-pub fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
-}
-
 impl Controller {
     fn name(self) -> &'static str {
         match self {
@@ -294,14 +239,6 @@ fn words(file: &Path) -> Vec<String> {
 fn writable(path: &Path) -> bool {
     use rustix::fs::{Access, access};
     access(path, Access::WRITE_OK).is_ok()
-}
-
-fn write(path: &Path, value: &str) -> Result<(), LimitError> {
-    fs::write(path, value).map_err(|source| LimitError::Io {
-        doing: "writing",
-        path: path.to_owned(),
-        source,
-    })
 }
 
 #[cfg(test)]
@@ -365,7 +302,7 @@ mod tests {
         // The fake has no kernel that would fill the new folder with files.
         fs::create_dir(&cgroup.folder).unwrap();
         fs::write(cgroup.folder.join("cgroup.procs"), "").unwrap();
-        cgroup.create().unwrap();
+        LimitPlan { cgroup: Some(cgroup.clone()), ..LimitPlan::default() }.make().unwrap();
         let read = |path: PathBuf| fs::read_to_string(path).unwrap();
         assert_eq!(read(root.path().join("mine/cgroup.subtree_control")), "+memory");
         assert_eq!(read(cgroup.folder.join("memory.max")), "1073741824");
@@ -399,14 +336,5 @@ mod tests {
         assert_eq!(cgroup2_mount(mounts), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(own_group("4:memory:/x\n0::/user.slice/a.scope\n"), PathBuf::from("user.slice/a.scope"));
         assert_eq!(own_group("0::/../x\n"), PathBuf::new());
-    }
-
-    #[test]
-    fn usage_shows_what_is_counted() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("memory.current"), "4096\n").unwrap();
-        fs::write(folder.path().join("cpu.stat"), "usage_usec 17\nuser_usec 9\n").unwrap();
-        let expected = Usage { memory_bytes: Some(4096), cpu_micros: Some(17), pids: None };
-        assert_eq!(usage(folder.path()), expected);
     }
 }

@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use agent_protocol::{
     address::Address,
+    message::Resources,
     spec::{Machine, ShareKind},
 };
 use serde::{Deserialize, Serialize};
@@ -312,5 +313,10 @@ impl Remains {
     pub fn clean(&self) -> io::Result<()> {
         self.container.as_ref().map_or(Ok(()), engine::Leftover::remove)?;
         self.cgroup.as_deref().map_or(Ok(()), limits::remove)
+    }
+
+    /// What the sandbox uses, as the host counts it; nothing where it does not.
+    pub fn usage(&self) -> Resources {
+        self.cgroup.as_deref().map(limits::usage).unwrap_or_default()
     }
 }

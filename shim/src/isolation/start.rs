@@ -7,6 +7,7 @@ use std::path::Path;
 use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{self, Passed, c_string, step};
+use super::limits::Made;
 use super::plan::{Caller, LaunchPlan};
 use super::process::Process;
 use super::sources::{STAGE, Sources, Tree};
@@ -19,6 +20,7 @@ pub(super) fn start(
     sources: &Sources<'_>,
     passed: &Passed,
     program: &Program,
+    cgroup: Option<Made<'_>>,
 ) -> Result<Launched, IsolationError> {
     let mut steps = vec![Step::NewSession];
     let detached = match plan.caller {
@@ -26,10 +28,8 @@ pub(super) fn start(
         Caller::Root { runs_as } => stage::detach(&sources.staged, runs_as)?,
     };
     let trees = tree::steps(plan.caller, &sources.trees)?;
-    let cgroup = plan.limits.cgroup.as_ref().map(|cgroup| cgroup.create().map(|procs| (cgroup, procs)));
-    let cgroup = cgroup.transpose()?;
-    if let Some((_, procs)) = &cgroup {
-        steps.push(Step::JoinCgroup(procs.as_raw_fd()));
+    if let Some(cgroup) = &cgroup {
+        steps.push(Step::JoinCgroup(cgroup.entrance()));
     }
     if let Caller::Root { .. } = plan.caller {
         steps.push(Step::PrivateMounts);
@@ -51,13 +51,9 @@ pub(super) fn start(
         steps.push(Step::BecomeUser(runs_as));
     }
     steps.extend(passed.steps());
-    let remains =
-        Remains { cgroup: cgroup.as_ref().map(|(cgroup, _)| cgroup.folder.clone()), ..Remains::default() };
-    let child = sys::spawn(&steps, program).map_err(|error| {
-        // What stays is an empty group.
-        let _ = remains.clean();
-        failed(program, &steps, &sources.trees, error)
-    })?;
+    let child =
+        sys::spawn(&steps, program).map_err(|error| failed(program, &steps, &sources.trees, error))?;
+    let remains = Remains { cgroup: cgroup.map(Made::keep), ..Remains::default() };
     let supervisor = Process::holding(child.pid.as_raw_nonzero().get(), child.pidfd)
         .map_err(|source| step("looking at the layer's process", source))?;
     Ok(Launched { supervisor, remains })

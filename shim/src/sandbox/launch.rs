@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_protocol::spec::{Control, InitSpec, Listen, TokenSource, User};
+use agent_protocol::spec::{Control, InitSpec, Limits as InitLimits, Listen, TokenSource, User};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{
@@ -28,6 +28,7 @@ use crate::{
         PromisedFd, Reach, Request, Secret, UserMount,
         bwrap::{self, Bubblewrap},
         engine::{EngineError, WithEngine},
+        limits,
         microvm::{self, MicroVm},
         oci::{self, Oci},
         plan::{HOME, USER, USER_ID},
@@ -228,11 +229,20 @@ pub(crate) fn prepare(
             name: Some(USER.to_owned()),
         });
     }
+    tell_limits(&mut spec.limits, record, &plan);
     spec.validate().map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         PrepareError::Spec(problems.join("; "))
     })?;
     Ok(Prepared { layer, plan, spec })
+}
+
+/// Bounds of memory and processor time that init is to know of, beside that on processes. Where a cgroup of the host's
+/// keeps them init only tells; the init of a machine keeps them itself, and all memory of the machine is there for it to divide.
+fn tell_limits(limits: &mut InitLimits, record: &Record, plan: &LaunchPlan) {
+    limits.cpus_milli = record.limits.milli_cpus.map(u64::from);
+    limits.memory_files = limits::memory_files(&plan.fds);
+    limits.memory_bytes = record.limits.memory_bytes.filter(|_| limits.memory_files.is_some());
 }
 
 impl PrepareError {

@@ -27,6 +27,8 @@ mod process;
 /// What a sandbox is: `sandbox.json`.
 pub mod record;
 pub(crate) mod remove;
+/// What a sandbox uses of what it may use.
+pub mod resources;
 /// The current start: `run.json`.
 pub mod run;
 /// What a start would do.
@@ -345,7 +347,14 @@ impl Sandbox {
     /// What it is doing now.
     pub fn observe(&self) -> SandboxView {
         let answer = probe::ask(&self.folder);
-        self.observe_with(answer)
+        let mut view = self.observe_with(answer);
+        if let Some(init) = &view.init {
+            let remains = Run::read(&self.folder).map(|run| run.remains);
+            let limits = view.limits.unwrap_or_default();
+            let resources = resources::of(&self.folder, remains.as_ref(), &limits, init);
+            view.resources = Some(resources);
+        }
+        view
     }
 
     /// What it is doing, without asking an init that has just given no answer.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     name::Name,
     record::{ContainerRecord, EnvKind, Isolation, Workspace},
+    resources::ResourcesView,
     run::Ended,
     sync::SyncView,
 };
@@ -75,6 +76,8 @@ pub struct SandboxView {
     pub worktrees: Vec<WorktreeView>,
     /// PID 1, while it answers.
     pub init: Option<InitView>,
+    /// What it uses of what it may use, where it was asked for.
+    pub resources: Option<ResourcesView>,
     /// Who records what happens.
     pub monitor: MonitorView,
     /// What init could not do as asked.
@@ -250,6 +253,7 @@ impl SandboxView {
             units: Vec::new(),
             worktrees: Vec::new(),
             init: None,
+            resources: None,
             monitor: MonitorView { state: "none", pid: None },
             warnings: Vec::new(),
         }

@@ -39,14 +39,16 @@ pub fn in_words(name: &str) -> String {
 /// All tests of these programs, in order.
 ///
 /// Cargo builds them as it built this process: for the whole workspace, because a selection of packages is a selection of
-/// features, and everything would be built twice.
+/// features, and everything would be built twice. For the same reason the programs under test are built here: whoever runs
+/// one of these tests need not.
 pub fn find(names: &[&str]) -> anyhow::Result<Vec<Test>> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["test", "--workspace", "--no-run", "--message-format=json", "--target-dir"]).arg(target());
     if is_release()? {
         cargo.arg("--release");
     }
-    for name in names {
+    // With the tests of the programs' own packages come the programs, as `cargo test` builds them.
+    for name in ["tini", "fuzz"].iter().chain(names) {
         cargo.args(["--test", name]);
     }
     cargo

@@ -76,8 +76,7 @@ pub(super) fn decide(request: &Request, programs: &Programs) -> Result<MachinePl
     let wishes = &request.machine;
     let memory_bytes = memory(request.limits.memory_bytes, host_memory())?;
     let vcpus = vcpus(wishes.vcpus, processors())?;
-    let temporary = std::fs::read_to_string("/tmp/vh/kernel").ok().map(|text| PathBuf::from(text.trim()));
-    let kernel = kernel::find(wishes.kernel.as_deref().or(temporary.as_deref()), Path::new("/"))?;
+    let kernel = kernel::find(wishes.kernel.as_deref(), Path::new("/"))?;
     let inventory = kernel.inventory()?;
     let files = files(wishes.share, programs, &inventory)?;
     let vsock = vsock(request, programs)?;

@@ -19,7 +19,8 @@ pub(crate) use image::image_of;
 pub mod initramfs;
 mod job;
 pub mod kernel;
-mod kvm;
+/// Whether the host's processor can be used.
+pub mod kvm;
 /// The process that makes the machine and ends with it.
 pub mod launcher;
 pub mod modules;
@@ -140,7 +141,8 @@ impl Layer for MicroVm {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        let cgroup = plan.limits.make()?;
+        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
         let job =
             serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
@@ -160,7 +162,7 @@ impl Layer for MicroVm {
         let number = rendered.job_fd.to_string();
         let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
-        start::start(plan, &rendered.sources, &passed, &program)
+        start::start(plan, &rendered.sources, &passed, &program, cgroup)
     }
 
     fn machine(&self, plan: &LaunchPlan) -> Option<Machine> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
+use rustix::process::{Signal, WaitOptions, WaitStatus, pidfd_send_signal, waitpid};
 use serde_json::{Value, json};
 
 use super::ends::Ends;
@@ -26,6 +26,9 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(30);
 /// How long one that was killed may take to be gone. One that the kernel holds is left to it.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long the machine may take from letting go of its parts to its own end.
+const ENDS_AFTER: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+
 /// Between two looks for a socket.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -36,6 +39,16 @@ pub(super) struct Parts {
     said: File,
     saying: Option<OwnedFd>,
     words: Words,
+}
+
+/// A part that has ended.
+pub(super) struct Ended {
+    /// What it was called.
+    pub(super) name: String,
+    /// How it ended.
+    pub(super) how: WaitStatus,
+    /// Whether it was the machine itself.
+    pub(super) is_machine: bool,
 }
 
 impl Parts {
@@ -136,10 +149,19 @@ impl Parts {
     }
 
     /// The first that has ended, and how.
-    pub(super) fn ended(&mut self) -> io::Result<Option<(Pid, String, WaitStatus)>> {
-        for (name, child) in &self.running {
-            if let Some(how) = wait_for(child, &Timespec::default())? {
-                return Ok(Some((child.pid, name.clone(), how)));
+    pub(super) fn ended(&self) -> io::Result<Option<Ended>> {
+        let Some((machine, others)) = self.running.split_last() else { return Ok(None) };
+        let ended = |(name, child): &(String, Child), is_machine, patience: &Timespec| {
+            let how = wait_for(child, patience)?;
+            io::Result::Ok(how.map(|how| Ended { name: name.clone(), how, is_machine }))
+        };
+        if let Some(ended) = ended(machine, true, &Timespec::default())? {
+            return Ok(Some(ended));
+        }
+        for part in others {
+            if let Some(first) = ended(part, false, &Timespec::default())? {
+                // Some end when the machine lets go of them, which is a moment before it has ended itself.
+                return Ok(ended(machine, true, &ENDS_AFTER)?.or(Some(first)));
             }
         }
         Ok(None)

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
 use super::output::{LastWord, Log};
-use super::parts::{Parts, words};
+use super::parts::{Ended, Parts, words};
 use crate::isolation::launcher::{Failed, failed};
 
 /// How much of the machine's output is passed on beside the log, to explain a start that fails.
@@ -26,12 +26,11 @@ pub(super) fn until_the_end(
     let doing = || failed("watching the machine");
     let mut output = Output { log, shown: 0, line_begins: true };
     let mut last_word = LastWord::default();
-    let machine = parts.machine();
     let mut lines = [Some(console), Some(report)];
     for line in lines.iter().flatten() {
         line.set_nonblocking(true).map_err(doing())?;
     }
-    let (name, how, is_machine) = loop {
+    let Ended { name, how, is_machine } = loop {
         {
             let mut fds = parts.to_watch();
             fds.extend(lines.iter().flatten().map(|line| PollFd::new(line, PollFlags::IN)));
@@ -43,18 +42,16 @@ pub(super) fn until_the_end(
         read(&mut lines[0], |bytes| output.add(bytes));
         read(&mut lines[1], |bytes| last_word.hear(bytes));
         parts.listen();
-        if let Some((pid, name, how)) = parts.ended().map_err(doing())? {
-            break (name, how, pid.as_raw_nonzero().get() == machine);
+        if let Some(ended) = parts.ended().map_err(doing())? {
+            break ended;
         }
     };
-    if !is_machine {
-        parts.note(&json!({ "died": name, "how": words(how) }))?;
-    }
     parts.end();
     // What was written last.
     read(&mut lines[0], |bytes| output.add(bytes));
     read(&mut lines[1], |bytes| last_word.hear(bytes));
-    if is_machine && last_word.code.is_none() && how.exit_status().is_some_and(|code| code != 0) {
+    // In order, the machine is the first to end, after init has said how that did.
+    if !is_machine || last_word.code.is_none() {
         parts.note(&json!({ "died": name, "how": words(how) }))?;
     }
     let killed = how.terminating_signal().filter(|_| is_machine);

@@ -63,7 +63,6 @@ pub fn run(job: RawFd) -> ExitCode {
 
 fn carry_out(job: &Job) -> Result<u8, Failed> {
     let mut record = Record(file(job.record_fd).map_err(failed("taking the record"))?);
-    record.note(&json!({ "part": "launcher", "pid": std::process::id() }))?;
     // What the runtime leaves behind it is ours to wait for.
     prctl::set_child_subreaper(true).map_err(os("adopting the container"))?;
     // Modes are those of the plan; whom the person lets look at new files is for the agent to know.

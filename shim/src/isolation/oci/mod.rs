@@ -89,7 +89,8 @@ impl Layer for Oci {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        let cgroup = plan.limits.make()?;
+        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
         let job =
             serde_json::to_string(&bundle.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, bundle.job_fd)?;
@@ -100,7 +101,7 @@ impl Layer for Oci {
         let number = bundle.job_fd.to_string();
         let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let program = Program { path: c_string(&bundle.launcher)?, args, env: Vec::new() };
-        start::start(plan, &bundle.sources, &passed, &program)
+        start::start(plan, &bundle.sources, &passed, &program, cgroup)
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

@@ -40,6 +40,10 @@ impl Watch<'_> {
         let reason = match (self.seen.ended, self.seen.stopping) {
             (Some(_), true) => "it was stopped".to_owned(),
             (Some(_), false) => "the agent ended".to_owned(),
+            // The host's kernel ends init last, and all that is left with it.
+            (None, _) if code == Some(137) && self.run.remains.usage().out_of_memory > Some(0) => {
+                "memory ran out, and init was ended".to_owned()
+            }
             (None, _) => self.what_died().unwrap_or_else(|| {
                 let killed = code == Some(137);
                 if killed { "init was killed from outside" } else { "init ended without a word" }.to_owned()
