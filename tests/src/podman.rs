@@ -25,18 +25,108 @@ pub const BARE_IMAGE: &str = "localhost/agent-shim-tests-bare:1";
 
 /// What is looked for inside by the tests, as far as it is here.
 const PROGRAMS: &[&str] = &[
-    "awk", "base64", "basename", "bash", "cat", "chgrp", "chmod", "chown", "cmp", "comm", "cp", "cut", "date", "dd", "df",
-    "dirname", "du", "echo", "env", "expr", "false", "find", "git", "grep", "gzip", "head", "hostname", "id", "ipcs", "kill",
-    "ln", "ls", "md5sum", "mkdir", "mkfifo", "mknod", "mktemp", "mount", "mv", "nice", "nohup", "od", "pgrep", "pkill",
-    "printenv", "printf", "prlimit", "ps", "pwd", "python3", "readlink", "realpath", "renice", "rm", "rmdir", "script", "sed",
-    "seq", "setpriv", "setsid", "sh", "sha256sum", "sleep", "sort", "stat", "stdbuf", "stty", "sync", "tail", "tar", "tee",
-    "test", "timeout", "top", "touch", "tput", "tr", "true", "truncate", "tty", "umount", "uname", "uniq", "unlink", "unshare",
-    "wc", "which", "whoami", "xargs", "yes", "less", "perl", "vim",
+    "awk",
+    "base64",
+    "basename",
+    "bash",
+    "cat",
+    "chgrp",
+    "chmod",
+    "chown",
+    "cmp",
+    "comm",
+    "cp",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "dirname",
+    "du",
+    "echo",
+    "env",
+    "expr",
+    "false",
+    "find",
+    "git",
+    "grep",
+    "gzip",
+    "head",
+    "hostname",
+    "id",
+    "ipcs",
+    "kill",
+    "ln",
+    "ls",
+    "md5sum",
+    "mkdir",
+    "mkfifo",
+    "mknod",
+    "mktemp",
+    "mount",
+    "mv",
+    "nice",
+    "nohup",
+    "od",
+    "pgrep",
+    "pkill",
+    "printenv",
+    "printf",
+    "prlimit",
+    "ps",
+    "pwd",
+    "python3",
+    "readlink",
+    "realpath",
+    "renice",
+    "rm",
+    "rmdir",
+    "script",
+    "sed",
+    "seq",
+    "setpriv",
+    "setsid",
+    "sh",
+    "sha256sum",
+    "sleep",
+    "sort",
+    "stat",
+    "stdbuf",
+    "stty",
+    "sync",
+    "tail",
+    "tar",
+    "tee",
+    "test",
+    "timeout",
+    "top",
+    "touch",
+    "tput",
+    "tr",
+    "true",
+    "truncate",
+    "tty",
+    "umount",
+    "uname",
+    "uniq",
+    "unlink",
+    "unshare",
+    "wc",
+    "which",
+    "whoami",
+    "xargs",
+    "yes",
+    "less",
+    "perl",
+    "vim",
 ];
 
 /// Folders that come with them.
 const FOLDERS: &[&str] = &[
-    "/usr/lib/git-core", "/usr/share/git-core/templates", "/lib/terminfo", "/usr/share/terminfo", "/usr/lib/locale/C.utf8",
+    "/usr/lib/git-core",
+    "/usr/share/git-core/templates",
+    "/lib/terminfo",
+    "/usr/share/terminfo",
+    "/usr/lib/locale/C.utf8",
 ];
 
 /// Links of a merged /usr.
@@ -62,13 +152,18 @@ impl Podman {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
         let id = user.to_string();
-        let name = fields.filter(|fields| fields.get(2) == Some(&id.as_str())).find_map(|fields| Some((*fields.first()?).to_owned()));
-        let Some(name) = name else { return Some(format!("user {user} has no name, and newuidmap wants one")) };
+        let name = fields
+            .filter(|fields| fields.get(2) == Some(&id.as_str()))
+            .find_map(|fields| Some((*fields.first()?).to_owned()));
+        let Some(name) = name else {
+            return Some(format!("user {user} has no name, and newuidmap wants one"));
+        };
         let has = |file: &str| {
             let text = fs::read_to_string(file).unwrap_or_default();
             text.lines().any(|line| line.starts_with(&format!("{name}:")))
         };
-        (!has("/etc/subuid") || !has("/etc/subgid")).then(|| format!("{name} has no range in /etc/subuid and /etc/subgid"))
+        (!has("/etc/subuid") || !has("/etc/subgid"))
+            .then(|| format!("{name} has no range in /etc/subuid and /etc/subgid"))
     }
 
     /// The person's podman, with the images in it. Made by whichever test comes first.
@@ -117,7 +212,8 @@ impl Podman {
     }
 
     fn make(&self) -> anyhow::Result<()> {
-        let owner = |path: &Path| -> anyhow::Result<()> { Ok(chown(path, Some(self.user), Some(self.user))?) };
+        let owner =
+            |path: &Path| -> anyhow::Result<()> { Ok(chown(path, Some(self.user), Some(self.user))?) };
         for name in ["", "home", "run", "store", "layers"] {
             let path = self.folder.join(name);
             fs::DirBuilder::new().recursive(true).mode(0o700).create(&path)?;
@@ -126,16 +222,23 @@ impl Podman {
         }
         // Several test programs may want it first.
         let lock = File::create(self.folder.join("lock"))?;
-        let _lock = nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, error)| error)?;
+        let _lock =
+            nix::fcntl::Flock::lock(lock, nix::fcntl::FlockArg::LockExclusive).map_err(|(_, error)| error)?;
         for (name, text) in [("containers.conf", configuration()?), ("storage.conf", self.storage())] {
             let path = self.folder.join(name);
             fs::write(&path, text)?;
             owner(&path)?;
         }
-        let has = |image: &str| -> anyhow::Result<bool> { Ok(self.command(&["image", "exists", image]).status()?.success()) };
+        let has = |image: &str| -> anyhow::Result<bool> {
+            Ok(self.command(&["image", "exists", image]).status()?.success())
+        };
         let command = "CMD [\"echo from the image as $(id -u); cat\"]";
         if !has(IMAGE)? {
-            self.import(IMAGE, &programs(PROGRAMS, FOLDERS)?, &["ENTRYPOINT [\"/bin/bash\",\"-c\"]", command, "ENV FROM_IMAGE=yes"])?;
+            self.import(
+                IMAGE,
+                &programs(PROGRAMS, FOLDERS)?,
+                &["ENTRYPOINT [\"/bin/bash\",\"-c\"]", command, "ENV FROM_IMAGE=yes"],
+            )?;
         }
         if !has(SILENT_IMAGE)? {
             self.import(SILENT_IMAGE, &programs(&["sh", "cat", "id"], &[])?, &[])?;
@@ -157,7 +260,15 @@ impl Podman {
     /// Has podman make an image of these files of the machine's.
     fn import(&self, name: &str, files: &BTreeSet<PathBuf>, changes: &[&str]) -> anyhow::Result<()> {
         let mut tar = Command::new("tar")
-            .args(["--create", "--directory=/", "--no-recursion", "--owner=0", "--group=0", "--null", "--files-from=-"])
+            .args([
+                "--create",
+                "--directory=/",
+                "--no-recursion",
+                "--owner=0",
+                "--group=0",
+                "--null",
+                "--files-from=-",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -186,7 +297,8 @@ impl Podman {
 /// Settings that make podman work on machines where its own defaults do not: without systemd, with both versions of
 /// cgroups, as root without all of root's rights.
 fn configuration() -> anyhow::Result<String> {
-    let mixed = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").is_ok_and(|found| !found.trim().is_empty());
+    let mixed = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers")
+        .is_ok_and(|found| !found.trim().is_empty());
     // crun refuses to run there.
     let runtime = if mixed && Path::new("/usr/sbin/runc").exists() { "runtime = \"runc\"\n" } else { "" };
     let (soft, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?;
@@ -202,14 +314,18 @@ fn programs(names: &[&str], folders: &[&str]) -> anyhow::Result<BTreeSet<PathBuf
     for link in LINKS.iter().map(|link| Path::new("/").join(link)).filter(|link| link.is_symlink()) {
         files.insert(link);
     }
-    let mut found: Vec<PathBuf> = names.iter().map(|name| Path::new("/usr/bin").join(name)).filter(|path| path.exists()).collect();
+    let mut found: Vec<PathBuf> =
+        names.iter().map(|name| Path::new("/usr/bin").join(name)).filter(|path| path.exists()).collect();
     for folder in folders.iter().map(Path::new).filter(|folder| folder.exists()) {
         add_folder(&folder.canonicalize()?, &mut files, &mut found)?;
     }
     if names.contains(&"python3") {
-        let version = Command::new("/usr/bin/python3").args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output();
+        let version = Command::new("/usr/bin/python3")
+            .args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"])
+            .output();
         if let Ok(version) = version {
-            let folder = PathBuf::from(format!("/usr/lib/python{}", String::from_utf8_lossy(&version.stdout).trim()));
+            let folder =
+                PathBuf::from(format!("/usr/lib/python{}", String::from_utf8_lossy(&version.stdout).trim()));
             if folder.is_dir() {
                 add_folder(&folder, &mut files, &mut Vec::new())?;
             }
@@ -218,7 +334,9 @@ fn programs(names: &[&str], folders: &[&str]) -> anyhow::Result<BTreeSet<PathBuf
     for program in &found {
         add(program, &mut files)?;
         let linked = Command::new("ldd").arg(program).output()?;
-        for word in String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        for word in
+            String::from_utf8_lossy(&linked.stdout).split_whitespace().filter(|word| word.starts_with('/'))
+        {
             add(Path::new(word), &mut files)?;
         }
     }
@@ -247,7 +365,8 @@ fn add_folder(folder: &Path, files: &mut BTreeSet<PathBuf>, found: &mut Vec<Path
         let entry = entry?;
         let kind = entry.file_type()?;
         // What was compiled for this machine only, and tests of its own.
-        if kind.is_dir() && !["__pycache__", "test", "idlelib"].iter().any(|name| entry.file_name() == *name) {
+        if kind.is_dir() && !["__pycache__", "test", "idlelib"].iter().any(|name| entry.file_name() == *name)
+        {
             add_folder(&entry.path(), files, found)?;
         } else if kind.is_file() && entry.metadata()?.permissions().mode() & 0o111 != 0 {
             found.push(entry.path());

@@ -226,7 +226,7 @@ impl Layer for WithEngine {
         passed.add(null.into(), 0)?;
         passed.add(handles.stdout, 1)?;
         passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised)?;
+        passed.promised(&plan.fds, handles.promised, None)?;
         let text = serde_json::to_string(&job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(text))?, job_fd)?;
         passed.add(open_record(&record_path(&plan.folder))?, record_fd)?;
