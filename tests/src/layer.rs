@@ -54,7 +54,7 @@ pub const LAYERS: [Layer; 3] = [
 ];
 
 /// What the tests can be run on by hand as well; it makes the same promises as the layer that it is a part of.
-pub const PODMAN: Layer = Layer {
+pub(crate) const PODMAN: Layer = Layer {
     name: "podman",
     shares_kernel: true,
     patience: 2,

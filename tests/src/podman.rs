@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 /// The image. Another number wherever it is made in another way.
-pub const IMAGE: &str = "localhost/agent-shim-tests:1";
+pub const IMAGE: &str = "localhost/agent-shim-tests:2";
 
 /// The same without a command or a variable in it.
 pub const SILENT_IMAGE: &str = "localhost/agent-shim-tests-silent:1";
@@ -330,6 +330,9 @@ fn programs(names: &[&str], folders: &[&str]) -> anyhow::Result<BTreeSet<PathBuf
                 add_folder(&folder, &mut files, &mut Vec::new())?;
             }
         }
+    }
+    for name in ["/etc/passwd", "/etc/group"] {
+        add(Path::new(name), &mut files)?;
     }
     for program in &found {
         add(program, &mut files)?;

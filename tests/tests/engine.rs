@@ -55,10 +55,15 @@ fn containers(podman: &Podman, sandbox: &Path) -> anyhow::Result<String> {
         "--format",
         "{{.Names}} {{.Mounts}} {{.Labels}} {{.Status}}",
     ])?;
-    let noted = fs::read_to_string(sandbox.join("engine.left")).unwrap_or_default();
-    let name =
-        noted.split("\"name\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap_or("-").to_owned();
+    let name = noted(sandbox);
     Ok(listed.lines().filter(|line| line.starts_with(&name)).collect::<Vec<_>>().join("\n"))
+}
+
+/// The name of the container that a sandbox has, or has left.
+fn noted(sandbox: &Path) -> String {
+    let noted = fs::read(sandbox.join("engine.left")).unwrap_or_default();
+    let noted: serde_json::Value = serde_json::from_slice(&noted).unwrap_or_default();
+    noted["name"].as_str().unwrap_or("no container").to_owned()
 }
 
 fn one(output: anyhow::Result<Output>) -> anyhow::Result<String> {
@@ -150,15 +155,11 @@ fn what_is_written_beside_our_folders_goes_with_the_container() -> anyhow::Resul
             one(sandbox
                 .sh("ls -d /workspace/kept /home/sandbox/kept /tmp/kept /dev/shm/kept 2>/dev/null; true"))?;
         assert_eq!(found, "/home/sandbox/kept\n/tmp/kept\n/workspace/kept");
+        let name = noted(&sandbox.folder());
+        let all = || podman.say(&["ps", "--all", "--format", "{{.Names}}"]);
+        ensure!(all()?.contains(&name), "{name} is not there");
         sandbox.tell("destroy", &["--force"])?.success()?;
-        let mine = podman.say(&[
-            "ps",
-            "--all",
-            "--quiet",
-            "--filter",
-            &format!("label=agent-shim.folder={}", sandbox.folder().display()),
-        ])?;
-        assert_eq!(mine, "");
+        ensure!(!all()?.contains(&name), "{name} is left over");
     }
     Ok(())
 }
@@ -166,7 +167,7 @@ fn what_is_written_beside_our_folders_goes_with_the_container() -> anyhow::Resul
 #[test]
 fn mounts_and_secrets_are_there_and_read_only_means_it() -> anyhow::Result<()> {
     for (home, _) in people()? {
-        let data = home.project("data")?;
+        let data = home.project("given")?;
         let key = home.file("key", b"s3cret")?;
         fs::write(data.join("file"), "data")?;
         fs::set_permissions(data.join("file"), fs::Permissions::from_mode(0o666))?;
@@ -175,6 +176,25 @@ fn mounts_and_secrets_are_there_and_read_only_means_it() -> anyhow::Result<()> {
         let sandbox = started(home, &["--mount", &mount, "--secret", &secret])?;
         assert_eq!(one(sandbox.sh("cat /mnt/data/file /run/secrets/KEY"))?, "datas3cret");
         for attempt in ["echo x > /mnt/data/file", "echo x > /run/secrets/KEY", "rm /run/secrets/KEY"] {
+            ensure!(sandbox.sh(attempt)?.code() != 0, "`{attempt}` worked");
+        }
+    }
+    Ok(())
+}
+
+/// podman would copy what a cover is to hide into the cover.
+#[test]
+fn the_state_of_all_sandboxes_stays_hidden_in_a_mount_around_it() -> anyhow::Result<()> {
+    for (home, _) in people()? {
+        let data = home.path().join("data");
+        let mount = format!("{}:/mnt/data", data.display());
+        let sandbox = started(home, &["--mount", &mount])?;
+        assert_eq!(one(sandbox.sh("ls -A /mnt/data/agent-shim; echo end"))?, "end");
+        for attempt in [
+            "touch /mnt/data/agent-shim/x",
+            "rmdir /mnt/data/agent-shim",
+            "mv /mnt/data/agent-shim /mnt/data/x",
+        ] {
             ensure!(sandbox.sh(attempt)?.code() != 0, "`{attempt}` worked");
         }
     }
@@ -204,7 +224,9 @@ fn each_process_of_it_can_be_killed() -> anyhow::Result<()> {
                 assert_eq!(one(sandbox.sh("echo alive"))?, "alive", "{victim} was killed");
                 sandbox.tell("stop", &[])?.success()?;
             }
-            until("the container is removed", || Ok((!sandbox.folder().join("engine.left").exists()).then_some(())))?;
+            until("the container is removed", || {
+                Ok((!sandbox.folder().join("engine.left").exists()).then_some(()))
+            })?;
             assert_eq!(containers(&podman, &sandbox.folder())?, "", "{victim} was killed");
             sandbox.tell("start", &[])?.success()?;
             assert_eq!(one(sandbox.sh("echo again"))?, "again", "{victim} was killed");
@@ -259,10 +281,7 @@ fn what_is_wrong_is_said_and_nothing_is_left() -> anyhow::Result<()> {
         let listed = podman.say(&["ps", "--all", "--quiet"])?;
         for (engine, image, agent, expected, code) in cases {
             let output = start(&home, engine, image, agent)?;
-            ensure!(
-                output.code() == code && output.errors().contains(expected),
-                "{expected:?}: {output}"
-            );
+            ensure!(output.code() == code && output.errors().contains(expected), "{expected:?}: {output}");
             ensure!(
                 home.run(["list", "--json"])?.success()?.text().trim() == "[]",
                 "{expected}: a sandbox is left"
