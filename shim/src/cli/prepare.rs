@@ -424,6 +424,7 @@ mod tests {
             ("--image debian:12", "an image is for a container, and `bwrap` makes none"),
             ("--engine podman --isolation microvm", "`--engine` is for a container"),
             ("--isolation oci --engine crun --image debian:12", "crun takes no image"),
+            ("--isolation oci --engine podman", "podman makes containers of images, and there is none"),
             ("--network nat", "`--isolation bwrap` has no network `nat`"),
             ("--isolation microvm --network host", "`--isolation microvm` has no network `host`"),
         ] {

@@ -108,6 +108,8 @@ pub struct Capabilities {
     pub networks: &'static [NetworkKind],
     /// Whether it takes the image of a container as its root folder.
     pub takes_images: bool,
+    /// The part that takes the calls for init, where init does not do that itself.
+    pub door: Option<&'static str>,
     /// How long things may take on it.
     pub patience: Patience,
 }

@@ -191,7 +191,8 @@ fn stuck(facts: &Facts, state: State) -> Option<String> {
     stopped(facts.init, init, ": nothing inside can be reached")
         .or_else(part)
         .or_else(|| {
-            let effect = if silent { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
+            let comes_up = silent && state == State::Starting;
+            let effect = if comes_up { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
             stopped(facts.supervisor, "the isolation layer", effect)
         })
         .or_else(|| {

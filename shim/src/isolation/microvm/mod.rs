@@ -81,6 +81,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "machine",
     networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
     takes_images: false,
+    door: Some("vhost-device-vsock"),
     patience: Patience::OF_MACHINES,
 };
 
