@@ -162,16 +162,17 @@ impl Machine {
         self.folder.path().join("root")
     }
 
-    /// Everything that was on the guest's console up to now.
+    /// Everything that was on the guest's console up to now, and what those around it said.
     pub fn console(&self) -> String {
-        self.text("console")
+        ["console", "device.log", "virtiofsd.log", "qemu.log"].map(|name| self.text(name)).concat()
     }
 
     /// Dials init, which has heard nothing yet.
     pub fn dial(&self) -> anyhow::Result<Raw> {
         let mut stream = UnixStream::connect(self.folder.path().join("vsock.sock"))?;
         stream.set_read_timeout(Some(crate::deadline()))?;
-        writeln!(stream, "CONNECT {PORT}")?;
+        // In one write: of half a line the device makes an error.
+        stream.write_all(format!("CONNECT {PORT}\n").as_bytes())?;
         // Byte by byte: what follows is init's.
         let mut answer = Vec::new();
         while answer.last() != Some(&b'\n') {
