@@ -62,9 +62,10 @@ impl Machine {
     /// Boots a guest, and waits until init answers. `None`, and told, where that cannot be done here.
     pub fn start(spec: Value) -> anyhow::Result<Option<Self>> {
         let Some(mut machine) = Self::launch(spec, |_| {})? else { return Ok(None) };
+        // The device is not asked before the guest has its driver: what it has to keep until then it may keep for ever.
         until_within(MACHINE_WITHIN, "init to answer", || {
             ensure!(machine.qemu.try_wait()?.is_none(), "the machine has ended: {}", machine.console());
-            Ok(machine.status().ok())
+            Ok(machine.text("console").contains("the machine is up").then(|| machine.status().ok()).flatten())
         })
         .with_context(|| machine.console())?;
         Ok(Some(machine))
