@@ -31,6 +31,7 @@ fn plan() -> LaunchPlan {
         fds: vec![PromisedFd { name: "control", number: 3 }, PromisedFd { name: "spec", number: 4 }],
         command: ["/run/agent/init", "--spec-fd", "4"].map(str::to_owned).to_vec(),
         limits: LimitPlan::default(),
+        machine: None,
         dies_with_parent: false,
     }
 }
