@@ -32,6 +32,7 @@ fn plan() -> LaunchPlan {
         command: ["/run/agent/init", "--spec-fd", "4"].map(str::to_owned).to_vec(),
         limits: LimitPlan::default(),
         machine: None,
+        container: None,
         dies_with_parent: false,
     }
 }
