@@ -29,7 +29,7 @@ pub enum IsolationError {
         searched: String,
     },
     /// Neither crun nor runc in PATH.
-    #[error("no runtime for containers is installed: there is no `crun` in {searched}")]
+    #[error("no runtime for containers is installed: there is neither `crun` nor `runc` in {searched}")]
     OciRuntimeMissing {
         /// The PATH that was searched.
         searched: String,

@@ -47,6 +47,9 @@ pub struct Run {
     /// What the layer leaves on the host outside the folder.
     #[serde(default)]
     pub remains: Remains,
+    /// What a person should know of it, although it works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How it ended.
     pub ended: Option<Ended>,
     /// The agent, as last seen.
@@ -107,6 +110,7 @@ impl Run {
             init: None,
             parts: Vec::new(),
             remains: Remains::default(),
+            warnings: Vec::new(),
             ended: None,
             agent: None,
         }

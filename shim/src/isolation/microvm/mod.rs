@@ -32,6 +32,8 @@ pub mod plan;
 mod render;
 mod room;
 mod shown;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod watch;
 
@@ -171,6 +173,10 @@ impl Layer for MicroVm {
 
     fn address(&self, plan: &LaunchPlan) -> Option<Address> {
         plan.machine.as_ref().map(MachinePlan::address)
+    }
+
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        plan.machine.as_ref().and_then(MachinePlan::warning).into_iter().collect()
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

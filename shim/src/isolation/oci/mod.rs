@@ -149,3 +149,6 @@ fn explain(printed: &str, kind: Kind) -> IsolationError {
         _ => IsolationError::Failed { program: "oci", said: short(said) },
     }
 }
+
+#[cfg(test)]
+mod tests;
