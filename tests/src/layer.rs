@@ -72,6 +72,11 @@ impl Layer {
         LAYERS.iter().find(|layer| layer.name == name)
     }
 
+    /// How often something is done that is done many times: as often where it is cheap, and often enough elsewhere.
+    pub fn often(&self, times: usize) -> usize {
+        (times / (self.patience * self.patience) as usize).max(2)
+    }
+
     /// What has to be in the environment of the shim. Nothing on the default layer.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         if self == &LAYERS[0] {

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const MEMORY_BYTES: u64 = 160 << 20;
 
 /// A machine whose agent does this as soon as it is let go.
-fn start(agent: &str, restart: Value) -> anyhow::Result<Option<Machine>> {
+fn start(agent: &str, restart: &Value) -> anyhow::Result<Option<Machine>> {
     let wait = format!("until test -e /work/go; do sleep 0.05; done; {agent}");
     let spec = json!({
         "limits": { "memory_bytes": MEMORY_BYTES, "cpus_milli": 900, "pids": 60 },
