@@ -51,7 +51,7 @@ fn is_out_of_memory(exit: &ExitRecord) -> bool {
 
 #[test]
 fn what_is_used_is_told_with_what_may_be() -> anyhow::Result<()> {
-    let Some(machine) = start("sleep 1000", json!({ "policy": "never" }))? else { return Ok(()) };
+    let Some(machine) = start("sleep 1000", &json!({ "policy": "never" }))? else { return Ok(()) };
     let group = machine.sh("cat /proc/self/cgroup")?;
     assert_eq!(group, "0::/inside\n", "init itself is in none");
     machine.sh("head -c 20000000 /dev/urandom >/tmp/file")?;
@@ -76,7 +76,7 @@ fn what_is_used_is_told_with_what_may_be() -> anyhow::Result<()> {
 /// It is larger than each of them, so that the kernel by itself would take the agent.
 #[test]
 fn what_the_agent_has_started_goes_before_the_agent() -> anyhow::Result<()> {
-    let Some(machine) = start("exec /work/probe family 90 2", json!({ "policy": "never" }))? else {
+    let Some(machine) = start("exec /work/probe family 90 2", &json!({ "policy": "never" }))? else {
         return Ok(());
     };
     let_go(&machine)?;
@@ -103,7 +103,7 @@ fn what_the_agent_has_started_goes_before_the_agent() -> anyhow::Result<()> {
 fn an_agent_that_wants_too_much_ends_and_is_started_again() -> anyhow::Result<()> {
     let backoff =
         json!({ "policy": "on-failure", "backoff": { "initial_ms": 200 }, "fast_fail": { "count": 2 } });
-    let Some(machine) = start("exec /work/probe eat 4096", backoff)? else { return Ok(()) };
+    let Some(machine) = start("exec /work/probe eat 4096", &backoff)? else { return Ok(()) };
     let_go(&machine)?;
     let exit = last_exit(&machine)?;
     assert!(is_out_of_memory(&exit), "{exit:?}\n{}", machine.console());
