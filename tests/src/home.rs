@@ -15,7 +15,12 @@ use std::{
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use crate::{Output, agent_shim, copy_program, deadline, layer::layer, own_nix};
+use crate::{
+    Output, agent_shim, copy_program, deadline,
+    layer::{PODMAN, layer},
+    own_nix,
+    podman::Podman,
+};
 
 /// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
 const ORDINARY: u32 = 61_234;
@@ -151,6 +156,13 @@ impl Home {
         command.env("AGENT_SHIM_ENV", "host");
         // The same promises on another layer.
         command.envs(layer().variables());
+        if *layer() == PODMAN {
+            match Podman::of(self.uid()) {
+                Ok(podman) => drop(command.envs(podman.variables())),
+                // The command says what is missing; this says why.
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
         command.env("PATH", layer().search_path(SEARCH_PATH)).env("LANG", "C.UTF-8").envs(&self.variables);
         command
     }

@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{binaries::open_to_others, home::SEARCH_PATH};
+use crate::{binaries::open_to_others, home::SEARCH_PATH, podman};
 
 /// The variable that names the layer.
 pub const LAYER: &str = "AGENT_TESTS_ISOLATION";
@@ -53,6 +53,15 @@ pub const LAYERS: [Layer; 3] = [
     },
 ];
 
+/// What the tests can be run on by hand as well; it makes the same promises as the layer that it is a part of.
+pub(crate) const PODMAN: Layer = Layer {
+    name: "podman",
+    shares_kernel: true,
+    patience: 2,
+    tests_per_processor: 1,
+    programs: &[&["podman"]],
+};
+
 /// The layer of this process: the default, unless the variable names another.
 ///
 /// # Panics
@@ -69,7 +78,7 @@ pub fn layer() -> &'static Layer {
 impl Layer {
     /// The layer of this name.
     pub fn named(name: &str) -> Option<&'static Layer> {
-        LAYERS.iter().find(|layer| layer.name == name)
+        LAYERS.iter().chain([&PODMAN]).find(|layer| layer.name == name)
     }
 
     /// How often something is done that is done many times: as often where it is cheap, and often enough elsewhere.
@@ -81,6 +90,13 @@ impl Layer {
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         if self == &LAYERS[0] {
             return Vec::new();
+        }
+        if *self == PODMAN {
+            return vec![
+                ("AGENT_SHIM_ISOLATION", "oci".into()),
+                ("AGENT_SHIM_ENGINE", "podman".into()),
+                ("AGENT_SHIM_IMAGE", podman::IMAGE.into()),
+            ];
         }
         let mut variables = vec![("AGENT_SHIM_ISOLATION", self.name.into())];
         if !self.shares_kernel

@@ -76,6 +76,12 @@ pub trait Layer {
         None
     }
 
+    /// What a person should know of a plan although it works, each in a sentence.
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        let _ = plan;
+        Vec::new()
+    }
+
     /// What the layer has recorded in a sandbox's folder since its last launch.
     ///
     /// The record is written by the layer's own process, so that it grows while nothing else of ours lives.
@@ -102,6 +108,8 @@ pub struct Capabilities {
     pub networks: &'static [NetworkKind],
     /// Whether it takes the image of a container as its root folder.
     pub takes_images: bool,
+    /// The part that takes the calls for init, where init does not do that itself.
+    pub door: Option<&'static str>,
     /// How long things may take on it.
     pub patience: Patience,
 }

@@ -69,7 +69,7 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     view.monitor = monitor_of(facts);
     let recorded = run.and_then(|run| run.agent.clone());
     match &facts.answer {
-        Answer::Status(status) => tell_status(&mut view, status, facts.init),
+        Answer::Status(status) => tell_status(&mut view, status, facts),
         Answer::Dead => {
             view.agent = recorded.map_or(AgentView::in_state(AgentState::Exited), AgentView::gone);
         }
@@ -144,16 +144,16 @@ fn is_coming(facts: &Facts) -> bool {
     facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
 }
 
-fn tell_status(view: &mut SandboxView, status: &Status, init: Seen) {
+fn tell_status(view: &mut SandboxView, status: &Status, facts: &Facts) {
     if let Some(agent) = status.units.iter().find(|unit| unit.kind == UnitKind::Agent) {
         view.agent = AgentView::from(agent);
     }
     view.units =
         status.units.iter().filter(|unit| unit.kind != UnitKind::Agent).map(UnitView::from).collect();
-    let pid = init.map(|(id, _)| id.pid);
+    let pid = facts.init.map(|(id, _)| id.pid);
     view.init =
         Some(InitView::new(pid, &status.init_version, status.uptime_ms, &status.counts, &status.usage));
-    view.warnings.clone_from(&status.warnings);
+    view.warnings = facts.run.iter().flat_map(|run| &run.warnings).chain(&status.warnings).cloned().collect();
 }
 
 fn monitor_of(facts: &Facts) -> MonitorView {
@@ -191,7 +191,8 @@ fn stuck(facts: &Facts, state: State) -> Option<String> {
     stopped(facts.init, init, ": nothing inside can be reached")
         .or_else(part)
         .or_else(|| {
-            let effect = if silent { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
+            let comes_up = silent && state == State::Starting;
+            let effect = if comes_up { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
             stopped(facts.supervisor, "the isolation layer", effect)
         })
         .or_else(|| {

@@ -67,6 +67,11 @@ pub(super) fn look(user: Option<u32>) -> Result<Found, String> {
     }
 }
 
+/// Why it cannot be used, for `doctor`.
+pub(crate) fn trouble(user: Option<u32>) -> Option<String> {
+    look(user).err()
+}
+
 /// Whether we were called to try it.
 pub fn is_called(args: &[OsString]) -> bool {
     args.len() == 2 && args[1] == TRIAL

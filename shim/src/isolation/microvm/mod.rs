@@ -32,6 +32,8 @@ pub mod plan;
 mod render;
 mod room;
 mod shown;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod watch;
 
@@ -79,6 +81,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "machine",
     networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
     takes_images: false,
+    door: Some("vhost-device-vsock"),
     patience: Patience::OF_MACHINES,
 };
 
@@ -170,6 +173,10 @@ impl Layer for MicroVm {
 
     fn address(&self, plan: &LaunchPlan) -> Option<Address> {
         plan.machine.as_ref().map(MachinePlan::address)
+    }
+
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        plan.machine.as_ref().and_then(MachinePlan::warning).into_iter().collect()
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

@@ -157,6 +157,16 @@ impl MachinePlan {
         }
     }
 
+    /// What a person should know of it.
+    pub(super) fn warning(&self) -> Option<String> {
+        match &self.processor {
+            Processor::Tcg { because: Some(why) } => {
+                Some(format!("the machine's processor is emulated, which is many times slower: {why}"))
+            }
+            Processor::Tcg { because: None } | Processor::Kvm { .. } => None,
+        }
+    }
+
     /// What to call for init; a path is one in the sandbox's folder.
     pub(super) fn address(&self) -> Address {
         match self.vsock {

@@ -17,7 +17,7 @@ use crate::sandbox::{
     lock::{ChangeLock, LockError, MonitorLock},
     process,
     record::Workspace,
-    run::{Ended, Stage},
+    run::{Ended, Run, Stage},
     start::{Failure, Report},
 };
 
@@ -27,6 +27,8 @@ const LAYER_PATIENCE: Duration = Duration::from_millis(500);
 const ENGINE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the kernel may take to end what is killed, and to let go of its cgroup.
 const KERNEL_PATIENCE: Duration = Duration::from_secs(2);
+/// Of an end that somebody brought about.
+const KILLED: &str = "it was killed by force";
 /// How long a command may keep us from removing a sandbox that was to be removed at its end.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -117,9 +119,13 @@ impl Watch<'_> {
 
     /// What of the layer's own ended first, as it has recorded that.
     fn what_died(&self) -> Option<String> {
+        if Run::take_killed(self.sandbox.folder()) {
+            return Some(KILLED.to_owned());
+        }
         let died = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.died?;
         let made = launch::capabilities(self.record.isolation).makes;
-        Some(format!("the {made}'s {} ended ({})", died.part, died.how))
+        let how = died.how.strip_prefix("was ").unwrap_or(&died.how);
+        Some(format!("the {made}'s {} ended ({how})", died.part))
     }
 
     fn reported_code(&self) -> Option<i32> {
@@ -144,6 +150,8 @@ impl Watch<'_> {
 
     fn write_end(&mut self, stage: Stage, code: Option<i32>, reason: String) {
         self.clean_remains();
+        // For an end in order that came after all.
+        let _ = Run::take_killed(self.sandbox.folder());
         let socket = self.sandbox.folder().join(SOCKET_FILE);
         if !channel::is_alive(self.sandbox.folder()) {
             drop(fs::remove_file(socket));

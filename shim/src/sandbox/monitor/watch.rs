@@ -383,9 +383,10 @@ impl<'a> Watch<'a> {
         if let Some(leader) = self.run.supervisor {
             for Part { name, pid } in report.parts {
                 if self.run.parts.iter().all(|part| part.name != name)
-                    && let Some(id) = process::identify_in_session(pid, leader)
+                    && let Some(id) = process::identify_child(pid, leader)
                 {
-                    self.run.parts.push(RunningPart { name, id });
+                    let door = layer.capabilities().door == Some(name.as_str());
+                    self.run.parts.push(RunningPart { name, id, door });
                 }
             }
         }
