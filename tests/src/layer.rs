@@ -115,6 +115,18 @@ impl Layer {
         }
     }
 
+    /// Puts its programs into a folder that is to be all that the shim finds.
+    pub fn link_programs(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = self.search_path(SEARCH_PATH);
+        for name in self.programs.iter().copied().flatten() {
+            let found = path.split(':').map(|place| Path::new(place).join(name)).find(|path| path.exists());
+            if let Some(found) = found {
+                std::os::unix::fs::symlink(found, folder.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
     /// What this machine lacks for it.
     pub fn missing(&self) -> Vec<String> {
         let path = self.search_path(SEARCH_PATH);

@@ -129,8 +129,8 @@ fn what_cannot_be_cloned_is_told_and_leaves_nothing() -> anyhow::Result<()> {
     let empty = home.project("empty")?;
     let search = home.search_path();
     fs::create_dir_all(&empty)?;
-    let layers = layer().programs.iter().copied().flatten();
-    for program in ["newuidmap", "newgidmap", "setpriv", "cat", "passt"].iter().chain(layers) {
+    layer().link_programs(&empty)?;
+    for program in ["newuidmap", "newgidmap", "setpriv", "cat", "passt"] {
         let found = search.split(':').map(|place| Path::new(place).join(program)).find(|path| path.exists());
         if let Some(found) = found {
             std::os::unix::fs::symlink(found, empty.join(program))?;

@@ -136,23 +136,3 @@ fn what_descends_from_a_command_ends_with_it(machine: &Machine) -> anyhow::Resul
     machine.sh("pid=$(cat /tmp/pid); until ! test -e /proc/$pid; do sleep 0.1; done")?;
     Ok(())
 }
-<<<<<<< HEAD
-
-#[test]
-fn the_clock_is_right_again_after_a_pause() -> anyhow::Result<()> {
-    const PAUSE: Duration = Duration::from_secs(5);
-    let Some(machine) = Machine::start(json!({}))? else { return Ok(()) };
-    machine.tell_qemu("stop")?;
-    // What a person does by closing a laptop: only time has to pass.
-    std::thread::sleep(PAUSE);
-    machine.tell_qemu("cont")?;
-    until_within(Duration::from_mins(1), "the clock to be right", || {
-        let inside: u64 = machine.sh("date +%s")?.trim().parse()?;
-        let outside = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs();
-        Ok((inside.abs_diff(outside) <= 3).then_some(()))
-    })?;
-    assert!(machine.console().contains("set the clock"), "{}", machine.console());
-    Ok(())
-}
-=======
->>>>>>> 54f231daed7ef527c0f303f3b4c1d9e2f6c95702
