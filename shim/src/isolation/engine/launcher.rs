@@ -36,7 +36,7 @@ pub(super) const FOLDER: &str = "handover";
 pub(super) const SOCKET: &str = "socket";
 
 /// From the engine's start to init's call. The monitor gives up before.
-const CALL_WITHIN: Duration = Duration::from_secs(120);
+const CALL_WITHIN: Duration = Duration::from_mins(2);
 
 /// How long the engine may take to end once init runs.
 const ENGINE_WITHIN: Duration = Duration::from_secs(30);
