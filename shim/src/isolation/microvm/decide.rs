@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent_protocol::spec::ShareKind;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::error::MachineError;
 use super::kernel::{self, Inventory, KernelError};
@@ -199,10 +200,10 @@ fn files(
 
 /// How many files virtiofsd may have open: its own bound, and what this host allows it.
 fn most_files(caller: Caller) -> u64 {
-    let allowed = match caller {
-        Caller::Root { .. } => most_open_files(),
-        Caller::Ordinary => getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
-    };
+    let may_raise = matches!(caller, Caller::Root { .. })
+        && capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
+    let now = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let allowed = if may_raise { now.max(most_open_files()) } else { now };
     allowed.min(VIRTIOFSD_MOST_FILES)
 }
 
