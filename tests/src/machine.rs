@@ -38,7 +38,7 @@ pub const CID: u32 = 3;
 pub const PORT: u32 = 1024;
 
 /// Booting takes some seconds without KVM, and longer where others boot at the same time.
-const MACHINE_WITHIN: Duration = Duration::from_secs(120);
+const MACHINE_WITHIN: Duration = Duration::from_mins(2);
 
 const TOKEN: Token = Token([b't'; TOKEN_BYTES]);
 

@@ -43,7 +43,10 @@ pub(super) const RUNNING: &str = "running the runtime";
 pub(super) const BUNDLE_OPTIONS: &str = "mode=0755,size=64m";
 
 /// Where control groups are.
-const CGROUPS: &str = "/sys/fs/cgroup";
+pub(super) const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Where version 2 of them is, beside version 1.
+pub(super) const SECOND: &str = "/sys/fs/cgroup/unified";
 
 /// With which the runtime works; init's own is in its configuration.
 const RUNTIME_UMASK: Mode = Mode::from_bits_truncate(0o022);
@@ -140,13 +143,11 @@ impl Gate {
 
 /// Where version 2 hangs below version 1, runtimes give up, although no group is asked of them.
 fn show_one_cgroup_tree() -> Result<(), Failed> {
-    let second = Path::new(CGROUPS).join("unified");
-    if !second.join("cgroup.controllers").exists() {
+    if !Path::new(SECOND).join("cgroup.controllers").exists() {
         return Ok(());
     }
     let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    mount(Some(&second), CGROUPS, None::<&str>, flags, None::<&str>)
-        .map_err(os("showing one tree of cgroups"))
+    mount(Some(SECOND), CGROUPS, None::<&str>, flags, None::<&str>).map_err(os("showing one tree of cgroups"))
 }
 
 fn make_bundle(job: &Job, place: &Path, umask: Mode) -> Result<(), Failed> {
