@@ -47,7 +47,7 @@ fn who_dials_it_all_the_same_gets_nothing_and_stops_nobody() -> anyhow::Result<(
     // They can fill the kernel's queue for a moment, and the host tries again. Where anything is closed they do not get
     // as far: no program of a sandbox makes such a socket.
     for _ in 0..5 {
-        let said = until_within(Duration::from_secs(60), "the host to get through", || {
+        let said = until_within(Duration::from_mins(1), "the host to get through", || {
             Ok(machine.sh("echo still there").ok())
         })?;
         assert_eq!(said, "still there\n");
