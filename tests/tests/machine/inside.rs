@@ -2,13 +2,14 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use agent_protocol::{
     Request,
     handshake::{Token, Verdict},
     message::{ExecRequest, Stdio},
 };
-use agent_tests::{CID, Machine, PORT, copy_program, shell, until};
+use agent_tests::{CID, Machine, PORT, copy_program, shell, until, until_within};
 use serde_json::json;
 
 const OFF: &str = r#"{ "nested_user_namespaces": true, "no_new_privileges": false, "seccomp": false,
@@ -43,8 +44,13 @@ fn who_dials_it_all_the_same_gets_nothing_and_stops_nobody() -> anyhow::Result<(
     let detached = ExecRequest { stdio: Stdio::Detached, ..shell(&flood) };
     let _flooding = machine.ask(&Request::Exec(detached))?.message()?;
     machine.sh("until grep -q flooding /tmp/flood; do sleep 0.1; done")?;
-    for _ in 0..20 {
-        assert_eq!(machine.sh("echo still there")?, "still there\n");
+    // They can fill the kernel's queue for a moment, and the host tries again. Where anything is closed they do not get
+    // as far: no program of a sandbox makes such a socket.
+    for _ in 0..5 {
+        let said = until_within(Duration::from_mins(1), "the host to get through", || {
+            Ok(machine.sh("echo still there").ok())
+        })?;
+        assert_eq!(said, "still there\n");
     }
     let refused = machine.console().matches("refused a connection from inside").count();
     assert_eq!(refused, 1, "said once: {}", machine.console());

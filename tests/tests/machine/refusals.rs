@@ -38,14 +38,14 @@ fn no_spec_is_told() -> anyhow::Result<()> {
 fn a_module_that_is_missing_or_broken_is_named() -> anyhow::Result<()> {
     let missing = |files: &mut Files| {
         in_spec(files, |spec| {
-            spec["machine"]["modules"].as_array_mut().expect("a list").push(json!("/modules/none.ko"))
+            spec["machine"]["modules"].as_array_mut().expect("a list").push(json!("/modules/none.ko"));
         });
     };
     refuses(missing, &["agent-init: error: reading the kernel module /modules/none.ko: No such file"])?;
     let broken = |files: &mut Files| {
         files.0.insert("modules/broken.ko".into(), (0o600, b"no module".to_vec()));
         in_spec(files, |spec| {
-            spec["machine"]["modules"].as_array_mut().expect("a list").push(json!("/modules/broken.ko"))
+            spec["machine"]["modules"].as_array_mut().expect("a list").push(json!("/modules/broken.ko"));
         });
     };
     refuses(broken, &["agent-init: error: loading the kernel module /modules/broken.ko: Exec format error"])
