@@ -80,9 +80,12 @@ fn what_is_used_is_told_with_what_may_be() -> anyhow::Result<()> {
     assert!(found.pids.is_some_and(|pids| (1..60).contains(&pids)), "{found:?}");
     assert_eq!(found.out_of_memory, Some(0), "{found:?}");
 
-    sh(&machine, "for i in $(seq 100); do sleep 100 & done 2>/dev/null & sleep 1")?;
-    let found = resources(&machine)?;
-    assert!(found.pids.is_some_and(|pids| (20..=60).contains(&pids)), "{found:?}");
+    // At the bound the shell may have to give up.
+    let _ = machine.exec(&shell("for i in $(seq 100); do sleep 1000 >/dev/null 2>&1 & done"))?;
+    let most = until_within(WITHIN, "the bound to be near", || {
+        Ok(resources(&machine)?.pids.filter(|pids| *pids > 50))
+    })?;
+    assert!(most <= 60, "{most}");
     Ok(())
 }
 
