@@ -15,7 +15,12 @@ use std::{
 use anyhow::{Context, bail};
 use tempfile::TempDir;
 
-use crate::{Output, agent_shim, copy_program, deadline, layer::layer, own_nix};
+use crate::{
+    Output, agent_shim, copy_program, deadline,
+    layer::{PODMAN, layer},
+    own_nix,
+    podman::Podman,
+};
 
 /// The user id of the ordinary person when the tests run as root. It needs no entry in /etc/passwd.
 const ORDINARY: u32 = 61_234;
@@ -60,8 +65,11 @@ impl Home {
     }
 
     /// Both kinds of person that the tests can be here: an ordinary one, and root where the tests are root.
+    ///
+    /// Where a start takes seconds it is the ordinary one alone: as root, on each layer, run all tests that ask for nobody.
     pub fn everyone() -> &'static [Who] {
-        if nix::unistd::geteuid().is_root() { &[Who::Ordinary, Who::Myself] } else { &[Who::Ordinary] }
+        let both = nix::unistd::geteuid().is_root() && layer().shares_kernel;
+        if both { &[Who::Ordinary, Who::Myself] } else { &[Who::Ordinary] }
     }
 
     /// The folder that holds everything of this person.
@@ -148,6 +156,13 @@ impl Home {
         command.env("AGENT_SHIM_ENV", "host");
         // The same promises on another layer.
         command.envs(layer().variables());
+        if *layer() == PODMAN {
+            match Podman::of(self.uid()) {
+                Ok(podman) => drop(command.envs(podman.variables())),
+                // The command says what is missing; this says why.
+                Err(error) => eprintln!("{error:#}"),
+            }
+        }
         command.env("PATH", layer().search_path(SEARCH_PATH)).env("LANG", "C.UTF-8").envs(&self.variables);
         command
     }

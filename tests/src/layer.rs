@@ -8,7 +8,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{binaries::open_to_others, home::SEARCH_PATH};
+use crate::{binaries::open_to_others, home::SEARCH_PATH, podman};
 
 /// The variable that names the layer.
 pub const LAYER: &str = "AGENT_TESTS_ISOLATION";
@@ -53,6 +53,15 @@ pub const LAYERS: [Layer; 3] = [
     },
 ];
 
+/// What the tests can be run on by hand as well; it makes the same promises as the layer that it is a part of.
+pub(crate) const PODMAN: Layer = Layer {
+    name: "podman",
+    shares_kernel: true,
+    patience: 2,
+    tests_per_processor: 1,
+    programs: &[&["podman"]],
+};
+
 /// The layer of this process: the default, unless the variable names another.
 ///
 /// # Panics
@@ -69,13 +78,25 @@ pub fn layer() -> &'static Layer {
 impl Layer {
     /// The layer of this name.
     pub fn named(name: &str) -> Option<&'static Layer> {
-        LAYERS.iter().find(|layer| layer.name == name)
+        LAYERS.iter().chain([&PODMAN]).find(|layer| layer.name == name)
+    }
+
+    /// How often something is done that is done many times: as often where it is cheap, and often enough elsewhere.
+    pub fn often(&self, times: usize) -> usize {
+        (times / (self.patience * self.patience) as usize).max(2)
     }
 
     /// What has to be in the environment of the shim. Nothing on the default layer.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         if self == &LAYERS[0] {
             return Vec::new();
+        }
+        if *self == PODMAN {
+            return vec![
+                ("AGENT_SHIM_ISOLATION", "oci".into()),
+                ("AGENT_SHIM_ENGINE", "podman".into()),
+                ("AGENT_SHIM_IMAGE", podman::IMAGE.into()),
+            ];
         }
         let mut variables = vec![("AGENT_SHIM_ISOLATION", self.name.into())];
         if !self.shares_kernel
@@ -92,6 +113,18 @@ impl Layer {
             Some(tools) if !self.shares_kernel => format!("{}:{places}", tools.display()),
             _ => places.to_owned(),
         }
+    }
+
+    /// Puts its programs into a folder that is to be all that the shim finds.
+    pub fn link_programs(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = self.search_path(SEARCH_PATH);
+        for name in self.programs.iter().copied().flatten() {
+            let found = path.split(':').map(|place| Path::new(place).join(name)).find(|path| path.exists());
+            if let Some(found) = found {
+                std::os::unix::fs::symlink(found, folder.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// What this machine lacks for it.

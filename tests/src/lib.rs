@@ -16,6 +16,7 @@ mod machine;
 mod output;
 mod own_nix;
 mod parts;
+pub mod podman;
 mod pty;
 mod raw;
 mod sandbox;

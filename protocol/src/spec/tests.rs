@@ -277,3 +277,73 @@ fn an_agent_that_comes_later_can_be_the_main_one_once_more() {
         assert!(Agent::further(name, json, main).is_err(), "{name} {json}");
     }
 }
+
+fn machine(change: impl FnOnce(&mut serde_json::Value)) -> Result<InitSpec, SpecError> {
+    let mut spec = serde_json::json!({
+        "user": { "uid": 1000, "gid": 1000 },
+        "machine": {
+            "modules": ["/modules/virtio.ko"],
+            "root": { "tag": "root", "kind": "9p" },
+            "mounts": [
+                { "kind": "proc", "at": "/proc" },
+                { "kind": "dev", "at": "/dev", "kvm": true },
+                { "kind": "dev", "at": "/dev" },
+                { "kind": "tmpfs", "at": "/tmp", "size_bytes": 65536, "mode": 1023 },
+                { "kind": "read-only", "at": "/etc" },
+            ],
+            "network": { "address": "10.0.2.15/24", "gateway": "10.0.2.2" },
+            "report": "/dev/ttyS1",
+        },
+    });
+    change(&mut spec);
+    InitSpec::from_json(&serde_json::to_vec(&spec).unwrap())
+}
+
+#[test]
+fn a_machine_is_read_as_it_is_written() {
+    let spec = machine(|_| {}).unwrap();
+    assert_eq!(InitSpec::from_json(spec.to_json().as_bytes()).unwrap(), spec);
+    let machine = spec.machine.unwrap();
+    assert_eq!(machine.root.kind, ShareKind::Plan9);
+    assert_eq!(machine.mounts[1], MachineMount::Dev { at: "/dev".into(), kvm: true });
+    assert_eq!(machine.mounts[2], MachineMount::Dev { at: "/dev".into(), kvm: false });
+    assert_eq!(machine.mounts[3], MachineMount::Tmpfs { at: "/tmp".into(), size_bytes: 65536, mode: 0o1777 });
+    assert_eq!(machine.network.unwrap().parse(), Some(([10, 0, 2, 15].into(), 24)));
+}
+
+#[test]
+fn a_machine_is_checked_in_all_its_parts() {
+    use serde_json::json;
+    let many = |entry: serde_json::Value| json!(vec![entry; 257]);
+    for (path, value, complaint) in [
+        ("/user/uid", json!(0), "user: must be an ordinary one"),
+        ("/user/gid", json!(0), "user: must be an ordinary one"),
+        ("/machine/modules", many(json!("/x")), "machine.modules: are too many"),
+        ("/machine/modules/0", json!("x.ko"), "machine.modules[0]: is not an absolute path"),
+        ("/machine/root/tag", json!(""), "machine.root.tag: must have 1 to 31 bytes"),
+        ("/machine/root/kind", json!("nfs"), "unknown variant `nfs`"),
+        ("/machine/mounts", many(json!({ "kind": "proc", "at": "/proc" })), "machine.mounts: are too many"),
+        ("/machine/mounts/0/at", json!("proc"), "machine.mounts[0].at: is not an absolute path"),
+        (
+            "/machine/mounts/0",
+            json!({ "kind": "proc", "at": "/", "kvm": true }),
+            "`kvm` is for a mount of kind `dev`",
+        ),
+        ("/machine/mounts/0", json!({ "kind": "proc", "at": "/", "size": 1 }), "unknown field `size`"),
+        ("/machine/mounts/0", json!({ "kind": "tmpfs", "at": "/" }), "needs `size_bytes` and `mode`"),
+        ("/machine/mounts/3/size_bytes", json!(0), "machine.mounts[3].size_bytes: must be at least 1"),
+        ("/machine/mounts/3/mode", json!(0o4755), "machine.mounts[3].mode: is no mode of a folder"),
+        ("/machine/network/address", json!("10.0.2.15"), "machine.network.address: must be an IPv4 address"),
+        (
+            "/machine/network/address",
+            json!("10.0.2.15/33"),
+            "machine.network.address: must be an IPv4 address",
+        ),
+        ("/machine/network/gateway", json!("fe80::1"), "machine.network.gateway: must be an IPv4 address"),
+        ("/machine/report", json!("ttyS1"), "machine.report: is not an absolute path"),
+    ] {
+        let error = machine(|spec| *spec.pointer_mut(path).unwrap() = value).unwrap_err().to_string();
+        assert!(error.contains(complaint), "{path}: {error}");
+    }
+    assert!(machine(|spec| drop(spec.as_object_mut().unwrap().remove("user"))).is_err());
+}

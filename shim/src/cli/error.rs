@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     Usage,
     /// The program to be run does not exist.
     CommandNotFound,
+    /// It was to be started from an image that does not have it.
+    NotInImage,
     /// The program to be run cannot be executed.
     CommandNotExecutable,
     /// A signal ended us while we carried a command's streams.
@@ -81,13 +83,13 @@ impl Kind {
             (Self::Cancelled, _) => 5,
             (Self::BrokenPipe, _) => 141,
             (Self::Interrupted(code), _) => code,
-            (Self::CommandNotFound, Style::OfCommand) => 127,
+            (Self::CommandNotFound | Self::NotInImage, Style::OfCommand) => 127,
             (Self::CommandNotExecutable, Style::OfCommand) => 126,
             (_, Style::OfCommand) => 125,
             (Self::NotFound, Style::Own) => 1,
             (Self::WrongState, Style::Own) => 2,
             (Self::Failed | Self::CommandNotFound | Self::CommandNotExecutable, Style::Own) => 3,
-            (Self::Requirement, Style::Own) => 4,
+            (Self::Requirement | Self::NotInImage, Style::Own) => 4,
         }
     }
 }
@@ -246,6 +248,7 @@ impl From<Failure> for CliError {
         let kind = match failure.cause {
             Cause::Requirement => Kind::Requirement,
             Cause::AgentNotFound => Kind::CommandNotFound,
+            Cause::NotInImage => Kind::NotInImage,
             Cause::AgentNotExecutable => Kind::CommandNotExecutable,
             Cause::Cancelled => Kind::Cancelled,
             Cause::Request | Cause::Other => Kind::Failed,

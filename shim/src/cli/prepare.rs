@@ -27,6 +27,7 @@ use crate::{
         lock::ChangeLock,
         name::Name,
         record::{EnvKind, Record, Workspace},
+        run::Run,
         show::{Detail, show},
         start as start_sandbox,
         start::{Cause, Failure, Occasion, StartError, Started},
@@ -365,13 +366,25 @@ impl Ready {
             .map_err(|error| self.in_context(error.into()))?;
         ctx.say(format_args!("starting `{}` in {}", self.sandbox.name(), self.sandbox.folder().display()));
         match starting.wait(&self.sandbox) {
-            Ok(started) => Ok((self.sandbox, started)),
+            Ok(started) => {
+                warn_of_the_first(&self.sandbox);
+                Ok((self.sandbox, started))
+            }
             Err(error) => Err(self.in_context(cancelled_or(error))),
         }
     }
 
     fn in_context(&self, error: CliError) -> CliError {
         error.while_doing(format!("cannot start sandbox `{}`", self.sandbox.name()))
+    }
+}
+
+/// What is to be known of a sandbox is told when it is new. After that `status` tells it.
+fn warn_of_the_first(sandbox: &Sandbox) {
+    if let Some(run) = Run::read(sandbox.folder()).filter(|run| run.number == 1) {
+        for warning in &run.warnings {
+            tell(&clean(&format!("note: {warning}")));
+        }
     }
 }
 
@@ -411,6 +424,7 @@ mod tests {
             ("--image debian:12", "an image is for a container, and `bwrap` makes none"),
             ("--engine podman --isolation microvm", "`--engine` is for a container"),
             ("--isolation oci --engine crun --image debian:12", "crun takes no image"),
+            ("--isolation oci --engine podman", "podman makes containers of images, and there is none"),
             ("--network nat", "`--isolation bwrap` has no network `nat`"),
             ("--isolation microvm --network host", "`--isolation microvm` has no network `host`"),
         ] {

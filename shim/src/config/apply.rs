@@ -141,13 +141,21 @@ impl Settings {
             return Err(ConfigError::written(format!("{made}, and `{}` makes none", layer.name))
                 .hint("`--isolation oci` makes one; an environment of Nix begins with `nix:`"));
         }
-        let container = record.container.as_ref();
-        match container.and_then(|container| Some((container.engine?, container.image.as_ref()?))) {
-            Some((engine, image)) if layer.takes_images && !engine.takes_images() => {
-                let engine = engine.to_possible_value();
-                let name = engine.as_ref().map_or("it", |engine| engine.get_name());
+        let container = record.container.as_ref().filter(|_| layer.takes_images);
+        let Some((engine, image)) = container.and_then(|one| Some((one.engine?, &one.image))) else {
+            return Ok(());
+        };
+        let value = engine.to_possible_value();
+        let name = value.as_ref().map_or("it", |value| value.get_name());
+        match image {
+            Some(image) if !engine.takes_images() => {
                 Err(ConfigError::written(format!("{name} takes no image, and `{image}` is one"))
                     .hint("`--engine podman` or `--engine docker` takes one"))
+            }
+            // A configuration says which one it is to be, where there is an image.
+            None if engine.takes_images() && flag(self.engine.as_ref()).is_some() => {
+                Err(ConfigError::written(format!("{name} makes containers of images, and there is none"))
+                    .hint("name one with `--image`, such as docker.io/library/debian:12"))
             }
             _ => Ok(()),
         }

@@ -34,6 +34,14 @@ pub enum IsolationError {
         /// The PATH that was searched.
         searched: String,
     },
+    /// The runtime that was asked for is not in PATH.
+    #[error("`{name}` is not installed: it is not in {searched}")]
+    NamedRuntimeMissing {
+        /// Its name.
+        name: &'static str,
+        /// The PATH that was searched.
+        searched: String,
+    },
     /// bwrap without `--disable-userns`.
     #[error("bubblewrap {found} is too old: {needed} or later is needed")]
     BwrapTooOld {
@@ -165,6 +173,7 @@ impl IsolationError {
             Self::Machine(_)
             | Self::BwrapMissing { .. }
             | Self::OciRuntimeMissing { .. }
+            | Self::NamedRuntimeMissing { .. }
             | Self::BwrapTooOld { .. }
             | Self::NoUserNamespaces { .. }
             | Self::NoIdMapping { .. }
@@ -205,7 +214,9 @@ impl IsolationError {
     pub fn requirement(&self) -> Option<Requirement> {
         Some(match self {
             Self::BwrapMissing { .. } => Requirement::BwrapMissing,
-            Self::OciRuntimeMissing { .. } => Requirement::OciRuntimeMissing,
+            Self::OciRuntimeMissing { .. } | Self::NamedRuntimeMissing { .. } => {
+                Requirement::OciRuntimeMissing
+            }
             Self::BwrapTooOld { .. } => Requirement::BwrapTooOld,
             Self::NoUserNamespaces { switch: Some(switch), .. } => Self::switch_requirement(*switch),
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,

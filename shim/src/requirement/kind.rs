@@ -309,7 +309,7 @@ requirements! {
         "/dev/kvm may not be opened",
         "the processor is emulated, and a microVM is many times slower";
     KvmUnusable "kvm-unusable" Kvm Useful [Microvm]
-        "/dev/kvm is there and makes no machine",
+        "/dev/kvm is there, and machines do not run by it",
         "the processor is emulated, and a microVM is many times slower";
     ShareMissing "share-missing" Virtiofsd Needed [Microvm]
         "there is no virtiofsd that can be used, and the kernel for machines has no 9p",

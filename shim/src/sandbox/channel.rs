@@ -24,7 +24,10 @@ use rustix::{
     },
 };
 
-use super::address::{SOCKET_FILE, Way};
+use super::{
+    address::{SOCKET_FILE, Way},
+    run::Run,
+};
 use crate::client::{
     ConnectionError,
     dial::{Begun, MAX_HYBRID_LINE_BYTES, finish_vsock, is_ok},
@@ -123,6 +126,9 @@ impl Channel {
     /// Connects to the init of the sandbox in `folder`, and asks.
     pub(crate) fn open(folder: &Path, request: &Request) -> Result<Self, OpenError> {
         let way = Way::of(folder).map_err(gone)?;
+        if way.target().is_device() && Run::has_closed_door(folder) {
+            return Err(OpenError::Full);
+        }
         let mut unsent = Vec::with_capacity(HELLO_BYTES + 64);
         unsent.extend_from_slice(&Hello::new(Features(0), *way.token()).encode());
         codec::encode_frame(Kind::Request, request, &mut unsent).map_err(io::Error::other)?;
@@ -147,6 +153,11 @@ impl Channel {
     /// What to wait for before the next [`pump`](Self::pump).
     pub(crate) fn wants(&self) -> PollFlags {
         if self.stage == Stage::Connecting { PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    }
+
+    /// Whether init is in a machine.
+    pub(crate) fn is_to_machine(&self) -> bool {
+        self.through_device
     }
 
     /// Whether its end says nothing of init: a machine's device took the call, and init has not answered.

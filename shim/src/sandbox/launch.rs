@@ -149,7 +149,7 @@ pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationErro
             Ok(Box::new(WithEngine::find(engine, image, &path)?))
         }
         Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
-        Isolation::Oci => Ok(Box::new(Oci::find(&path)?)),
+        Isolation::Oci => Ok(Box::new(Oci::find(&path, record.runtime())?)),
         Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
     }
 }

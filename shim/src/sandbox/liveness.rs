@@ -69,7 +69,7 @@ pub(crate) fn decide(facts: &Facts) -> SandboxView {
     view.monitor = monitor_of(facts);
     let recorded = run.and_then(|run| run.agent.clone());
     match &facts.answer {
-        Answer::Status(status) => tell_status(&mut view, status, facts.init),
+        Answer::Status(status) => tell_status(&mut view, status, facts),
         Answer::Dead => {
             view.agent = recorded.map_or(AgentView::in_state(AgentState::Exited), AgentView::gone);
         }
@@ -135,6 +135,8 @@ fn state_of(facts: &Facts) -> (State, Option<String>) {
         // The socket appears a moment after the first record of a start; a machine's, once its devices are there.
         (Answer::Dead, Some(Stage::Starting)) if is_coming(facts) => (State::Starting, None),
         (Answer::Dead, Some(Stage::Failed)) => (State::Error, reason()),
+        // What is left of it still ends, and how it ended is not written down yet.
+        (Answer::Dead, Some(Stage::Running | Stage::Stopping)) if is_going(facts) => (State::Stopping, None),
         (Answer::Dead, Some(_)) => (State::Stopped, reason()),
     }
 }
@@ -144,16 +146,21 @@ fn is_coming(facts: &Facts) -> bool {
     facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
 }
 
-fn tell_status(view: &mut SandboxView, status: &Status, init: Seen) {
+fn is_going(facts: &Facts) -> bool {
+    let layer_lives = matches!(facts.supervisor, Some((_, Condition::Alive | Condition::Stopped)));
+    facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
+}
+
+fn tell_status(view: &mut SandboxView, status: &Status, facts: &Facts) {
     if let Some(agent) = status.units.iter().find(|unit| unit.kind == UnitKind::Agent) {
         view.agent = AgentView::from(agent);
     }
     view.units =
         status.units.iter().filter(|unit| unit.kind != UnitKind::Agent).map(UnitView::from).collect();
-    let pid = init.map(|(id, _)| id.pid);
+    let pid = facts.init.map(|(id, _)| id.pid);
     view.init =
         Some(InitView::new(pid, &status.init_version, status.uptime_ms, &status.counts, &status.usage));
-    view.warnings.clone_from(&status.warnings);
+    view.warnings = facts.run.iter().flat_map(|run| &run.warnings).chain(&status.warnings).cloned().collect();
 }
 
 fn monitor_of(facts: &Facts) -> MonitorView {
@@ -191,7 +198,8 @@ fn stuck(facts: &Facts, state: State) -> Option<String> {
     stopped(facts.init, init, ": nothing inside can be reached")
         .or_else(part)
         .or_else(|| {
-            let effect = if silent { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
+            let comes_up = silent && state == State::Starting;
+            let effect = if comes_up { ": the sandbox cannot come up" } else { ": the sandbox runs on" };
             stopped(facts.supervisor, "the isolation layer", effect)
         })
         .or_else(|| {
@@ -272,6 +280,14 @@ mod tests {
             assert_eq!(decide(&facts).state, State::Stopped, "{stage:?}");
         }
         assert_eq!(state(Some(Stage::Failed), Answer::Dead), State::Error);
+    }
+
+    #[test]
+    fn what_is_not_gone_to_its_end_is_stopping() {
+        let mut facts = facts(Some(Stage::Running), Answer::Dead);
+        assert_eq!(decide(&facts).state, State::Stopping);
+        facts.supervisor = Some((ID, Condition::Gone));
+        assert_eq!(decide(&facts).state, State::Stopped);
     }
 
     #[test]

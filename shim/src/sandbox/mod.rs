@@ -84,7 +84,7 @@ use self::{
 };
 use crate::{
     client::{Connection, ConnectionError},
-    isolation::ProcessId,
+    isolation::{Patience, ProcessId},
 };
 
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
@@ -341,7 +341,16 @@ impl Sandbox {
     pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
         let way = Way::of(&self.folder)
             .map_err(|error| ConnectionError::Io("looking at the sandbox's folder", error))?;
+        if way.target().is_device() && Run::has_closed_door(&self.folder) {
+            return Err(ConnectionError::Stuck("what takes its calls is stopped"));
+        }
         Connection::open(way.target(), way.token(), deadline)
+    }
+
+    /// How long what is fine may take with it.
+    pub fn patience(&self) -> Patience {
+        let isolation = self.record().map(|record| record.isolation).unwrap_or_default();
+        launch::capabilities(isolation).patience
     }
 
     /// What it is doing now.

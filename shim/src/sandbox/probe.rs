@@ -14,6 +14,9 @@ use super::channel::{Channel, Flow, OpenError, Received};
 /// How long an init may take to answer. One that lives takes microseconds, on a busy host milliseconds.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(400);
 
+/// The same of an init in a machine, which the host may have to compute step by step.
+const MACHINE_PATIENCE: Duration = Duration::from_millis(700);
+
 /// Connections open at once: far below the usual limit of 1,024 descriptors.
 const BATCH: usize = 256;
 
@@ -30,14 +33,15 @@ pub(crate) enum Answer {
     Broken(String),
 }
 
-/// Asks the init of each folder. Takes [`PATIENCE`] for each batch of 256 at most.
+/// Asks the init of each folder. Takes [`PATIENCE`] for each batch of 256 at most, and [`MACHINE_PATIENCE`] where there are
+/// machines.
 pub(crate) fn ask_all(folders: &[PathBuf]) -> Vec<Answer> {
-    folders.chunks(BATCH).flat_map(|batch| ask_batch(batch, Instant::now() + PATIENCE)).collect()
+    folders.chunks(BATCH).flat_map(|batch| ask_batch(batch, Instant::now())).collect()
 }
 
 /// Asks one.
 pub(crate) fn ask(folder: &Path) -> Answer {
-    ask_batch(&[folder.to_owned()], Instant::now() + PATIENCE).pop().unwrap_or(Answer::Silent)
+    ask_batch(&[folder.to_owned()], Instant::now()).pop().unwrap_or(Answer::Silent)
 }
 
 enum Asked {
@@ -45,12 +49,15 @@ enum Asked {
     Answered(Answer),
 }
 
-fn ask_batch(folders: &[PathBuf], end: Instant) -> Vec<Answer> {
+fn ask_batch(folders: &[PathBuf], begun: Instant) -> Vec<Answer> {
     let mut asked: Vec<Asked> = folders.iter().map(|folder| begin(folder)).collect();
     loop {
         let mut waiting: Vec<&mut Asked> =
             asked.iter_mut().filter(|one| matches!(one, Asked::Open(_))).collect();
-        let left = end.saturating_duration_since(Instant::now());
+        let machines =
+            waiting.iter().any(|one| matches!(&**one, Asked::Open(channel) if channel.is_to_machine()));
+        let patience = if machines { MACHINE_PATIENCE } else { PATIENCE };
+        let left = (begun + patience).saturating_duration_since(Instant::now());
         if waiting.is_empty() || left.is_zero() {
             break;
         }
@@ -120,7 +127,7 @@ mod tests {
         let (dead, silent) = (TempDir::new(), TempDir::new());
         let _listener = listen_in(silent.path()).unwrap();
         let folders = [dead.path().to_owned(), silent.path().to_owned()];
-        let answers = ask_batch(&folders, Instant::now() + Duration::from_millis(20));
+        let answers = ask_batch(&folders, Instant::now());
         assert!(matches!(answers[..], [Answer::Dead, Answer::Silent]), "{answers:?}");
     }
 }

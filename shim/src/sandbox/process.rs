@@ -62,17 +62,20 @@ pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
     Process::now(pid).ok().flatten().map(|process| process.id())
 }
 
-/// The same where it belongs to the session that `leader` began. Numbers are read from a file that may be old: a process that
-/// has one of them by now is in another session.
-pub(crate) fn identify_in_session(pid: i32, leader: ProcessId) -> Option<ProcessId> {
-    const FROM_STATE_TO_SESSION: usize = 3;
+/// The same where `parent` has started it, or it is in the session that `parent` began. Numbers are read from a file that may be
+/// old: a process that has one of them by now is somebody else's.
+pub(crate) fn identify_child(pid: i32, parent: ProcessId) -> Option<ProcessId> {
+    const FROM_STATE_TO_PARENT: usize = 1;
+    const FROM_PARENT_TO_SESSION: usize = 2;
     let process = Process::now(pid).ok().flatten()?;
     // Held, so that what is read is about this process.
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
     let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
     let mut fields = str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_ascii_whitespace();
-    let session: i32 = fields.nth(FROM_STATE_TO_SESSION)?.parse().ok()?;
-    (session == leader.pid && process.id().start_ticks >= leader.start_ticks).then(|| process.id())
+    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<i32>().ok();
+    let (of, session) = (number(FROM_STATE_TO_PARENT)?, number(FROM_PARENT_TO_SESSION - 1)?);
+    let belongs = of == parent.pid || session == parent.pid;
+    (belongs && process.id().start_ticks >= parent.start_ticks).then(|| process.id())
 }
 
 /// Identifies this boot: process numbers and start times mean nothing in another one.
@@ -129,17 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn a_process_of_another_session_is_not_a_part() {
+    fn only_a_child_is_one() {
         let mut child = std::process::Command::new("setsid").args(["sleep", "60"]).spawn().unwrap();
         let pid = child.id().cast_signed();
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        let leads = || identify(pid).is_some_and(|id| identify_in_session(pid, id).is_some());
-        while !leads() {
-            assert!(std::time::Instant::now() < end, "it began no session");
-        }
-        assert_eq!(identify_in_session(pid, me()), None);
-        assert_eq!(identify_in_session(std::process::id().cast_signed(), identify(pid).unwrap()), None);
-        kill(identify(pid).unwrap());
+        let other = identify(pid).unwrap();
+        assert_eq!(identify_child(pid, me()), Some(other), "whatever session it began");
+        assert_eq!(identify_child(me().pid, other), None);
+        assert_eq!(identify_child(pid, ProcessId { start_ticks: other.start_ticks + 1, ..me() }), None);
+        kill(other);
         child.wait().unwrap();
     }
 

@@ -388,14 +388,15 @@ pub struct SecretRecord {
 impl ContainerRecord {
     /// The engine and its image, where one makes the container.
     pub fn made_by(&self) -> Option<(engine::Engine, &str)> {
+        // Without an image there is nothing for an engine to do that a runtime does not do better.
+        let image = self.image.as_deref()?;
         let engine = match self.engine {
             Some(Engine::Crun | Engine::Runc) => return None,
             Some(Engine::Docker) => engine::Engine::Docker,
-            Some(Engine::Podman) => engine::Engine::Podman,
-            // Whoever names an image wants an engine; the one without a daemon is the nearer one.
-            None => self.image.as_ref().map(|_| engine::Engine::Podman)?,
+            // The one without a daemon is the nearer one.
+            Some(Engine::Podman) | None => engine::Engine::Podman,
         };
-        Some((engine, self.image.as_deref().unwrap_or_default()))
+        Some((engine, image))
     }
 }
 
@@ -403,6 +404,15 @@ impl Record {
     /// The engine and the image that its container is made of, where one is.
     pub fn engine(&self) -> Option<(engine::Engine, &str)> {
         self.container.as_ref().filter(|_| self.isolation == Isolation::Oci)?.made_by()
+    }
+
+    /// The runtime that its container was to be made by, where one without an engine was named.
+    pub fn runtime(&self) -> Option<&'static str> {
+        match self.container.as_ref()?.engine? {
+            Engine::Crun => Some("crun"),
+            Engine::Runc => Some("runc"),
+            Engine::Podman | Engine::Docker => None,
+        }
     }
 
     /// A sandbox with defaults for everything but these.

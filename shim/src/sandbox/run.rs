@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     atomic::{self, Survives},
-    process::boot_id,
+    process::{Condition, boot_id, condition},
     record::read_bounded,
     view::AgentView,
 };
@@ -17,6 +17,9 @@ use crate::isolation::{ProcessId, Remains};
 
 const RUN_FILE: &str = "run.json";
 const RUN_VERSION: u32 = 1;
+
+/// There while somebody kills what would not end.
+const FORCED_FILE: &str = "killed";
 const MAX_RUN_BYTES: u64 = 1024 * 1024;
 
 /// One start.
@@ -44,6 +47,9 @@ pub struct Run {
     /// What the layer leaves on the host outside the folder.
     #[serde(default)]
     pub remains: Remains,
+    /// What a person should know of it, although it works.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// How it ended.
     pub ended: Option<Ended>,
     /// The agent, as last seen.
@@ -58,6 +64,9 @@ pub struct RunningPart {
     /// Which process.
     #[serde(flatten)]
     pub id: ProcessId,
+    /// Whether it takes the calls for init.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub door: bool,
 }
 
 /// How far a start came.
@@ -101,6 +110,7 @@ impl Run {
             init: None,
             parts: Vec::new(),
             remains: Remains::default(),
+            warnings: Vec::new(),
             ended: None,
             agent: None,
         }
@@ -124,6 +134,24 @@ impl Run {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    /// Has it said of the end that is to come that a person wanted it, whichever process is found dead first.
+    pub(crate) fn mark_killed(folder: &Path) {
+        // Without it the end is told as what it looks like.
+        drop(fs::write(folder.join(FORCED_FILE), ""));
+    }
+
+    /// Whether it was said, from now on no more.
+    pub(crate) fn take_killed(folder: &Path) -> bool {
+        fs::remove_file(folder.join(FORCED_FILE)).is_ok()
+    }
+
+    /// Whether what takes the calls for init is stopped by a signal. Whoever calls it then and leaves again is never let go of,
+    /// and it turns in circles from then on.
+    pub(crate) fn has_closed_door(folder: &Path) -> bool {
+        let parts = Self::read(folder).map(|run| run.processes().parts).unwrap_or_default();
+        parts.iter().any(|part| part.door && condition(part.id) == Condition::Stopped)
     }
 
     /// Whether it was recorded as over.
@@ -171,8 +199,11 @@ mod tests {
         assert_eq!(Run::read(temp.path()), None);
         let mut run = Run::beginning(3, "2026-01-01T00:00:00.000Z".to_owned(), None);
         run.init = Some(ProcessId { pid: 7, start_ticks: 9 });
-        run.parts =
-            vec![RunningPart { name: "virtiofsd".to_owned(), id: ProcessId { pid: 8, start_ticks: 9 } }];
+        run.parts = vec![RunningPart {
+            name: "virtiofsd".to_owned(),
+            id: ProcessId { pid: 8, start_ticks: 9 },
+            door: true,
+        }];
         run.write(temp.path()).unwrap();
         assert_eq!(Run::read(temp.path()), Some(run.clone()));
         assert_eq!(run.processes().init, run.init);

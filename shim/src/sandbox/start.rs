@@ -94,6 +94,8 @@ pub enum Cause {
     Requirement,
     /// The agent's program does not exist.
     AgentNotFound,
+    /// The same, where it would be a part of an image.
+    NotInImage,
     /// The agent's program cannot be executed.
     AgentNotExecutable,
     /// It was called off.

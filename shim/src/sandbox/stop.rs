@@ -111,6 +111,7 @@ pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     };
     let in_order = asked.is_some_and(|mut channel| wait_dead(sandbox, Some(&mut channel), FORCE_PATIENCE));
     if !in_order {
+        Run::mark_killed(folder);
         // What is not init yet ends with the layer's process.
         if !kill_init(sandbox) {
             kill_layer(sandbox);
@@ -193,7 +194,7 @@ fn kill_parts(sandbox: &Sandbox) {
     if let (true, Some(leader)) = (processes.parts.is_empty(), processes.supervisor)
         && let Some(report) = report()
     {
-        let parts = report.parts.iter().filter_map(|part| process::identify_in_session(part.pid, leader));
+        let parts = report.parts.iter().filter_map(|part| process::identify_child(part.pid, leader));
         parts.for_each(process::kill);
     }
 }

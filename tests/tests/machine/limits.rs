@@ -1,18 +1,19 @@
 //! What a machine's programs may use, and what becomes of those that want more. The kernel's own: these tests are the only
 //! ones that see it enforce anything, wherever they run.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use agent_protocol::{
     Request, ServerMessage,
     exit::{ExitRecord, How, KilledBy, LimitKind},
     message::{Resources, UnitState, UnitStatus},
 };
-use agent_tests::{Machine, copy_program, shell, until};
+use agent_tests::{Machine, copy_program, shell, until_within};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 const MEMORY_BYTES: u64 = 160 << 20;
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// A machine whose agent does this as soon as it is let go.
 fn start(agent: &str, restart: Value) -> anyhow::Result<Option<Machine>> {
@@ -31,10 +32,18 @@ fn let_go(machine: &Machine) -> anyhow::Result<()> {
 }
 
 fn resources(machine: &Machine) -> anyhow::Result<Resources> {
-    match machine.ask(&Request::Resources)?.message()? {
-        ServerMessage::Resources(resources) => Ok(resources),
-        other => bail!("expected what is used, not {other:?}"),
-    }
+    until_within(WITHIN, "what is used", || {
+        match machine.ask(&Request::Resources).and_then(|mut raw| raw.message()) {
+            Ok(ServerMessage::Resources(resources)) => Ok(Some(resources)),
+            Ok(other) => bail!("expected what is used, not {other:?}"),
+            // The device drops calls where the host is slow.
+            Err(_) => Ok(None),
+        }
+    })
+}
+
+fn sh(machine: &Machine, script: &str) -> anyhow::Result<String> {
+    until_within(WITHIN, "a command", || Ok(machine.sh(script).ok()))
 }
 
 fn agent(machine: &Machine) -> anyhow::Result<UnitStatus> {
@@ -42,7 +51,11 @@ fn agent(machine: &Machine) -> anyhow::Result<UnitStatus> {
 }
 
 fn last_exit(machine: &Machine) -> anyhow::Result<ExitRecord> {
-    until("the agent to have ended", || Ok(agent(machine)?.last_exit)).with_context(|| machine.console())
+    // While memory is short, everything takes its time.
+    until_within(WITHIN, "the agent to have ended", || {
+        Ok(agent(machine).ok().and_then(|agent| agent.last_exit))
+    })
+    .with_context(|| machine.console())
 }
 
 fn is_out_of_memory(exit: &ExitRecord) -> bool {
@@ -52,9 +65,9 @@ fn is_out_of_memory(exit: &ExitRecord) -> bool {
 #[test]
 fn what_is_used_is_told_with_what_may_be() -> anyhow::Result<()> {
     let Some(machine) = start("sleep 1000", json!({ "policy": "never" }))? else { return Ok(()) };
-    let group = machine.sh("cat /proc/self/cgroup")?;
+    let group = sh(&machine, "cat /proc/self/cgroup")?;
     assert_eq!(group, "0::/inside\n", "init itself is in none");
-    machine.sh("head -c 20000000 /dev/urandom >/tmp/file")?;
+    sh(&machine, "head -c 20000000 /dev/urandom >/tmp/file")?;
     let found = resources(&machine)?;
     assert_eq!(
         (found.memory_limit_bytes, found.cpu_limit_milli, found.pids_limit),
@@ -67,9 +80,9 @@ fn what_is_used_is_told_with_what_may_be() -> anyhow::Result<()> {
     assert!(found.pids.is_some_and(|pids| (1..60).contains(&pids)), "{found:?}");
     assert_eq!(found.out_of_memory, Some(0), "{found:?}");
 
-    let bomb = machine.exec(&shell("for i in $(seq 100); do sleep 100 & done 2>&1 | grep -c . ; true"))?;
+    sh(&machine, "for i in $(seq 100); do sleep 100 & done 2>/dev/null & sleep 1")?;
     let found = resources(&machine)?;
-    assert!(found.pids.is_some_and(|pids| pids <= 60), "{found:?} after {bomb:?}");
+    assert!(found.pids.is_some_and(|pids| (20..=60).contains(&pids)), "{found:?}");
     Ok(())
 }
 
@@ -95,7 +108,6 @@ fn what_the_agent_has_started_goes_before_the_agent() -> anyhow::Result<()> {
     let done =
         machine.exec(&shell("exec /work/probe eat 4096"))?.map_err(|failure| anyhow::anyhow!("{failure}"))?;
     assert!(is_out_of_memory(&done.exit), "{:?}", done.exit);
-    // And who kills by hand does not become the kernel, once that is some time ago.
     Ok(())
 }
 
@@ -107,11 +119,11 @@ fn an_agent_that_wants_too_much_ends_and_is_started_again() -> anyhow::Result<()
     let_go(&machine)?;
     let exit = last_exit(&machine)?;
     assert!(is_out_of_memory(&exit), "{exit:?}\n{}", machine.console());
-    let parked = until("the agent to have ended too often", || {
-        Ok(Some(agent(&machine)?).filter(|agent| agent.state == UnitState::Parked))
+    let parked = until_within(WITHIN, "the agent to have ended too often", || {
+        Ok(agent(&machine).ok().filter(|agent| agent.state == UnitState::Parked))
     })?;
     let reason = parked.reason.unwrap_or_default();
     assert!(reason.contains("out of memory") && parked.restarts > 0, "{reason}");
-    assert_eq!(machine.sh("echo init lives")?, "init lives\n");
+    assert_eq!(sh(&machine, "echo init lives")?, "init lives\n");
     Ok(())
 }

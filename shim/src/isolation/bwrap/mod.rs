@@ -38,6 +38,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "sandbox",
     networks: &[NetworkKind::Host, NetworkKind::None],
     takes_images: false,
+    door: None,
     patience: Patience::OF_PROCESSES,
 };
 

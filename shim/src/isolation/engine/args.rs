@@ -60,8 +60,10 @@ pub(super) fn render<'a>(plan: &'a LaunchPlan, name: &str) -> Rendered<'a> {
     add("--security-opt=no-new-privileges".to_owned());
     // A label would keep the container from what it is shown, and from the launcher.
     add("--security-opt=label=disable".to_owned());
-    for option in user(plan.caller, container)
+    let hidden = container.engine.differences().hide_cgroups.map(str::to_owned);
+    for option in hidden
         .into_iter()
+        .chain(user(plan.caller, container))
         .chain(network(plan, container))
         .chain(limits(plan, &container.limits))
     {
@@ -154,7 +156,8 @@ impl<'a> Rendered<'a> {
                     .collect()
             }
             Mount::Tmpfs { at, size_bytes, mode } => {
-                vec![format!("--tmpfs={at}:ro,size={size_bytes},mode={mode:o}").into()]
+                let cover = engine.differences().cover;
+                vec![format!("--tmpfs={at}:{cover},size={size_bytes},mode={mode:o}").into()]
             }
             // Those are the image's, or the engine's.
             Mount::Proc { .. }
@@ -236,6 +239,7 @@ mod tests {
                 Mount::given("/data/agents/web/home", HOME, Access::ReadWrite),
                 Mount::given("/src/web", "/workspace", Access::ReadWrite),
                 Mount::given("/keys", "/mnt/keys", Access::ReadOnly),
+                Mount::Tmpfs { at: "/workspace/state".to_owned(), size_bytes: 4096, mode: 0o555 },
             ],
             readable: Vec::new(),
             namespaces: Namespaces { network: Network::None, nested: false },
@@ -291,6 +295,7 @@ mod tests {
         let podman = words(&plan(Engine::Podman, Caller::Ordinary));
         assert!(podman.contains(&"--userns=keep-id:uid=1000,gid=1000".to_owned()));
         assert!(podman.iter().any(|word| word.ends_with("target=/mnt/keys,readonly,bind-nonrecursive=true")));
+        assert!(podman.contains(&"--tmpfs=/workspace/state:ro,notmpcopyup,size=4096,mode=555".to_owned()));
         let docker = words(&plan(Engine::Docker, Caller::Ordinary));
         let own = format!("--user={}:", rustix::process::geteuid().as_raw());
         assert!(

@@ -44,7 +44,7 @@ pub enum EngineError {
         said: String,
     },
     /// What the engine says of the image is of no use.
-    #[error("what {} says of the image `{image}` cannot be used: {why}", .engine.name())]
+    #[error("{} cannot use the image `{image}`: {why}", .engine.name())]
     OddImage {
         /// Which engine.
         engine: Engine,
@@ -116,7 +116,9 @@ impl EngineError {
             Self::NoImage { engine, .. } | Self::NotPulled { engine, .. } => {
                 format!("`{} images` lists those that are here", engine.name())
             }
-            Self::OddImage { engine, .. } => format!("`{} image inspect` shows it", engine.name()),
+            Self::OddImage { engine, .. } => {
+                format!("`{0} images` lists those that are here, and `{0} image inspect` shows one", engine.name())
+            }
             Self::NoCommand { .. } => {
                 "write one behind two dashes: `agent-shim run --image IMAGE . -- bash`".to_owned()
             }
@@ -172,6 +174,10 @@ pub(super) fn known(said: &str, all: &str, engine: Engine, image: &str) -> Optio
     ];
     if engine == Engine::Podman && has(all, &ids) {
         return Some(EngineError::NoSubordinateIds { said: short(plain(said)) });
+    }
+    if has(said, &["invalid reference format", "must be lowercase"]) {
+        let why = "that is no name of an image".to_owned();
+        return Some(EngineError::OddImage { engine, image: image.to_owned(), why });
     }
     let absent = ["No such image", "image not known", "no such image", "Unable to find image"];
     has(said, &absent).then(|| EngineError::NoImage { engine, image: image.to_owned() })

@@ -59,7 +59,9 @@ impl Image {
         check_name(image).map_err(|why| odd(why.to_owned()))?;
         let args = ["image", "inspect", "--format", FORMAT, image].map(Into::into).to_vec();
         match ask(program, args, INSPECTED_WITHIN) {
-            Answer::Ended { status, stdout, .. } if status.success() => parse(&stdout).map_err(odd),
+            Answer::Ended { status, stdout, .. } if status.success() => {
+                parse(&stdout).map_err(|why| odd(format!("what {} says of it is odd: {why}", engine.name())))
+            }
             answer => {
                 let complaint = answer.complaint().unwrap_or_default();
                 let all = if let Answer::Ended { stderr, .. } = &answer { stderr } else { &complaint };

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::error::IsolationError;
 use super::handover::{self, Passed, c_string, in_memory, open_record, step};
 use super::limits::{LimitError, LimitPlan, Limits};
-use super::plan::{Caller, Container, Content, INIT, LaunchPlan, USER_ID};
+use super::plan::{Caller, Container, Content, INIT, LaunchPlan, PromisedFd, USER_ID};
 use super::process::Process;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Remains, Report, Request, draft,
@@ -75,6 +75,7 @@ const CAPABILITIES: Capabilities = Capabilities {
     makes: "container",
     networks: &[NetworkKind::Host, NetworkKind::None, NetworkKind::Nat],
     takes_images: true,
+    door: None,
     // An engine does a lot before and after.
     patience: Patience { start: Duration::from_mins(1), answer: Patience::OF_PROCESSES.answer },
 };
@@ -99,8 +100,10 @@ struct Differences {
     nat: Option<&'static str>,
     /// How it is told to wait for nothing when it removes a container, and to say nothing about one that is gone.
     remove: &'static [&'static str],
-    /// How it is told to look often, while it waits for a container's end.
-    wait: &'static [&'static str],
+    /// How a cover is told to be empty and to stay so: podman copies what is below into one.
+    cover: &'static str,
+    /// How it is told to cover the tree of cgroups, where it would show the host's.
+    hide_cgroups: Option<&'static str>,
 }
 
 impl Engine {
@@ -120,14 +123,17 @@ impl Engine {
                 // As root that is its bridge, and a program in user space otherwise.
                 nat: None,
                 remove: &["--force", "--time", "0", "--ignore", "--volumes"],
-                wait: &["--interval", "20ms"],
+                cover: "ro,notmpcopyup",
+                // On a host without cgroup namespaces an ordinary person's own groups could be written to.
+                hide_cgroups: Some("--security-opt=mask=/sys/fs/cgroup"),
             },
             Engine::Docker => Differences {
                 maps_ids: false,
                 names_user: false,
                 nat: Some("bridge"),
                 remove: &["--force", "--volumes"],
-                wait: &[],
+                cover: "ro",
+                hide_cgroups: None,
             },
         }
     }
@@ -211,13 +217,12 @@ impl Layer for WithEngine {
         let last = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
         let (job_fd, record_fd) = (last + 1, last + 2);
         let job = launcher::Job {
-            engine: self.engine,
             program: self.program.clone(),
             args: rendered.args,
             place: plan.folder.join(PLACE),
             name: name.clone(),
             user: host_user(plan.caller),
-            numbers: [1, 2].into_iter().chain(plan.fds.iter().map(|fd| fd.number)).collect(),
+            numbers: numbers(&plan.fds),
             record_fd,
             dies_with_parent: plan.dies_with_parent,
         };
@@ -261,6 +266,12 @@ impl Layer for WithEngine {
 
 fn record_path(folder: &Path) -> PathBuf {
     folder.join("engine.status")
+}
+
+/// The numbers of what is handed over. The spec's comes last: that is how init knows it.
+fn numbers(fds: &[PromisedFd]) -> Vec<i32> {
+    let (spec, others): (Vec<&PromisedFd>, Vec<&PromisedFd>) = fds.iter().partition(|fd| fd.name == "spec");
+    [1, 2].into_iter().chain(others.into_iter().chain(spec).map(|fd| fd.number)).collect()
 }
 
 /// What of our environment an engine gets.

@@ -106,7 +106,9 @@ impl MachineError {
             Self::TooMuchMemory { .. } | Self::TooLittleMemory { .. } => {
                 "give it another amount by `--memory`".to_owned()
             }
-            Self::Boot { .. } => "the rest is in `logs/console.log` of the sandbox's folder".to_owned(),
+            Self::Boot { .. } => {
+                "these are the last lines of its console; another kernel is taken by `--kernel`".to_owned()
+            }
             _ => return None,
         };
         Some(hint)

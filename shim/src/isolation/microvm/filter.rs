@@ -86,3 +86,58 @@ fn compile(rules: BTreeMap<c_long, Vec<SeccompRule>>, errno: i32) -> Result<BpfP
     let arch = TargetArch::try_from(ARCH)?;
     Ok(SeccompFilter::new(rules, SeccompAction::Allow, answer, arch)?.try_into()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+    use std::io;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    /// Filters are a thread's own.
+    #[test]
+    fn no_file_gets_a_mode_that_gives_rights_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let checked = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                for program in programs().unwrap() {
+                    seccompiler::apply_filter(&program).unwrap();
+                }
+                let refused = |done: io::Result<()>, what: &str| {
+                    let code = done.expect_err(what).raw_os_error();
+                    assert_eq!(code, Some(libc::EPERM), "{what}");
+                };
+                fs::write(at("file"), "").unwrap();
+                for bits in [0o4755, 0o2755, 0o6755] {
+                    refused(fs::set_permissions(at("file"), Permissions::from_mode(bits)), "chmod");
+                    let file = File::open(at("file")).unwrap();
+                    refused(file.set_permissions(Permissions::from_mode(bits)), "fchmod");
+                    refused(DirBuilder::new().mode(bits).create(at("folder")), "mkdir");
+                    let open = OpenOptions::new().write(true).create(true).mode(bits).open(at("new"));
+                    refused(open.map(drop), "open");
+                    let make = |kind| mknodat(CWD, at("node"), kind, Mode::from_raw_mode(bits), 0);
+                    refused(make(FileType::RegularFile).map_err(io::Error::from), "mknod");
+                }
+                for kind in [FileType::CharacterDevice, FileType::BlockDevice] {
+                    let made = mknodat(CWD, at("device"), kind, Mode::from_raw_mode(0o600), 0x103);
+                    refused(made.map_err(io::Error::from), "a device");
+                }
+                // All else is as it was. The mode of a file that exists is not made, whatever is said.
+                fs::set_permissions(at("file"), Permissions::from_mode(0o1755)).unwrap();
+                DirBuilder::new().mode(0o755).create(at("folder")).unwrap();
+                OpenOptions::new().write(true).create_new(true).mode(0o755).open(at("new")).unwrap();
+                mknodat(CWD, at("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+            });
+            thread.join()
+        });
+        checked.unwrap();
+        let modes: Vec<u32> = ["file", "folder", "new"]
+            .map(|name| fs::metadata(at(name)).unwrap().permissions().mode() & 0o6000)
+            .to_vec();
+        assert_eq!(modes, [0, 0, 0]);
+    }
+}

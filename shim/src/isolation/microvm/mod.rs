@@ -32,6 +32,8 @@ pub mod plan;
 mod render;
 mod room;
 mod shown;
+#[cfg(test)]
+mod testing;
 mod tree;
 mod watch;
 
@@ -79,6 +81,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "machine",
     networks: &[NetworkKind::Nat, NetworkKind::None, NetworkKind::Bridge],
     takes_images: false,
+    door: Some("vhost-device-vsock"),
     patience: Patience::OF_MACHINES,
 };
 
@@ -134,6 +137,7 @@ impl Layer for MicroVm {
         let ours = std::env::current_exe().map_err(|source| step("finding our own binary", source))?;
         let places = Places::new(plan, ours);
         make_way(&places.own)?;
+        decide::allow_files(plan.caller);
         let rendered = render::render(plan, machine, &places, &Host::here());
         let numbers = rendered.job.numbers;
         let mut passed = Passed::new(rendered.last_fd);
@@ -170,6 +174,10 @@ impl Layer for MicroVm {
 
     fn address(&self, plan: &LaunchPlan) -> Option<Address> {
         plan.machine.as_ref().map(MachinePlan::address)
+    }
+
+    fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
+        plan.machine.as_ref().map(MachinePlan::warnings).unwrap_or_default()
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

@@ -1,7 +1,8 @@
 //! What comes out of a machine: kept within bounds, whatever is written inside, and never waited for.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 
 /// What a log may grow to before its older half goes.
 const LOG_MAX_BYTES: u64 = 1024 * 1024;
@@ -20,7 +21,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A log in this file, which is read and appended to.
+    /// A log in this file, which is read and written to.
     pub(super) fn new(file: File) -> io::Result<Log> {
         file.set_len(0)?;
         Ok(Log { file, bytes: 0 })
@@ -31,7 +32,7 @@ impl Log {
         if self.bytes + bytes.len() as u64 > LOG_MAX_BYTES && self.shorten().is_err() {
             return;
         }
-        if self.file.write_all(bytes).is_ok() {
+        if self.file.write_all_at(bytes, self.bytes).is_ok() {
             self.bytes += bytes.len() as u64;
         }
     }
@@ -40,7 +41,7 @@ impl Log {
         let kept = self.last(usize::try_from(LOG_KEPT_BYTES).unwrap_or(0))?;
         self.file.set_len(0)?;
         self.bytes = 0;
-        self.file.write_all(&kept)?;
+        self.file.write_all_at(&kept, 0)?;
         self.bytes = kept.len() as u64;
         Ok(())
     }
@@ -123,7 +124,7 @@ mod tests {
     fn words_are_passed_on_until_there_are_too_many() {
         let mut words = Words::default();
         assert_eq!(words.pass(b"hello"), b"hello");
-        assert_eq!(words.pass(&[0; WORDS_MAX_BYTES]).len(), WORDS_MAX_BYTES - 5);
+        assert_eq!(words.pass(&vec![0; WORDS_MAX_BYTES]).len(), WORDS_MAX_BYTES - 5);
         assert!(words.pass(b"more").is_empty());
     }
 

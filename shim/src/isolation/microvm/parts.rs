@@ -128,7 +128,7 @@ impl Parts {
                 self.running.last().map(|(_, child)| wait_for(child, &LOOK_AGAIN)).transpose()?.flatten(),
             );
             if let Some(how) = ended {
-                return Err(io::Error::other(format!("it {}", words(how))));
+                return Err(io::Error::other(format!("it ended ({})", words(how))));
             }
             if !not_yet || Instant::now() >= end {
                 return Err(error);
@@ -159,10 +159,11 @@ impl Parts {
             return Ok(Some(ended));
         }
         for part in others {
-            if let Some(first) = ended(part, false, &Timespec::default())? {
-                // Some end when the machine lets go of them, which is a moment before it has ended itself.
-                return Ok(ended(machine, true, &ENDS_AFTER)?.or(Some(first)));
-            }
+            let Some(first) = ended(part, false, &Timespec::default())? else { continue };
+            // Some end in order when the machine lets go of them, which is a moment before it has ended itself.
+            let in_order = first.how.exit_status() == Some(0);
+            let patience = if in_order { ENDS_AFTER } else { Timespec::default() };
+            return Ok(ended(machine, true, &patience)?.or(Some(first)));
         }
         Ok(None)
     }
@@ -200,10 +201,10 @@ fn wait_for(child: &Child, patience: &Timespec) -> io::Result<Option<WaitStatus>
     Ok(waitpid(Some(child.pid), WaitOptions::NOHANG)?.map(|(_, how)| how))
 }
 
-/// How a process ended, in a sentence.
+/// How a process ended.
 pub(super) fn words(how: WaitStatus) -> String {
     match (how.exit_status(), how.terminating_signal()) {
         (Some(code), _) => format!("exited with status {code}"),
-        (None, signal) => format!("was killed by signal {}", signal.unwrap_or(0)),
+        (None, signal) => format!("killed by signal {}", signal.unwrap_or(0)),
     }
 }

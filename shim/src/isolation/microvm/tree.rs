@@ -94,3 +94,48 @@ fn in_machines_own(at: &str, mounts: &[Mount]) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::isolation::microvm::testing::plan;
+
+    #[test]
+    fn each_mount_is_made_on_one_side() {
+        let plan = plan();
+        let halves = host_half(&plan, &mut Sources::default(), 20);
+        let host: Vec<&str> = halves
+            .tree
+            .iter()
+            .map(|piece| match piece {
+                Piece::Bind { at, .. } | Piece::Empty { at } => at.as_str(),
+                Piece::Entry(Entry::Dir { at, .. } | Entry::Symlink { at, .. } | Entry::File { at, .. }) => {
+                    at.as_str()
+                }
+            })
+            .collect();
+        assert_eq!(host, ["/usr", "/etc/passwd", "/proc", "/dev", "/workspace", "/workspace/state"]);
+        assert!(matches!(&halves.tree[5], Piece::Empty { .. }), "{:?}", halves.tree[5]);
+        let at = |at: &str| at.to_owned();
+        let inside = [
+            MachineMount::Proc { at: at("/proc") },
+            MachineMount::ReadOnly { at: at("/proc/sys") },
+            MachineMount::Dev { at: at("/dev"), kvm: false },
+            MachineMount::Tmpfs { at: at("/dev/shm"), size_bytes: 4096, mode: 0o1777 },
+            MachineMount::ReadOnly { at: at("/dev") },
+        ];
+        assert_eq!(machine_half(&plan.mounts, false), inside);
+    }
+
+    #[test]
+    fn files_are_read_under_numbers_of_their_own() {
+        let plan = plan();
+        let halves = host_half(&plan, &mut Sources::default(), 20);
+        assert_eq!(halves.files.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [20]);
+        assert!(halves.tree.contains(&Piece::Entry(Entry::File {
+            at: "/etc/passwd".to_owned(),
+            mode: 0o644,
+            fd: 20
+        })));
+    }
+}

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
+use super::launcher::WORDS;
 use super::output::{LastWord, Log};
 use super::parts::{Ended, Parts, words};
 use crate::isolation::launcher::{Failed, failed};
@@ -53,6 +54,9 @@ pub(super) fn until_the_end(
     // In order, the machine is the first to end, after init has said how that did.
     if !is_machine || last_word.code.is_none() {
         parts.note(&json!({ "died": name, "how": words(how) }))?;
+    }
+    if !is_machine || how.exit_status() != Some(0) {
+        eprintln!("{WORDS}{name} ended ({})", words(how));
     }
     let killed = how.terminating_signal().filter(|_| is_machine);
     Ok(last_word.code.or(killed.and_then(|signal| u8::try_from(128 + signal).ok())))

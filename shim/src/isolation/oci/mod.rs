@@ -42,6 +42,7 @@ pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     makes: "container",
     networks: &[NetworkKind::Host, NetworkKind::None],
     takes_images: true,
+    door: None,
     patience: Patience::OF_PROCESSES,
 };
 
@@ -52,10 +53,12 @@ pub struct Oci {
 }
 
 impl Oci {
-    /// Looks for a runtime in a list of folders like `PATH`.
-    pub fn find(search: &OsStr) -> Result<Oci, IsolationError> {
-        let runtime = Runtime::find(search).ok_or_else(|| IsolationError::OciRuntimeMissing {
-            searched: search.to_string_lossy().into_owned(),
+    /// Looks for a runtime in a list of folders like `PATH`; for this one, where it is named.
+    pub fn find(search: &OsStr, named: Option<&'static str>) -> Result<Oci, IsolationError> {
+        let searched = || search.to_string_lossy().into_owned();
+        let runtime = Runtime::find(search, named).ok_or_else(|| match named {
+            Some(name) => IsolationError::NamedRuntimeMissing { name, searched: searched() },
+            None => IsolationError::OciRuntimeMissing { searched: searched() },
         })?;
         Ok(Oci { runtime })
     }

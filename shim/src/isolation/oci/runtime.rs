@@ -34,12 +34,13 @@ impl Kind {
 }
 
 impl Runtime {
-    /// Looks for one in a list of folders like `PATH`.
-    pub(super) fn find(search: &OsStr) -> Option<Runtime> {
+    /// Looks for one in a list of folders like `PATH`; for this one, where it is named.
+    pub(super) fn find(search: &OsStr, named: Option<&str>) -> Option<Runtime> {
         let is_program =
             |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
         let folders: Vec<PathBuf> = std::env::split_paths(search).collect();
-        KINDS.into_iter().find_map(|kind| {
+        let wanted = |kind: &Kind| named.is_none_or(|name| kind.name() == name);
+        KINDS.into_iter().filter(wanted).find_map(|kind| {
             let found = folders.iter().map(|folder| folder.join(kind.name())).find(is_program)?;
             // Root's sandboxes run as an id that may not get through a link in a home.
             Some(Runtime { program: found.canonicalize().ok()?, kind })

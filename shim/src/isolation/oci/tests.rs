@@ -129,14 +129,14 @@ fn the_commands_are_those_of_the_launcher() {
 fn crun_is_preferred_and_runc_is_found() {
     let folder = tempfile::tempdir().unwrap();
     let search = folder.path().as_os_str();
-    assert!(Oci::find(search).is_err());
+    assert!(Oci::find(search, None).is_err());
     for (name, kind) in [("runc", Kind::Runc), ("crun", Kind::Crun)] {
         let path = folder.path().join(name);
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(Runtime::find(search).unwrap().kind, kind);
+        assert_eq!(Runtime::find(search, None).unwrap().kind, kind);
     }
-    let error = Oci::find(OsStr::new("/no/bin")).unwrap_err();
+    let error = Oci::find(OsStr::new("/no/bin"), None).unwrap_err();
     assert_eq!(error.kind(), crate::isolation::ErrorKind::Requirement);
     assert!(error.to_string().contains("/no/bin") && error.hint().is_some(), "{error}");
 }

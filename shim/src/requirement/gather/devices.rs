@@ -8,14 +8,15 @@ use std::path::Path;
 use crate::requirement::facts::Device;
 use crate::sys;
 
-/// /dev/kvm, by what it is for: it opens on hosts on which it makes no machine.
-pub(super) fn kvm(path: &Path) -> Device {
+/// /dev/kvm, by what it is for: it opens on hosts on which it makes no machine, and makes machines that hang. `trouble` says
+/// whether one runs; it is asked last.
+pub(super) fn kvm(path: &Path, trouble: impl FnOnce() -> Option<String>) -> Device {
     let device = match open(path) {
         Ok(device) => device,
         Err(state) => return state,
     };
     match sys::make_virtual_machine(device.as_fd()) {
-        Ok(()) => Device::Works,
+        Ok(()) => trouble().map_or(Device::Works, |why| Device::Unusable { why }),
         Err(error) => Device::Unusable { why: format!("making a virtual machine: {error}") },
     }
 }
@@ -40,10 +41,13 @@ mod tests {
     #[test]
     fn a_device_that_is_missing_is_no_device_or_has_no_driver() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(kvm(&folder.path().join("kvm")), Device::Missing);
+        let none = || None;
+        assert_eq!(kvm(&folder.path().join("kvm"), none), Device::Missing);
         let plain = folder.path().join("plain");
         std::fs::write(&plain, "").unwrap();
-        assert!(matches!(kvm(&plain), Device::Unusable { why } if why.contains("making a virtual machine")));
+        assert!(
+            matches!(kvm(&plain, none), Device::Unusable { why } if why.contains("making a virtual machine"))
+        );
         assert_eq!(openable(&plain), Device::Works);
         assert_eq!(openable(Path::new("/dev/null")), Device::Works);
         assert!(matches!(openable(folder.path()), Device::Unusable { .. }));

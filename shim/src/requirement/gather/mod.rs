@@ -18,8 +18,8 @@ use self::programs::{ask_any_version, ask_version, ask_virtiofsd};
 use super::facts::{DataFolder, Facts, Found, Program, Terminal};
 use super::machine::Machine;
 use super::version::Version;
-use crate::isolation::Caller;
 use crate::isolation::limits::{Cgroups, LimitError, Limits};
+use crate::isolation::{Caller, microvm};
 use crate::sandbox::init_binary::{self, INIT_VARIABLE};
 use crate::sandbox::paths::DataDir;
 
@@ -52,6 +52,10 @@ pub(super) fn facts(machine: &Machine) -> Facts {
     let [git, pasta, passt, crun, runc, podman, docker, qemu, vhost_device_vsock, bwrap] =
         asked.map(|program| program.into_inner().unwrap_or(Program::Missing));
     let (virtiofsd, virtiofsd_translates) = virtiofsd.into_inner().unwrap_or_else(|| ask_virtiofsd(machine));
+    let runs_as = match machine.caller {
+        Caller::Ordinary => None,
+        Caller::Root { runs_as } => Some(runs_as),
+    };
     Facts {
         kernel: line(&machine.file("proc/sys/kernel/osrelease")).unwrap_or_default(),
         by_root: matches!(machine.caller, Caller::Root { .. }),
@@ -75,7 +79,7 @@ pub(super) fn facts(machine: &Machine) -> Facts {
         docker,
         qemu,
         machine_kernel: machine_kernel.into_inner().unwrap_or_else(|| kernel::of_machines(machine)),
-        kvm: devices::kvm(&machine.file("dev/kvm")),
+        kvm: devices::kvm(&machine.file("dev/kvm"), || microvm::kvm::trouble(runs_as)),
         virtiofsd,
         virtiofsd_translates,
         vhost_device_vsock,

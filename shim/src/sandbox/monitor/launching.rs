@@ -118,6 +118,7 @@ impl Watch<'_> {
             .and_then(|file| file.set_len(0).map(|()| file))
             .map_err(|error| other("opening init's log", &error))?;
         let launched = prepared.launch(folder, printed);
+        self.run.warnings = prepared.layer.warnings(&prepared.plan);
         self.layer = Some(prepared.layer);
         let launched = launched.map_err(|error| error.to_failure())?;
         self.run.supervisor = Some(launched.supervisor.id());
@@ -130,7 +131,8 @@ impl Watch<'_> {
 
     /// Waits until the agent was executed.
     fn come_up(&mut self) -> Result<(), Failure> {
-        let patience = launch::capabilities(self.record.isolation).patience.start;
+        let usual = launch::capabilities(self.record.isolation);
+        let patience = self.layer.as_ref().map_or(usual, |layer| layer.capabilities()).patience.start;
         let end = Instant::now() + patience;
         loop {
             let deadline = (!self.seen.welcome).then_some(end);
@@ -174,6 +176,13 @@ impl Watch<'_> {
             _ => None,
         };
         let cause = match code {
+            Some(127) if let Some((_, image)) = self.record.engine() => {
+                let messages = [format!("the image `{image}` does not have the agent's program"), reason];
+                return Failure {
+                    hint: Some("name one that it has behind two dashes, or another image".to_owned()),
+                    ..failure(Cause::NotInImage, messages)
+                };
+            }
             Some(127) => Cause::AgentNotFound,
             Some(126) => Cause::AgentNotExecutable,
             _ => Cause::Other,
