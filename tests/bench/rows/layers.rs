@@ -62,7 +62,8 @@ impl Bare {
     fn new(person: &Person) -> anyhow::Result<Self> {
         let home = &person.home;
         let shown = home.run(["start", "-n", "--name", "bare", "--env", "host", "project", "--", "cat"])?;
-        let shown = shown.success()?.text();
+        // A namespace counts until the kernel has cleared it away, and one container follows the other here.
+        let shown = shown.success()?.text().replace("echo 1 > /proc/sys/user/max_user_namespaces\n", "");
         // What the sandbox would have: the folders, and the program in init's place.
         for folder in ["agents", "agents/bare", "agents/bare/tmp", "agents/bare/home"] {
             home.project(&format!("data/agent-shim/{folder}"))?;
@@ -80,7 +81,7 @@ impl Bare {
         let script = format!("{}{args}{}\n{looped}", &before[..start], &before[end..]);
         let file = home.file("bare.sh", script.as_bytes())?;
         // Standard input is the script's own; it is told over another descriptor.
-        let line = format!("exec 9<&0; exec bash {}", file.display());
+        let line = format!("exec 9<&0 3</dev/null 4</dev/null; exec bash {}", file.display());
         let mut command = home.command("bash", ["-c", &line]);
         let shell = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         Ok(Self { shell })
