@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 
 /// The image. Another number wherever it is made in another way.
-pub const IMAGE: &str = "localhost/agent-shim-tests:2";
+pub const IMAGE: &str = "localhost/agent-shim-tests:3";
 
 /// The same without a command or a variable in it.
 pub const SILENT_IMAGE: &str = "localhost/agent-shim-tests-silent:1";
@@ -328,6 +328,17 @@ fn programs(names: &[&str], folders: &[&str]) -> anyhow::Result<BTreeSet<PathBuf
                 PathBuf::from(format!("/usr/lib/python{}", String::from_utf8_lossy(&version.stdout).trim()));
             if folder.is_dir() {
                 add_folder(&folder, &mut files, &mut Vec::new())?;
+            }
+        }
+    }
+    if names.contains(&"perl") {
+        let places = Command::new("/usr/bin/perl").args(["-e", "print join qq(\\n), @INC"]).output();
+        let places =
+            places.map(|said| String::from_utf8_lossy(&said.stdout).into_owned()).unwrap_or_default();
+        for folder in places.lines().filter(|place| place.starts_with("/usr/")).map(Path::new) {
+            if folder.is_dir() {
+                files.extend(folder.is_symlink().then(|| folder.to_owned()));
+                add_folder(&folder.canonicalize()?, &mut files, &mut Vec::new())?;
             }
         }
     }
