@@ -81,6 +81,11 @@ impl Layer {
         LAYERS.iter().chain([&PODMAN]).find(|layer| layer.name == name)
     }
 
+    /// How often something is done that is done many times: as often where it is cheap, and often enough elsewhere.
+    pub fn often(&self, times: usize) -> usize {
+        (times / (self.patience * self.patience) as usize).max(2)
+    }
+
     /// What has to be in the environment of the shim. Nothing on the default layer.
     pub fn variables(&self) -> Vec<(&'static str, OsString)> {
         if self == &LAYERS[0] {
@@ -108,6 +113,18 @@ impl Layer {
             Some(tools) if !self.shares_kernel => format!("{}:{places}", tools.display()),
             _ => places.to_owned(),
         }
+    }
+
+    /// Puts its programs into a folder that is to be all that the shim finds.
+    pub fn link_programs(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = self.search_path(SEARCH_PATH);
+        for name in self.programs.iter().copied().flatten() {
+            let found = path.split(':').map(|place| Path::new(place).join(name)).find(|path| path.exists());
+            if let Some(found) = found {
+                std::os::unix::fs::symlink(found, folder.join(name))?;
+            }
+        }
+        Ok(())
     }
 
     /// What this machine lacks for it.

@@ -42,7 +42,10 @@ impl Sandbox {
         match part {
             Part::Monitor => recorded("monitor"),
             Part::Layer => recorded("supervisor"),
-            Part::Init => recorded("init"),
+            // Its layer tells a moment after it is there.
+            Part::Init => {
+                until("init to be recorded", || Ok(recorded("init").ok())).or_else(|_| recorded("init"))
+            }
             Part::Agent => {
                 ensure!(layer().shares_kernel, "the agent is no process of the host on this layer");
                 until("the agent as a child of init", || Ok(children(recorded("init")?)?.into_iter().next()))

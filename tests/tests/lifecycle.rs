@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, finish, until, until_gone};
+use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, finish, layer, until, until_gone};
 use anyhow::ensure;
 use nix::{
     sys::signal::{Signal, kill},
@@ -289,7 +289,7 @@ fn a_start_that_is_called_off() -> anyhow::Result<()> {
         home.project("project")?;
         // A layer that never comes up holds the start long enough.
         home.project("bin")?;
-        for program in ["bwrap", "crun"] {
+        for program in layer().programs.iter().copied().flatten() {
             home.program(&format!("bin/{program}"), "#!/bin/sh\nexec sleep 1000\n")?;
         }
         let mut shim = home.shim(["start", "--name", "box", "--env", "host", "project", "--", "cat"]);

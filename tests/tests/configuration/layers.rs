@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
-use agent_tests::{Home, Who, finish};
+use agent_tests::{Home, Who, finish, layer};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
@@ -192,10 +192,9 @@ fn an_explicit_command_beats_configured_agents() -> anyhow::Result<()> {
 fn without_nix_the_hosts_tools_are_used_and_that_is_said() -> anyhow::Result<()> {
     let scene = Scene::new(Who::Ordinary)?;
     let programs = scene.home.project("programs")?;
-    for name in ["bwrap", "setpriv"] {
-        let path = ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| Path::new(folder).join(name));
-        symlink(path.iter().find(|path| path.exists()).context("a program")?, programs.join(name))?;
-    }
+    layer().link_programs(&programs)?;
+    let path = ["/usr/bin", "/bin", "/usr/local/bin"].map(|folder| Path::new(folder).join("setpriv"));
+    symlink(path.iter().find(|path| path.exists()).context("a program")?, programs.join("setpriv"))?;
     let start = |said: &str| {
         let mut shim = scene.home.shim("start --name web project -- cat".split(' '));
         shim.env("PATH", &programs).env("AGENT_SHIM_ENV", said);

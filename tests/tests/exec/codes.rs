@@ -1,11 +1,11 @@
 //! Exit codes: the command's own, 128 + N, and 125, 126, 127.
 
-use agent_tests::Sandbox;
+use agent_tests::{Sandbox, layer};
 
 #[test]
 fn every_code_is_the_commands_own() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
-    for code in 0..=255 {
+    for code in (0..=255).step_by(256 / layer().often(256)) {
         sandbox.sh(&format!("exit {code}"))?.exits(code)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use agent_tests::{Home, Output, Sandbox, Who};
+use agent_tests::{Home, Output, Sandbox, Who, layer};
 use anyhow::ensure;
 
 use crate::support::{contents, git, repository};
@@ -129,7 +129,8 @@ fn what_cannot_be_cloned_is_told_and_leaves_nothing() -> anyhow::Result<()> {
     let empty = home.project("empty")?;
     let search = home.search_path();
     fs::create_dir_all(&empty)?;
-    for program in ["bwrap", "newuidmap", "newgidmap", "setpriv", "cat"] {
+    layer().link_programs(&empty)?;
+    for program in ["newuidmap", "newgidmap", "setpriv", "cat", "passt"] {
         let found = search.split(':').map(|place| Path::new(place).join(program)).find(|path| path.exists());
         if let Some(found) = found {
             std::os::unix::fs::symlink(found, empty.join(program))?;

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, skip, until};
+use agent_tests::{Home, Output, Part, Sandbox, Traces, Who, layer, skip, until};
 use anyhow::{Context, ensure};
 use nix::{
     sys::signal::{Signal, kill},
@@ -20,7 +20,7 @@ use nix::{
 const WRITER: &str = include_str!("writer.py");
 
 /// Moments at which something is killed. `AGENT_SHIM_KILLS` asks for more.
-const KILLS: u64 = 40;
+const KILLS: usize = 40;
 
 /// Between two pulls.
 const BETWEEN_PULLS: Duration = Duration::from_millis(100);
@@ -217,7 +217,8 @@ fn nothing_is_lost_whatever_is_killed() -> anyhow::Result<()> {
         skip("there is no python3 to write with");
         return Ok(());
     }
-    let kills = std::env::var("AGENT_SHIM_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(KILLS);
+    let kills = std::env::var("AGENT_SHIM_KILLS").ok().and_then(|text| text.parse().ok());
+    let kills = kills.unwrap_or(layer().often(KILLS) as u64);
     let storm = Storm::start(Who::Ordinary)?;
     storm.works()?;
     thread::scope(|scope| -> anyhow::Result<()> {

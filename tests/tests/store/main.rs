@@ -51,7 +51,7 @@ fn programs_notice_nothing() {
     });
 }
 
-/// The table of docs/isolation.md.
+/// The table of docs/store.md.
 #[test]
 fn what_can_be_learned_of_the_rest() {
     const LISTS: [&str; 3] = ["list /", "list the store's parent", "list the store"];

@@ -282,7 +282,7 @@ for name, test, *args in TESTS:
     except BaseException as error:
         print(name, repr(error), sep=": ", flush=True)
 
-# What can be learned of the rest, and what it costs to keep it: written down in docs/isolation.md.
+# What can be learned of the rest, and what it costs to keep it: written down in docs/store.md.
 OTHER = STORE + "/xxx-other"
 
 
