@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn unknown_keys_and_wrong_values_are_named() {
         for (text, message, hint) in [
-            ("docker:debian", "`docker:debian` is not an image", "nix:preset=NAME"),
+            ("docker:debian", "`docker:debian` is no environment of Nix", "nix:preset=NAME"),
             ("nix:", "an image has no ``", "preset, sets, packages"),
             ("nix:package=jq", "an image has no `package`", "did you mean `packages`?"),
             (r#"nix:{"pakages":[]}"#, "an image has no `pakages`", "did you mean `packages`?"),

@@ -136,7 +136,7 @@ fn a_variable_that_means_nothing_is_named() -> anyhow::Result<()> {
     scene
         .with_variable("AGENT_SHIM_NETWORK", "maybe", start)?
         .exits(64)?
-        .complains("expected true or false")?;
+        .complains("write auto, host, none")?;
     scene.no_sandbox()?;
     scene.with_variable("AGENT_SHIM_NETWROK", "false", "list")?.success()?;
     scene.with_variable("AGENT_SHIM_NETWORK", "false", start)?.success()?;
