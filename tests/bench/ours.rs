@@ -90,6 +90,11 @@ impl Ours {
         timed(&mut silent(self.shim(&["destroy", "--force", name]))).map(drop)
     }
 
+    /// The folder in which the shim keeps a sandbox.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        self.home.data().join("agents").join(name)
+    }
+
     /// The shim with these arguments, its streams left to the caller.
     pub(crate) fn shim(&self, args: &[&str]) -> Command {
         self.home.shim(args)

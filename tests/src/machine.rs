@@ -62,9 +62,10 @@ impl Machine {
     /// Boots a guest, and waits until init answers. `None`, and told, where that cannot be done here.
     pub fn start(spec: Value) -> anyhow::Result<Option<Self>> {
         let Some(mut machine) = Self::launch(spec, |_| {})? else { return Ok(None) };
+        // The device is not asked before the guest has its driver: what it has to keep until then it may keep for ever.
         until_within(MACHINE_WITHIN, "init to answer", || {
             ensure!(machine.qemu.try_wait()?.is_none(), "the machine has ended: {}", machine.console());
-            Ok(machine.status().ok())
+            Ok(machine.text("console").contains("the machine is up").then(|| machine.status().ok()).flatten())
         })
         .with_context(|| machine.console())?;
         Ok(Some(machine))
@@ -162,16 +163,17 @@ impl Machine {
         self.folder.path().join("root")
     }
 
-    /// Everything that was on the guest's console up to now.
+    /// Everything that was on the guest's console up to now, and what those around it said.
     pub fn console(&self) -> String {
-        self.text("console")
+        ["console", "device.log", "virtiofsd.log", "qemu.log"].map(|name| self.text(name)).concat()
     }
 
     /// Dials init, which has heard nothing yet.
     pub fn dial(&self) -> anyhow::Result<Raw> {
         let mut stream = UnixStream::connect(self.folder.path().join("vsock.sock"))?;
         stream.set_read_timeout(Some(crate::deadline()))?;
-        writeln!(stream, "CONNECT {PORT}")?;
+        // In one write: of half a line the device makes an error.
+        stream.write_all(format!("CONNECT {PORT}\n").as_bytes())?;
         // Byte by byte: what follows is init's.
         let mut answer = Vec::new();
         while answer.last() != Some(&b'\n') {

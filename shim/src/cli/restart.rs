@@ -51,7 +51,7 @@ pub(crate) fn run(ctx: &Context, args: &RestartArgs) -> Result<ExitCode, CliErro
     } else if sandbox.is_alive() {
         sandbox.ensure_monitored();
         let cannot = || format!("cannot restart the agent of `{}`", sandbox.name());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE.max(sandbox.patience().answer);
         let mut connection =
             sandbox.connect(deadline).map_err(|error| CliError::from(error).while_doing(cannot()))?;
         client::restart(&mut connection, deadline)

@@ -56,7 +56,9 @@ fn sync_rows(sync: &SyncView) -> [(&'static str, Option<String>); 5] {
 fn machine_words(machine: &MachineWishes, view: &SandboxView) -> String {
     let memory = view.limits.and_then(|limits| limits.memory_bytes);
     let mut words: Vec<String> = [
-        machine.vcpus.map(|vcpus| format!("{vcpus} processors")),
+        machine
+            .vcpus
+            .map(|vcpus| if vcpus == 1 { "1 processor".to_owned() } else { format!("{vcpus} processors") }),
         memory.map(|bytes| format!("{} MiB", bytes >> 20)),
         machine.kernel.as_ref().map(|kernel| format!("kernel {}", kernel.display())),
         machine.share.as_ref().map(|share| format!("files by {}", word(share))),

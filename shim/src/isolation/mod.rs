@@ -123,12 +123,21 @@ pub struct Patience {
     pub answer: Duration,
 }
 
+/// From the launch to init's first word, where it is a process of the host: it takes milliseconds; a loaded host with a cold
+/// disk, seconds.
+const INIT_WITHIN: Duration = Duration::from_secs(30);
+/// From a request to that init's answer.
+const INIT_ANSWERS_WITHIN: Duration = Duration::from_millis(700);
+/// From the launch to init's first word, where a kernel boots first, perhaps without the processor's help.
+const BOOT_WITHIN: Duration = Duration::from_mins(2);
+/// From a request to that init's answer.
+const MACHINE_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
 impl Patience {
-    /// Where init is a process of the host: it takes milliseconds; a loaded host with a cold disk, seconds.
-    pub const OF_PROCESSES: Self =
-        Self { start: Duration::from_secs(30), answer: Duration::from_millis(700) };
-    /// Where a kernel boots first, perhaps without the processor's help.
-    pub const OF_MACHINES: Self = Self { start: Duration::from_mins(2), answer: Duration::from_secs(5) };
+    /// Where init is a process of the host.
+    pub const OF_PROCESSES: Self = Self { start: INIT_WITHIN, answer: INIT_ANSWERS_WITHIN };
+    /// Where it is one of a machine.
+    pub const OF_MACHINES: Self = Self { start: BOOT_WITHIN, answer: MACHINE_ANSWERS_WITHIN };
 }
 
 /// How init is reached on a layer.

@@ -135,12 +135,19 @@ fn state_of(facts: &Facts) -> (State, Option<String>) {
         // The socket appears a moment after the first record of a start; a machine's, once its devices are there.
         (Answer::Dead, Some(Stage::Starting)) if is_coming(facts) => (State::Starting, None),
         (Answer::Dead, Some(Stage::Failed)) => (State::Error, reason()),
+        // What is left of it still ends, and how it ended is not written down yet.
+        (Answer::Dead, Some(Stage::Running | Stage::Stopping)) if is_going(facts) => (State::Stopping, None),
         (Answer::Dead, Some(_)) => (State::Stopped, reason()),
     }
 }
 
 fn is_coming(facts: &Facts) -> bool {
     let layer_lives = facts.supervisor.is_none_or(|(_, condition)| condition != Condition::Gone);
+    facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
+}
+
+fn is_going(facts: &Facts) -> bool {
+    let layer_lives = matches!(facts.supervisor, Some((_, Condition::Alive | Condition::Stopped)));
     facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
 }
 
@@ -273,6 +280,14 @@ mod tests {
             assert_eq!(decide(&facts).state, State::Stopped, "{stage:?}");
         }
         assert_eq!(state(Some(Stage::Failed), Answer::Dead), State::Error);
+    }
+
+    #[test]
+    fn what_is_not_gone_to_its_end_is_stopping() {
+        let mut facts = facts(Some(Stage::Running), Answer::Dead);
+        assert_eq!(decide(&facts).state, State::Stopping);
+        facts.supervisor = Some((ID, Condition::Gone));
+        assert_eq!(decide(&facts).state, State::Stopped);
     }
 
     #[test]

@@ -84,7 +84,7 @@ use self::{
 };
 use crate::{
     client::{Connection, ConnectionError},
-    isolation::ProcessId,
+    isolation::{Patience, ProcessId},
 };
 
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
@@ -345,6 +345,12 @@ impl Sandbox {
             return Err(ConnectionError::Stuck("what takes its calls is stopped"));
         }
         Connection::open(way.target(), way.token(), deadline)
+    }
+
+    /// How long what is fine may take with it.
+    pub fn patience(&self) -> Patience {
+        let isolation = self.record().map(|record| record.isolation).unwrap_or_default();
+        launch::capabilities(isolation).patience
     }
 
     /// What it is doing now.

@@ -393,9 +393,8 @@ impl ContainerRecord {
         let engine = match self.engine {
             Some(Engine::Crun | Engine::Runc) => return None,
             Some(Engine::Docker) => engine::Engine::Docker,
-            Some(Engine::Podman) => engine::Engine::Podman,
             // The one without a daemon is the nearer one.
-            None => engine::Engine::Podman,
+            Some(Engine::Podman) | None => engine::Engine::Podman,
         };
         Some((engine, image))
     }

@@ -105,9 +105,9 @@ pub(crate) fn a_guest_halts(kvm: &File) -> io::Result<bool> {
     begin_at(&processor, AT)?;
     // SAFETY: no argument; the guest reaches its one page only.
     check(unsafe { libc::ioctl(processor.as_raw_fd(), RUN, 0) })?;
-    // SAFETY: within the mapping, and aligned as the kernel's structure is.
-    let reason = unsafe { state.at.add(EXIT_REASON_OFFSET).cast::<u32>().read_volatile() };
-    Ok(reason == EXIT_HLT)
+    // SAFETY: within the mapping; the guest has stopped, so nobody writes.
+    let reason = unsafe { state.at.add(EXIT_REASON_OFFSET).cast::<[u8; 4]>().read() };
+    Ok(u32::from_ne_bytes(reason) == EXIT_HLT)
 }
 
 /// Has a processor that was just made, and is in real mode, begin at this address.

@@ -9,6 +9,7 @@ use super::{
 mod clones;
 mod commands;
 mod crowd;
+mod layers;
 mod orphans;
 mod pulls;
 mod rest;
@@ -36,11 +37,12 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 21] = [
+pub(crate) const ROWS: [(&str, Measure); 23] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
     ("start-nix", starts::start_nix),
+    ("start-oci", layers::start_oci),
     ("init-share", starts::init_share),
     ("stdout", streams::stdout),
     ("pty", screens::flood),
@@ -48,6 +50,7 @@ pub(crate) const ROWS: [(&str, Measure); 21] = [
     ("paint", screens::paint),
     ("orphans", orphans::orphans),
     ("rest", rest::rest),
+    ("rest-layers", layers::rest),
     ("hundred", crowd::hundred),
     ("restart", starts::restart),
     ("clone", clones::clones),

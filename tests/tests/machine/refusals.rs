@@ -41,7 +41,7 @@ fn a_module_that_is_missing_or_broken_is_named() -> anyhow::Result<()> {
             spec["machine"]["modules"].as_array_mut().expect("a list").push(json!("/modules/none.ko"))
         });
     };
-    refuses(missing, &["agent-init: error: opening the kernel module /modules/none.ko: No such file"])?;
+    refuses(missing, &["agent-init: error: reading the kernel module /modules/none.ko: No such file"])?;
     let broken = |files: &mut Files| {
         files.0.insert("modules/broken.ko".into(), (0o600, b"no module".to_vec()));
         in_spec(files, |spec| {

@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// For a snapshot that somebody's stop or restart waits for.
+/// For a snapshot that somebody's stop or restart waits for, where a sandbox's programs run as fast as any.
 const KEEP_WITHIN: Duration = Duration::from_secs(5);
 
-/// For init to accept the connection. One that does not is stuck, and will be found to be.
-const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
+/// So often init could have answered meanwhile: that much longer it takes where everything does.
+const ANSWERS: u32 = 6;
 
 /// What is kept of a sandbox that is about to end or to begin anew.
 pub(crate) struct Keeper<'a> {
@@ -41,8 +41,9 @@ impl<'a> Keeper<'a> {
 
     /// While it runs. What goes wrong is told, and is no reason not to go on.
     pub(crate) fn before(&self) {
-        let deadline = Instant::now() + KEEP_WITHIN;
-        let connection = self.sandbox.connect(Instant::now() + ANSWER_PATIENCE);
+        let deadline = self.deadline();
+        // One that does not accept the connection is stuck, and will be found to be.
+        let connection = self.sandbox.connect(Instant::now() + self.sandbox.patience().answer);
         // One that does not run, or does not answer, is not for us to say.
         if matches!(&connection, Err(error) if error.is_stuck() || matches!(error, ConnectionError::NotRunning))
         {
@@ -55,13 +56,18 @@ impl<'a> Keeper<'a> {
 
     /// When it has ended: what the agent wrote on its way out.
     pub(crate) fn after(&self, lock: &ChangeLock) {
-        let deadline = Instant::now() + KEEP_WITHIN;
         let endpoint = match Endpoint::open_locked(&self.ctx.data, self.sandbox, lock) {
             Ok(endpoint) => endpoint,
             Err(error) => return self.complain(&error.to_string()),
         };
+        // From here on: a machine has booted for it.
+        let deadline = self.deadline();
         let connection = endpoint.connect(deadline).map_err(SnapshotError::from);
         self.tell(connection.and_then(|connection| self.take(connection, deadline)));
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + KEEP_WITHIN.max(self.sandbox.patience().answer * ANSWERS)
     }
 
     fn take(&self, connection: Connection, deadline: Instant) -> Result<Vec<Report>, SnapshotError> {

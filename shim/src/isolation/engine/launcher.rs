@@ -21,7 +21,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, remains::ask};
+use super::remains::ask;
 use crate::isolation::process::Process;
 use crate::requirement::Answer;
 use crate::sys;
@@ -44,15 +44,16 @@ const ENGINE_WITHIN: Duration = Duration::from_secs(30);
 /// How long the engine may take to say how init ended.
 const CODE_WITHIN: Duration = Duration::from_secs(10);
 
+/// Before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Longest job read.
 const MAX_JOB_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What the launcher does. It is ours, and reads this from a file without a name.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Job {
-    /// The engine.
-    pub(super) engine: Engine,
-    /// Its program.
+    /// The engine's program.
     pub(super) program: PathBuf,
     /// What makes it make the container.
     pub(super) args: Vec<OsString>,
@@ -253,17 +254,36 @@ fn wait_for(init: &Process, called_off: &SignalFd) -> io::Result<Woken> {
     }
 }
 
-/// What the engine knows of init's end; init is a child of the engine's.
+/// What the engine knows of init's end; init is a child of the engine's. It is asked again and again, because `podman wait`
+/// of version 4 waits for ever where the container has ended before.
 fn exit_code(job: &Job) -> Option<i32> {
-    let name = job.name.as_str();
-    let words = ["wait"].iter().chain(job.engine.differences().wait).chain([&name]);
-    let args = words.map(|word| OsString::from(*word)).collect();
-    match ask(&job.program, args, CODE_WITHIN) {
-        Answer::Ended { status, stdout, .. } if status.success() => {
-            stdout.trim().parse().ok().filter(|code| (0..=255).contains(code))
+    let end = Instant::now() + CODE_WITHIN;
+    while Instant::now() < end {
+        let args = ["container", "inspect", "--format", FORMAT, &job.name].map(Into::into).to_vec();
+        let left = end.saturating_duration_since(Instant::now());
+        let Answer::Ended { status, stdout, .. } = ask(&job.program, args, left) else { return None };
+        if !status.success() {
+            // Somebody has removed it already.
+            return None;
         }
-        _ => None,
+        if let Some(code) = code_of(&stdout) {
+            return Some(code);
+        }
+        std::thread::sleep(ASK_AGAIN);
     }
+    None
+}
+
+/// What a container's state is, and the code that it ended with.
+const FORMAT: &str = "{{.State.Status}} {{.State.ExitCode}}";
+
+/// The code, where the engine knows that the container has ended.
+fn code_of(state: &str) -> Option<i32> {
+    let (status, code) = state.trim().split_once(' ')?;
+    if !["exited", "stopped", "dead"].contains(&status) {
+        return None;
+    }
+    code.parse().ok().filter(|code| (0..=255).contains(code))
 }
 
 fn note(mut record: &fs::File, name: &str, value: i32) -> Result<(), Failed> {
@@ -279,5 +299,19 @@ pub fn job(args: &[OsString]) -> Option<RawFd> {
     match args {
         [_, name, number] if name == LAUNCHER => number.to_str()?.parse().ok(),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_counts_once_the_container_has_ended() {
+        assert_eq!(code_of("exited 137\n"), Some(137));
+        assert_eq!(code_of("stopped 0"), Some(0));
+        for nothing in ["running 0", "stopping 0", "exited", "exited -1", "exited 256", "", "created 0"] {
+            assert_eq!(code_of(nothing), None, "{nothing}");
+        }
     }
 }

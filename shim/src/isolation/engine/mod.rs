@@ -104,8 +104,6 @@ struct Differences {
     cover: &'static str,
     /// How it is told to cover the tree of cgroups, where it would show the host's.
     hide_cgroups: Option<&'static str>,
-    /// How it is told to look often, while it waits for a container's end.
-    wait: &'static [&'static str],
 }
 
 impl Engine {
@@ -128,7 +126,6 @@ impl Engine {
                 cover: "ro,notmpcopyup",
                 // On a host without cgroup namespaces an ordinary person's own groups could be written to.
                 hide_cgroups: Some("--security-opt=mask=/sys/fs/cgroup"),
-                wait: &["--interval", "20ms"],
             },
             Engine::Docker => Differences {
                 maps_ids: false,
@@ -137,7 +134,6 @@ impl Engine {
                 remove: &["--force", "--volumes"],
                 cover: "ro",
                 hide_cgroups: None,
-                wait: &[],
             },
         }
     }
@@ -221,7 +217,6 @@ impl Layer for WithEngine {
         let last = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
         let (job_fd, record_fd) = (last + 1, last + 2);
         let job = launcher::Job {
-            engine: self.engine,
             program: self.program.clone(),
             args: rendered.args,
             place: plan.folder.join(PLACE),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent_protocol::spec::ShareKind;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::error::MachineError;
 use super::kernel::{self, Inventory, KernelError};
@@ -29,6 +30,9 @@ const MIB: u64 = 1024 * 1024;
 const VCPUS: u32 = 4;
 /// As many as qemu's machine takes without further devices.
 const MOST_VCPUS: u32 = 255;
+
+/// What virtiofsd asks for.
+const VIRTIOFSD_MOST_FILES: u64 = 1_000_000;
 
 /// Where virtiofsd is, which nobody is to start by hand.
 const VIRTIOFSD: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
@@ -78,7 +82,7 @@ pub(super) fn decide(request: &Request, programs: &Programs) -> Result<MachinePl
     let vcpus = vcpus(wishes.vcpus, processors())?;
     let kernel = kernel::find(wishes.kernel.as_deref(), Path::new("/"))?;
     let inventory = kernel.inventory()?;
-    let files = files(wishes.share, programs, &inventory)?;
+    let files = files(wishes.share, request.caller, programs, &inventory)?;
     let vsock = vsock(request, programs)?;
     let card = card(&request.network, programs)?;
     let processor = processor(request)?;
@@ -91,8 +95,10 @@ pub(super) fn decide(request: &Request, programs: &Programs) -> Result<MachinePl
         needs.push(Need::Net);
     }
     let mut wants = vec![Need::Rng, Need::Cgroups];
-    if matches!(processor, Processor::Kvm { nested: true, .. }) {
-        wants.extend([Need::KvmIntel, Need::KvmAmd]);
+    match processor {
+        Processor::Kvm { nested: Some(kvm::VMX), .. } => wants.push(Need::KvmIntel),
+        Processor::Kvm { nested: Some(_), .. } => wants.push(Need::KvmAmd),
+        Processor::Kvm { nested: None, .. } | Processor::Tcg { .. } => {}
     }
     let modules = inventory.modules_for(&needs, &wants)?;
     Ok(MachinePlan {
@@ -149,6 +155,7 @@ fn processors() -> u32 {
 
 fn files(
     wish: Option<ShareKind>,
+    caller: Caller,
     programs: &Programs,
     kernel: &Inventory<'_>,
 ) -> Result<Files, IsolationError> {
@@ -160,7 +167,7 @@ fn files(
             other: None,
         })?;
         lack(Need::Virtiofs)?;
-        Ok(Files::Virtiofs { program })
+        Ok(Files::Virtiofs { program, most_files: most_files(caller) })
     };
     let by_plan9 = || -> Result<Files, IsolationError> {
         lack(Need::Plan9)?;
@@ -187,6 +194,32 @@ fn files(
             let why = format!("{}, and {}", reason(virtiofs), reason(plan9));
             Err(MachineError::NoShare { kind: "virtiofs or 9p", why, other: None }.into())
         }
+    }
+}
+
+/// How many files virtiofsd may have open: its own bound, and what this host allows it.
+fn most_files(caller: Caller) -> u64 {
+    let allowed = match caller {
+        Caller::Root { .. } => most_open_files(),
+        Caller::Ordinary => getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
+    };
+    allowed.min(VIRTIOFSD_MOST_FILES)
+}
+
+/// As many as a process of root's may have open.
+fn most_open_files() -> u64 {
+    let setting = fs::read_to_string("/proc/sys/fs/nr_open").unwrap_or_default();
+    setting.trim().parse().unwrap_or(VIRTIOFSD_MOST_FILES)
+}
+
+/// Lets what is started have as many files open as virtiofsd asks for, where that is ours to allow. The person's own bound
+/// on what a process has open stays for all else: it is the lower of two.
+pub(super) fn allow_files(caller: Caller) {
+    if let Caller::Root { .. } = caller {
+        let now = getrlimit(Resource::Nofile);
+        let most = Some(most_open_files()).max(now.maximum);
+        // What cannot be raised stays as it is, and virtiofsd does with less.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: now.current, maximum: most });
     }
 }
 

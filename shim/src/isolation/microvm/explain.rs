@@ -1,7 +1,7 @@
 //! What was printed by a machine that did not come up, and what it means.
 
 use super::error::MachineError;
-use super::launcher::WORDS;
+use super::launcher::{PROCESSES, WORDS};
 use super::watch::CONSOLE;
 use crate::isolation::bwrap::switched_off_by;
 use crate::isolation::error::IsolationError;
@@ -28,7 +28,9 @@ pub(super) fn explain(printed: &str, setting: impl Fn(&str) -> Option<String>) -
     }
     let last = others.last().copied().unwrap_or_default();
     if let Some(said) = last.strip_prefix(WORDS) {
-        if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
+        // Engines cover parts of /proc, and the kernel lets nobody mount a new one that shows more.
+        let steps = NAMESPACE_STEPS.iter().chain(&[PROCESSES]);
+        if steps.into_iter().any(|step| said.starts_with(step)) {
             return IsolationError::NoUserNamespaces { switch: switched_off_by(setting), said: short(said) };
         }
         let before = others.iter().rev().nth(1).map(|line| format!("{said}: {line}"));

@@ -18,6 +18,10 @@ use crate::requirement::{Answer, Question};
 /// The subcommand of ours that tries it. It is nobody's to type.
 const TRIAL: &str = "microvm-kvm";
 
+/// How processors make machines: Intel's, and AMD's.
+pub(super) const VMX: &str = "vmx";
+pub(super) const SVM: &str = "svm";
+
 /// The device.
 const DEVICE: &str = "/dev/kvm";
 
@@ -37,11 +41,11 @@ impl Found {
     /// As a part of a plan.
     pub(super) fn processor(&self, no_nested: bool) -> Processor {
         let feature = match self {
-            Found { vmx: true, .. } => Some("vmx"),
-            Found { svm: true, .. } => Some("svm"),
+            Found { vmx: true, .. } => Some(VMX),
+            Found { svm: true, .. } => Some(SVM),
             _ => None,
         };
-        Processor::Kvm { without: feature.filter(|_| no_nested), nested: feature.is_some() && !no_nested }
+        Processor::Kvm { without: feature.filter(|_| no_nested), nested: feature.filter(|_| !no_nested) }
     }
 }
 
@@ -139,12 +143,12 @@ mod tests {
     fn machines_within_are_made_where_that_is_possible_and_not_forbidden() {
         let kvm = |without, nested| Processor::Kvm { without, nested };
         let intel = Found { vmx: true, svm: false };
-        assert_eq!(intel.processor(false), kvm(None, true));
-        assert_eq!(intel.processor(true), kvm(Some("vmx"), false));
-        assert_eq!(Found { vmx: false, svm: true }.processor(true), kvm(Some("svm"), false));
+        assert_eq!(intel.processor(false), kvm(None, Some(VMX)));
+        assert_eq!(intel.processor(true), kvm(Some(VMX), None));
+        assert_eq!(Found { vmx: false, svm: true }.processor(true), kvm(Some(SVM), None));
         let neither = Found { vmx: false, svm: false };
-        assert_eq!(neither.processor(false), kvm(None, false));
-        assert_eq!(neither.processor(true), kvm(None, false));
+        assert_eq!(neither.processor(false), kvm(None, None));
+        assert_eq!(neither.processor(true), kvm(None, None));
     }
 
     #[cfg(target_arch = "x86_64")]

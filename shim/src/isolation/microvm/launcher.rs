@@ -23,6 +23,9 @@ use crate::sys;
 /// What begins each line in which the launcher says why it gave up.
 pub(super) const WORDS: &str = "microvm: ";
 
+/// A step that fails where engines have covered parts of /proc.
+pub(super) const PROCESSES: &str = "mounting a table of processes";
+
 /// What the first process answers when it is ready; anything else is the number of an error.
 const READY: u8 = 0;
 
@@ -110,9 +113,7 @@ fn keep_processes_together(place: &Path) -> Result<OwnedFd, Failed> {
     ours.read_exact(&mut answer).map_err(failed(doing))?;
     match answer {
         [READY] => Ok(ours.into()),
-        [errno] => {
-            Err(failed("mounting a table of processes")(io::Error::from_raw_os_error(i32::from(errno))))
-        }
+        [errno] => Err(failed(PROCESSES)(io::Error::from_raw_os_error(i32::from(errno)))),
     }
 }
 

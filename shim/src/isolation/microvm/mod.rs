@@ -137,6 +137,7 @@ impl Layer for MicroVm {
         let ours = std::env::current_exe().map_err(|source| step("finding our own binary", source))?;
         let places = Places::new(plan, ours);
         make_way(&places.own)?;
+        decide::allow_files(plan.caller);
         let rendered = render::render(plan, machine, &places, &Host::here());
         let numbers = rendered.job.numbers;
         let mut passed = Passed::new(rendered.last_fd);
@@ -176,7 +177,7 @@ impl Layer for MicroVm {
     }
 
     fn warnings(&self, plan: &LaunchPlan) -> Vec<String> {
-        plan.machine.as_ref().and_then(MachinePlan::warning).into_iter().collect()
+        plan.machine.as_ref().map(MachinePlan::warnings).unwrap_or_default()
     }
 
     fn report(&self, folder: &Path) -> io::Result<Report> {

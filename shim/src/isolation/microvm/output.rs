@@ -124,7 +124,7 @@ mod tests {
     fn words_are_passed_on_until_there_are_too_many() {
         let mut words = Words::default();
         assert_eq!(words.pass(b"hello"), b"hello");
-        assert_eq!(words.pass(&[0; WORDS_MAX_BYTES]).len(), WORDS_MAX_BYTES - 5);
+        assert_eq!(words.pass(&vec![0; WORDS_MAX_BYTES]).len(), WORDS_MAX_BYTES - 5);
         assert!(words.pass(b"more").is_empty());
     }
 

@@ -22,6 +22,9 @@ pub(super) const TAG: &str = "root";
 pub(super) const OWN_FOLDER: &str = "machine";
 pub(super) const VSOCK_SOCKET: &str = "vsock.sock";
 
+/// A larger project has as many files.
+const FEW_FILES: u64 = 100_000;
+
 /// The second serial port, as the machine's kernel calls it.
 const REPORT: &str = "/dev/ttyS1";
 
@@ -61,8 +64,8 @@ pub enum Processor {
     Kvm {
         /// What of it the machine is not to have, so that it makes no machines of its own: `vmx` or `svm`.
         without: Option<&'static str>,
-        /// Whether it can.
-        nested: bool,
+        /// By which of these it makes machines of its own, if it can.
+        nested: Option<&'static str>,
     },
     /// A program.
     Tcg {
@@ -80,6 +83,8 @@ pub enum Files {
         /// The program.
         #[serde(serialize_with = "lossy")]
         program: PathBuf,
+        /// How many files it can know of at once: it keeps each of them open that the machine's kernel remembers.
+        most_files: u64,
     },
     /// By qemu itself.
     Plan9,
@@ -140,7 +145,7 @@ pub(super) mod addresses {
 impl MachinePlan {
     /// What init has to do first.
     pub(super) fn for_init(&self, plan: &LaunchPlan) -> Machine {
-        let kvm = matches!(self.processor, Processor::Kvm { nested: true, .. });
+        let kvm = matches!(self.processor, Processor::Kvm { nested: Some(_), .. });
         let network = match &self.card {
             Card::Passt { .. } => Some(Interface {
                 address: format!("{}/{}", addresses::MACHINE, addresses::PREFIX),
@@ -158,13 +163,18 @@ impl MachinePlan {
     }
 
     /// What a person should know of it.
-    pub(super) fn warning(&self) -> Option<String> {
-        match &self.processor {
-            Processor::Tcg { because: Some(why) } => {
-                Some(format!("the machine's processor is emulated, which is many times slower: {why}"))
-            }
-            Processor::Tcg { because: None } | Processor::Kvm { .. } => None,
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Processor::Tcg { because: Some(why) } = &self.processor {
+            warnings.push(format!("the machine's processor is emulated, which is many times slower: {why}"));
         }
+        if let Files::Virtiofs { most_files: most @ ..FEW_FILES, .. } = self.files {
+            warnings.push(format!(
+                "the machine can know of {most} files at once, and fails to open more: this user may have no more open \
+                 (`ulimit -Hn`); `--share 9p` has no such bound"
+            ));
+        }
+        warnings
     }
 
     /// What to call for init; a path is one in the sandbox's folder.

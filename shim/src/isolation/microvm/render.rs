@@ -167,7 +167,7 @@ fn parts<'a>(
     if let Card::Passt { program } = &machine.card {
         parts.push(passt(room.program(program)));
     }
-    if let Files::Virtiofs { program } = &machine.files {
+    if let Files::Virtiofs { program, .. } = &machine.files {
         parts.push(virtiofsd(room.program(program)));
     }
     if let Vsock::Device { program } = &machine.vsock {
@@ -461,10 +461,10 @@ mod tests {
             (machine.args[place - 1].clone(), machine.args[place + 1].clone())
         };
         let two = |accel: &str, cpu: &str| (accel.to_owned(), cpu.to_owned());
-        assert_eq!(cpu(Processor::Kvm { without: None, nested: true }), two("kvm", "host"));
-        assert_eq!(cpu(Processor::Kvm { without: Some("vmx"), nested: false }), two("kvm", "host,-vmx"));
+        assert_eq!(cpu(Processor::Kvm { without: None, nested: Some("vmx") }), two("kvm", "host"));
+        assert_eq!(cpu(Processor::Kvm { without: Some("vmx"), nested: None }), two("kvm", "host,-vmx"));
         let device = PathBuf::from("/dev/kvm");
-        let kvm = job(&with(|machine| machine.processor = Processor::Kvm { without: None, nested: false }));
+        let kvm = job(&with(|machine| machine.processor = Processor::Kvm { without: None, nested: None }));
         assert!(kvm.devices.contains(&device) && !job(&plan()).devices.contains(&device));
     }
 }

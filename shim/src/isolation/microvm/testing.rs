@@ -48,7 +48,7 @@ pub(super) fn machine() -> MachinePlan {
         memory_bytes: 2 << 30,
         vcpus: 2,
         processor: Processor::Tcg { because: None },
-        files: Files::Virtiofs { program: "/home/me/.cargo/bin/virtiofsd".into() },
+        files: Files::Virtiofs { program: "/home/me/.cargo/bin/virtiofsd".into(), most_files: 1 << 20 },
         vsock: Vsock::Device { program: "/usr/bin/vhost-device-vsock".into() },
         card: Card::Passt { program: "/usr/bin/passt".into() },
     }

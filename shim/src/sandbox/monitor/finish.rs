@@ -122,8 +122,16 @@ impl Watch<'_> {
         if Run::take_killed(self.sandbox.folder()) {
             return Some(KILLED.to_owned());
         }
-        let died = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.died?;
-        let made = launch::capabilities(self.record.isolation).makes;
+        let layer = launch::capabilities(self.record.isolation);
+        // Init outlives it, where that is a process of the host's.
+        let killed_layer = || {
+            let signal = self.layer_signal.filter(|_| !layer.shares_kernel)?;
+            Some(format!("the isolation layer ended (killed by signal {signal})"))
+        };
+        let Some(died) = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.died else {
+            return killed_layer();
+        };
+        let made = layer.makes;
         let how = died.how.strip_prefix("was ").unwrap_or(&died.how);
         Some(format!("the {made}'s {} ended ({how})", died.part))
     }
@@ -134,18 +142,23 @@ impl Watch<'_> {
 
     /// The layer's process ends with init, unless it is stopped or stuck.
     fn end_layer(&mut self) -> Option<i32> {
-        let layer = self.supervisor.take()?;
+        let layer = self.supervisor.take();
         // An engine is asked for the code that init did not tell.
         let asks = self.run.remains.container.is_some() && self.seen.ended.is_none();
         let patience = if asks { ENGINE_PATIENCE } else { LAYER_PATIENCE };
-        if !layer.exited_within(patience).unwrap_or(true) {
+        let ended_itself = layer.as_ref().is_none_or(|layer| layer.exited_within(patience).unwrap_or(true));
+        if let (Some(layer), false) = (&layer, ended_itself) {
             process::kill(layer.id());
             drop(layer.exited_within(KERNEL_PATIENCE));
         }
         // Whoever was to end them is gone. A machine can be unreachable, and be there.
         self.init.iter().for_each(|init| process::kill(init.id()));
         self.run.parts.iter().for_each(|part| process::kill(part.id));
-        finish_child(&layer)
+        match layer {
+            Some(layer) if ended_itself => self.collect_layer(&layer),
+            Some(layer) => finish_child(&layer)?.exit_status(),
+            None => None,
+        }
     }
 
     fn write_end(&mut self, stage: Stage, code: Option<i32>, reason: String) {

@@ -16,6 +16,7 @@ use agent_protocol::{
     message::{Event, EventsRequest, LogFrom, LogRequest, What},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{WaitOptions, WaitStatus, waitpid};
 
 use super::{
     agent::{self, AGENT},
@@ -59,6 +60,8 @@ pub(super) struct Watch<'a> {
     /// The layer's process, until it ended.
     pub(super) supervisor: Option<Process>,
     pub(super) init: Option<Process>,
+    /// What killed the layer's process, if something did.
+    pub(super) layer_signal: Option<i32>,
     /// The command that started the sandbox, as long as it listens.
     pub(super) line: Option<UnixStream>,
     pub(super) seen: Seen,
@@ -111,6 +114,7 @@ impl<'a> Watch<'a> {
             agent: AgentView::in_state(AgentState::Setup),
             supervisor: None,
             init: None,
+            layer_signal: None,
             line: None,
             seen: Seen::default(),
             events: None,
@@ -366,9 +370,16 @@ impl<'a> Watch<'a> {
     fn reap_supervisor(&mut self) -> bool {
         let ended = self.supervisor.as_ref().is_some_and(|one| !one.alive().unwrap_or(true));
         if ended && let Some(process) = self.supervisor.take() {
-            finish_child(&process);
+            self.collect_layer(&process);
         }
         ended
+    }
+
+    /// Collects how the layer's process ended by itself: its code, if it has one.
+    pub(super) fn collect_layer(&mut self, process: &Process) -> Option<i32> {
+        let status = finish_child(process)?;
+        self.layer_signal = status.terminating_signal();
+        status.exit_status()
     }
 
     /// Looks which processes the layer has started by now, and writes down what is new.
@@ -407,10 +418,9 @@ impl<'a> Watch<'a> {
 }
 
 /// Collects the status of a process that ended, if it is our child.
-pub(super) fn finish_child(process: &Process) -> Option<i32> {
+pub(super) fn finish_child(process: &Process) -> Option<WaitStatus> {
     let pid = rustix::process::Pid::from_raw(process.id().pid)?;
-    let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::NOHANG).ok()??;
-    status.1.exit_status()
+    Some(waitpid(Some(pid), WaitOptions::NOHANG).ok()??.1)
 }
 
 /// Whether the command at the other end of the line is gone.
