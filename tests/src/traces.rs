@@ -119,8 +119,11 @@ fn command(pid: i32) -> String {
     String::from_utf8_lossy(&bytes).replace('\0', " ")
 }
 
-/// Path, kind, owner and size of everything below a folder. No link is followed.
+/// Path, kind, owner and size of everything below a folder. No link is followed, and caches are no traces.
 fn tree(path: &Path, into: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    if path.ends_with(".cache") {
+        return Ok(());
+    }
     let found = fs::symlink_metadata(path)?;
     let size = if found.is_dir() { 0 } else { found.len() };
     into.insert(format!("{} {:o} {} {size}", path.display(), found.mode(), found.uid()));

@@ -152,6 +152,9 @@ fn on_layer<'a>(plan: &Plan, layer: &Layer, tests: &[&'a Test]) -> anyhow::Resul
             Came::Ignored => "ignored",
         };
         println!("{} {count}/{}: {} ... {word} ({:.1} s)", layer.name, tests.len(), test.name, ran.seconds);
+        if ran.came == Came::Failed && plan.waiver(layer.name, &test.name).is_none() {
+            println!("{}", ran.printed);
+        }
         anyhow::Ok(ran)
     };
     let worker = || {
@@ -176,7 +179,7 @@ fn on_layer<'a>(plan: &Plan, layer: &Layer, tests: &[&'a Test]) -> anyhow::Resul
     // A machine that others use can starve real processes past a deadline: one more try, alone, tells that from a defect.
     for (test, ran) in &mut results {
         if ran.came == Came::Failed && plan.waiver(layer.name, &test.name).is_none() {
-            println!("{}: once more, alone: {}\n{}", layer.name, test.name, ran.printed);
+            println!("{}: once more, alone: {}", layer.name, test.name);
             *ran = Ran { again: true, ..one(test)? };
         }
     }
