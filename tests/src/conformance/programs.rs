@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use crate::layer::target;
 
+/// This package.
+const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
 /// One test function: one behaviour.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Test {
@@ -78,6 +81,8 @@ fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
         messages.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let mut made = messages.filter(|message| {
         message["reason"] == "compiler-artifact"
+            // Another package may have one of the same name.
+            && message["manifest_path"] == MANIFEST
             && message["target"]["name"] == name
             && message["target"]["kind"][0] == "test"
     });
@@ -99,7 +104,7 @@ fn is_release() -> anyhow::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::{executable, in_words, listed_tests};
+    use super::{MANIFEST, executable, in_words, listed_tests};
 
     #[test]
     fn the_names_of_tests_are_sentences() {
@@ -115,10 +120,18 @@ mod tests {
 
     #[test]
     fn cargo_says_what_it_built() {
-        let messages =
-            br#"{"reason":"compiler-artifact","target":{"name":"exec","kind":["lib"]},"executable":null}
-no json
-{"reason":"compiler-artifact","target":{"name":"exec","kind":["test"]},"executable":"/t/exec-1"}"#;
+        let made = |manifest: &str, kind: &str, path: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"{manifest}","target":{{"name":"exec","kind":["{kind}"]}},"executable":"{path}"}}"#
+            )
+        };
+        let all = [
+            made("/other", "test", "/t/1"),
+            made(MANIFEST, "lib", "/t/2"),
+            made(MANIFEST, "test", "/t/exec-1"),
+        ];
+        let messages = format!("no json\n{}", all.join("\n"));
+        let messages = messages.as_bytes();
         assert_eq!(executable(messages, "exec").as_deref(), Some("/t/exec-1".as_ref()));
         assert_eq!(executable(messages, "git"), None);
     }
