@@ -261,7 +261,7 @@ fn the_kernel_lacks_something() -> anyhow::Result<()> {
 fn the_kernel_is_for_root_alone() -> anyhow::Result<()> {
     let scene = Scene::new(Who::Ordinary)?;
     let image = scene.home.path().join("kernel/boot/vmlinuz-6.1.0");
-    fs::set_permissions(image, fs::Permissions::from_mode(0))?;
+    fs::set_permissions(image, fs::Permissions::from_mode(0o0))?;
     scene.refuses_machine(&[], "cannot be read", "(machine-kernel-unreadable;")
 }
 
