@@ -71,14 +71,19 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
 
+    /// The host is another process: its descriptors take no number that init is to use.
+    fn out_of_the_way(descriptor: impl Into<OwnedFd>) -> io::Result<OwnedFd> {
+        Ok(rustix::io::fcntl_dupfd_cloexec(descriptor.into(), 200)?)
+    }
+
     /// What a host hands over under these numbers, and what comes of it.
     fn handed_over(numbers: &[u8], files: &[&File]) -> io::Result<RawFd> {
         let folder = tempfile::tempdir()?;
         let path = folder.path().join("socket");
-        let listener = UnixListener::bind(&path)?;
+        let listener = UnixListener::from(out_of_the_way(UnixListener::bind(&path)?)?);
         std::thread::scope(|scope| {
             let init = scope.spawn(|| receive(&path));
-            let (socket, _) = listener.accept()?;
+            let socket = out_of_the_way(listener.accept()?.0)?;
             let raw: Vec<RawFd> = files.iter().map(|file| file.as_raw_fd()).collect();
             let rights = [ControlMessage::ScmRights(&raw)];
             let rights = if raw.is_empty() { &[][..] } else { &rights[..] };

@@ -6,6 +6,7 @@
 
 pub(crate) mod cgroup;
 pub(crate) mod clock;
+pub(crate) mod files;
 mod modules;
 mod mounts;
 mod network;
@@ -75,6 +76,8 @@ pub fn run() -> ! {
 pub(crate) struct Running {
     /// Keeps the clock right. Absent where the machine has none that goes on while it stands still.
     pub(crate) clock: Option<clock::Keeper>,
+    /// Keeps what the kernel remembers of the host's files below the host's bound. Absent where there is none.
+    pub(crate) files: Option<files::Forgetter>,
     /// When init began, since the kernel did.
     began: Duration,
 }
@@ -100,16 +103,20 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     }
     boot::log_to_stderr(spec.log_level);
     let token = boot::read_token(&spec)?;
-    let clock = boot(&spec, machine)?;
-    boot::start(spec, token, Some(Running { clock, began }))
+    let (clock, files) = boot(&spec, machine)?;
+    boot::start(spec, token, Some(Running { clock, files, began }))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.
-fn boot(spec: &InitSpec, machine: &Machine) -> Result<Option<clock::Keeper>> {
+fn boot(
+    spec: &InitSpec,
+    machine: &Machine,
+) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
     power::heed_the_host();
     modules::load(&machine.modules)?;
     modules::close();
     let clock = clock::Keeper::open();
+    let files = files::Forgetter::open(machine.root.most_files);
     network::start(machine.network.as_ref())?;
     let has_kvm = Path::new("/dev/kvm").exists();
     share::mount_root(&machine.root)?;
@@ -119,7 +126,7 @@ fn boot(spec: &InitSpec, machine: &Machine) -> Result<Option<clock::Keeper>> {
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
     umask(Mode::from_raw_mode(0o022));
-    Ok(clock)
+    Ok((clock, files))
 }
 
 /// From here on files are opened and made as this user would, by init too: what it makes for programs (pipes,

@@ -66,7 +66,8 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let Prepared { spec, signals, listener, token, descriptors, group, mut warnings, machine } = prepared;
-    let clock = machine.and_then(|machine| machine.clock).map(Rc::new);
+    let (clock, files) = machine.map(|machine| (machine.clock, machine.files)).unwrap_or_default();
+    let clock = clock.map(Rc::new);
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref());
     let main = Session::new(units::size(wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -84,6 +85,9 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     };
     if let Some(clock) = clock {
         spawn_local(async move { clock.keep().await });
+    }
+    if let Some(files) = files {
+        spawn_local(async move { files.keep().await });
     }
     let signals = Signals::new(&signals)?;
     let notify = open_notify(&mut warnings);

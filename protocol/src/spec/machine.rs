@@ -37,6 +37,9 @@ pub struct Share {
     pub tag: String,
     /// How it is reached.
     pub kind: ShareKind,
+    /// How many of its files the host can have open for the machine. Absent: there is no such bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most_files: Option<u64>,
 }
 
 /// How a file system of the host's is reached.

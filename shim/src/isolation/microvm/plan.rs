@@ -155,7 +155,7 @@ impl MachinePlan {
         };
         Machine {
             modules: self.modules.iter().map(ModuleFile::path_inside).collect(),
-            root: Share { tag: TAG.to_owned(), kind: self.files.kind() },
+            root: Share { tag: TAG.to_owned(), kind: self.files.kind(), most_files: self.files.most() },
             mounts: tree::machine_half(&plan.mounts, kvm),
             network,
             report: Some(REPORT.to_owned()),
@@ -170,7 +170,7 @@ impl MachinePlan {
         }
         if let Files::Virtiofs { most_files: most @ ..FEW_FILES, .. } = self.files {
             warnings.push(format!(
-                "the machine can know of {most} files at once, and fails to open more: this user may have no more open \
+                "the machine can use {most} files at once, and fails to open more: this user may have no more open \
                  (`ulimit -Hn`); `--share 9p` has no such bound"
             ));
         }
@@ -194,6 +194,14 @@ impl Files {
         match self {
             Files::Virtiofs { .. } => ShareKind::Virtiofs,
             Files::Plan9 => ShareKind::Plan9,
+        }
+    }
+
+    /// How many of them the host can have open for the machine, where that is bounded.
+    fn most(&self) -> Option<u64> {
+        match self {
+            Files::Virtiofs { most_files, .. } => Some(*most_files),
+            Files::Plan9 => None,
         }
     }
 }
