@@ -48,7 +48,7 @@ pub fn run(source: &SpecSource) -> Result<u8> {
 }
 
 /// Runs it where everything is there that it asks for; `machine` is the one that init has booted for it.
-pub(crate) fn start(mut spec: InitSpec, token: Token, machine: Option<Running>) -> Result<u8> {
+pub(crate) fn start(mut spec: InitSpec, token: Token, mut machine: Option<Running>) -> Result<u8> {
     // Descriptors that were not mentioned are nobody's below; those that were are adopted by number.
     sys::close_on_exec_from(3).context("closing inherited descriptors")?;
     let listener = spec.control.as_ref().map(|control| open_control(&control.listen)).transpose()?;
@@ -59,7 +59,7 @@ pub(crate) fn start(mut spec: InitSpec, token: Token, machine: Option<Running>) 
     let group = open_group(&mut spec, &mut warnings)?;
     confine(&mut spec, &mut warnings)?;
     let descriptors = raise_descriptor_limit();
-    if let Some((machine, user)) = machine.as_ref().zip(spec.user.as_ref()) {
+    if let Some((machine, user)) = machine.as_mut().zip(spec.user.as_ref()) {
         machine::share_files_with(user);
         machine.tell_ready();
     }

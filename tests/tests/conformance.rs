@@ -112,7 +112,8 @@ fn conform(options: &Options) -> anyhow::Result<bool> {
         for test in all.iter().filter(|test| names.contains(&test.name)) {
             match (before.get(layer.name, &test.name), plan.left_out(layer.name, &test.name)) {
                 (Some(cell), _) if cell.is_well() => matrix.put(layer.name, &test.name, cell.clone(), 0.0),
-                (_, Some(reason)) => {
+                // Who asks for a test by its name gets it.
+                (_, Some(reason)) if options.names.is_empty() => {
                     matrix.put(layer.name, &test.name, Cell::LeftOut { reason: reason.to_owned() }, 0.0);
                 }
                 _ => todo.push(test),

@@ -207,7 +207,9 @@ fn each_process_of_it_can_be_killed() -> anyhow::Result<()> {
     for (home, podman) in people()? {
         let sandbox = started(home, &[])?;
         for victim in ["conmon", "supervisor", "monitor", "init"] {
-            let status = sandbox.status()?;
+            let status = until("init's number", || {
+                Ok(Some(sandbox.status()?).filter(|status| status["init"]["pid"].is_i64()))
+            })?;
             let pid = match victim {
                 "conmon" => {
                     let init = status["init"]["pid"].as_i64().context("init's pid")?;

@@ -89,7 +89,7 @@ fn a_broken_image_shows_where() -> anyhow::Result<()> {
         .complains("did you mean `packages`?")?;
     image("nix:{\"packages\":7}")?.complains("`packages` of an image is a list of strings, or one string")?;
     image("nix:packages=")?.complains("`packages` of an image is a list of names")?;
-    image("docker:debian")?.complains("only those that begin with `nix:`")?;
+    image("docker:debian")?.complains("only those that begin with `nix:` are environments")?;
     image("nix:{\"nixpkgs_pin\":\"25.05\"}")?.complains("`25.05` names no nixpkgs")?;
     Ok(())
 }

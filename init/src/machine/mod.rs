@@ -80,11 +80,15 @@ pub(crate) struct Running {
     pub(crate) files: Option<files::Forgetter>,
     /// When init began, since the kernel did.
     began: Duration,
+    report: Option<Report>,
 }
 
 impl Running {
-    /// Says how long it took until the host could reach init, since init began and since the kernel did.
-    pub(crate) fn tell_ready(&self) {
+    /// Tells the host that init listens, and how long that took since init began and since the kernel did.
+    pub(crate) fn tell_ready(&mut self) {
+        if let Some(report) = &mut self.report {
+            report.tell_ready();
+        }
         let now = uptime();
         let (init, kernel) = (now.saturating_sub(self.began), self.began);
         tracing::info!(init_ms = init.as_millis(), kernel_ms = kernel.as_millis(), "the machine is up");
@@ -104,14 +108,12 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     boot::log_to_stderr(spec.log_level);
     let token = boot::read_token(&spec)?;
     let (clock, files) = boot(&spec, machine)?;
-    boot::start(spec, token, Some(Running { clock, files, began }))
+    let said = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
+    boot::start(spec, token, Some(Running { clock, files, began, report: said }))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.
-fn boot(
-    spec: &InitSpec,
-    machine: &Machine,
-) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
+fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
     power::heed_the_host();
     modules::load(&machine.modules)?;
     modules::close();

@@ -45,6 +45,17 @@ impl Report {
         Ok(Self(file))
     }
 
+    /// The same place, for who says that init listens.
+    pub(super) fn share(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    /// Says that init listens: before that, nobody has to call.
+    pub(super) fn tell_ready(&mut self) {
+        // Without it the host gives up after a while, which it would have to in any case.
+        let _ = self.0.write_all(b"{\"ready\": true}\n");
+    }
+
     fn tell(&mut self, code: u8) {
         let _ = self.0.write_all(line(code).as_bytes());
         let end = Instant::now() + REPORT_WITHIN;

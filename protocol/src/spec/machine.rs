@@ -24,7 +24,8 @@ pub struct Machine {
     /// The network device, where there is one. The loopback device always comes up.
     #[serde(default)]
     pub network: Option<Interface>,
-    /// Where init tells how it ended, as one line of JSON: `{"exit-code": 0}`. A serial port, say.
+    /// Where init tells that it listens, and how it ended, each as one line of JSON: `{"ready": true}`, `{"exit-code": 0}`. A
+    /// serial port, say.
     #[serde(default)]
     pub report: Option<String>,
 }

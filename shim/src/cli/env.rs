@@ -136,6 +136,13 @@ impl BuildArgs {
             CliError::new(Kind::Failed, format!("the project {} cannot be used", place.display()))
                 .because(&error)
         })?;
+        if let Some(image) = self.env.container_image()? {
+            let message = format!(
+                "`{image}` is the image of a container, and nothing is built of one: of images, only those that begin with \
+                 `nix:` are environments"
+            );
+            return Err(CliError::new(Kind::Usage, message));
+        }
         let flags = LaunchArgs {
             agent: self.agent.clone(),
             nix: self.env.clone(),

@@ -87,6 +87,23 @@ impl Target<'_> {
         )
     }
 
+    /// Whether it is said beside a device's socket that nobody inside listens yet, and that it is not to be called before.
+    pub(crate) fn is_not_yet(self) -> bool {
+        let mark = |path: &Path| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".not-yet");
+            name
+        };
+        match self {
+            Self::Address(Address::Hybrid { path, .. }) => Path::new(&mark(path)).exists(),
+            Self::DeviceInFolder { folder, name, .. } => {
+                rustix::fs::statat(folder, Path::new(&mark(name)), rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+                    .is_ok()
+            }
+            Self::Address(Address::Unix(_) | Address::Vsock { .. }) | Self::InFolder { .. } => false,
+        }
+    }
+
     /// Whether there is somebody to call, without calling them where that can be known.
     pub(crate) fn is_there(self) -> bool {
         let found = match self {

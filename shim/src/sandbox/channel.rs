@@ -126,7 +126,7 @@ impl Channel {
     /// Connects to the init of the sandbox in `folder`, and asks.
     pub(crate) fn open(folder: &Path, request: &Request) -> Result<Self, OpenError> {
         let way = Way::of(folder).map_err(gone)?;
-        if way.target().is_device() && Run::has_closed_door(folder) {
+        if way.target().is_not_yet() || way.target().is_device() && Run::has_closed_door(folder) {
             return Err(OpenError::Full);
         }
         let mut unsent = Vec::with_capacity(HELLO_BYTES + 64);

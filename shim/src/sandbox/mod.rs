@@ -341,6 +341,9 @@ impl Sandbox {
     pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
         let way = Way::of(&self.folder)
             .map_err(|error| ConnectionError::Io("looking at the sandbox's folder", error))?;
+        if way.target().is_not_yet() {
+            return Err(ConnectionError::Stuck("its machine is coming up"));
+        }
         if way.target().is_device() && Run::has_closed_door(&self.folder) {
             return Err(ConnectionError::Stuck("what takes its calls is stopped"));
         }

@@ -74,10 +74,12 @@ impl Plan {
     /// The exceptions that no test is an exception of.
     pub fn without_effect(&self, tests: &[String]) -> Vec<String> {
         let all = self.waiver.iter().chain(&self.left_out);
-        all.flat_map(|exception| exception.tests.iter().map(move |pattern| (exception, pattern)))
-            .filter(|(_, pattern)| !tests.iter().any(|test| covers(std::slice::from_ref(pattern), test)))
-            .map(|(exception, pattern)| format!("{}: `{pattern}` is no test", exception.layer))
-            .collect()
+        all.flat_map(|exception| {
+            exception.tests.iter().chain(&exception.but_for).map(move |pattern| (exception, pattern))
+        })
+        .filter(|(_, pattern)| !tests.iter().any(|test| covers(std::slice::from_ref(pattern), test)))
+        .map(|(exception, pattern)| format!("{}: `{pattern}` is no test", exception.layer))
+        .collect()
     }
 }
 
@@ -94,7 +96,9 @@ pub fn judge(plan: &Plan, layer: &str, test: &str, ran: Ran) -> Cell {
 }
 
 fn first<'a>(exceptions: &'a [Exception], layer: &str, test: &str) -> Option<&'a str> {
-    let mut fitting = exceptions.iter().filter(|one| one.layer == layer && covers(&one.tests, test));
+    let mut fitting = exceptions
+        .iter()
+        .filter(|one| one.layer == layer && covers(&one.tests, test) && !covers(&one.but_for, test));
     fitting.next().map(|exception| exception.reason.as_str())
 }
 

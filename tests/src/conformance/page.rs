@@ -129,11 +129,12 @@ pub fn write(plan: &Plan, promises: &Promises) -> String {
     for (number, (what, note)) in notes.iter().enumerate() {
         let tests: Vec<String> = note.tests.iter().map(|test| format!("`{test}`")).collect();
         page.push_str(&format!(
-            "{}. {}, {what}: {} ({})\n",
+            "{}. {}, {what}: {} ({}{})\n",
             number + 1,
             note.layer,
             note.reason.trim(),
-            tests.join(", ")
+            tests.join(", "),
+            if note.but_for.is_empty() { "" } else { "; some of each are run" }
         ));
     }
     page

@@ -43,6 +43,9 @@ pub struct Exception {
     pub layer: String,
     /// Patterns of tests.
     pub tests: Vec<String>,
+    /// Patterns of those among them to which it does not apply.
+    #[serde(default)]
+    pub but_for: Vec<String>,
     /// Why, in a sentence for people who choose a layer.
     pub reason: String,
 }
@@ -82,7 +85,7 @@ impl Plan {
             ensure!(*name != LAYERS[0].name, "{:?}: the default layer keeps every promise", exception.tests);
             ensure!(exception.reason.ends_with('.'), "the reason for {:?} is no sentence", exception.tests);
             ensure!(!exception.tests.is_empty(), "an exception for no tests: {}", exception.reason);
-            for pattern in &exception.tests {
+            for pattern in exception.tests.iter().chain(&exception.but_for) {
                 ensure!(self.group_of(pattern).is_some(), "`{pattern}` is in no group");
             }
         }

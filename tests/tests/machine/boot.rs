@@ -42,7 +42,7 @@ fn a_machine_boots_and_is_what_was_asked_for() -> anyhow::Result<()> {
 #[test]
 fn the_clock_is_right_again_after_a_pause_and_the_agents_end_is_the_machines() -> anyhow::Result<()> {
     const PAUSE: Duration = Duration::from_secs(5);
-    let script = "while ! test -e go; do date +%s >new; mv new now; sleep 0.2; done; exit 7";
+    let script = "while ! test -e go; do date +%s >new; mv -f new now; sleep 0.2; done; exit 7";
     let agent = json!({ "argv": ["sh", "-c", script], "restart": { "policy": "never" } });
     let spec = json!({ "agent": agent, "on_agent_exit": "end", "linger_ms": 0 });
     let Some(mut machine) = Machine::launch(spec, |_| {})? else { return Ok(()) };

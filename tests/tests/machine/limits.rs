@@ -103,8 +103,10 @@ fn what_the_agent_has_started_goes_before_the_agent() -> anyhow::Result<()> {
         "{exit:?}\n{}",
         machine.console()
     );
-    let warnings = machine.status()?.warnings;
-    assert!(warnings.iter().any(|said| said.contains("has ended 2 processes")), "{warnings:?}");
+    until_within(WITHIN, "both to be told of", || {
+        let warnings = machine.status()?.warnings;
+        Ok(warnings.iter().any(|said| said.contains("has ended 2 processes")).then_some(()))
+    })?;
     assert_eq!(resources(&machine)?.out_of_memory, Some(2));
 
     // A command is told of it as an agent is.

@@ -49,7 +49,7 @@ use agent_protocol::{address::Address, spec::Machine};
 use self::decide::Programs;
 use self::error::MachineError;
 use self::job::LAUNCHER;
-use self::plan::{Card, MachinePlan, PORT, VSOCK_SOCKET, addresses};
+use self::plan::{Card, MachinePlan, NOT_YET, PORT, VSOCK_SOCKET, addresses};
 use self::render::{Host, Places};
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
@@ -220,7 +220,9 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
             Err(step(format!("removing {}", socket.display()), error))
         }
         _ => Ok(()),
-    }
+    }?;
+    let mark = own.join(NOT_YET);
+    File::create(&mark).map(drop).map_err(|source| step(format!("making {}", mark.display()), source))
 }
 
 /// Init and the kernel's modules, made for an earlier start or for this one.

@@ -70,22 +70,30 @@ impl Words {
     }
 }
 
-/// How init ended, as it says itself: lines of JSON, of which anything inside a machine that was taken over could write any.
+/// What init says of itself, that it listens and how it ended: lines of JSON, of which anything inside a machine that was taken over could write any.
 #[derive(Debug, Default)]
 pub(super) struct LastWord {
     line: Vec<u8>,
     too_long: bool,
     /// The exit code, once it was told. A later one changes nothing.
     pub(super) code: Option<u8>,
+    /// Whether it listens.
+    pub(super) ready: bool,
 }
 
 impl LastWord {
+    fn understand(&mut self) {
+        let Ok(said) = serde_json::from_slice::<serde_json::Value>(self.line.trim_ascii()) else { return };
+        self.ready |= said["ready"] == true;
+        self.code = self.code.or(said["exit-code"].as_u64().and_then(|code| u8::try_from(code).ok()));
+    }
+
     /// Takes what was written.
     pub(super) fn hear(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if byte == b'\n' {
-                if !self.too_long && self.code.is_none() {
-                    self.code = code(&self.line);
+                if !self.too_long {
+                    self.understand();
                 }
                 self.line.clear();
                 self.too_long = false;
@@ -96,11 +104,6 @@ impl LastWord {
             }
         }
     }
-}
-
-fn code(line: &[u8]) -> Option<u8> {
-    let object: serde_json::Value = serde_json::from_slice(line.trim_ascii()).ok()?;
-    object["exit-code"].as_u64().and_then(|code| u8::try_from(code).ok())
 }
 
 #[cfg(test)]
@@ -147,5 +150,10 @@ mod tests {
         let flood = vec![b'['; 1 << 20];
         assert_eq!(heard(&[&flood]), (None, LINE_MAX_BYTES));
         assert_eq!(heard(&[&flood, b"\n{\"exit-code\":0}\n"]).0, Some(0));
+        let mut word = LastWord::default();
+        word.hear(b"{\"ready\": false}\n{\"ready\": true");
+        assert!(!word.ready);
+        word.hear(b"}\n{\"exit-code\":1}\n");
+        assert!(word.ready && word.code == Some(1));
     }
 }

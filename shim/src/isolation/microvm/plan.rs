@@ -21,6 +21,9 @@ pub(super) const TAG: &str = "root";
 /// The folder in a sandbox's folder that its machine is reached through, and the socket in it.
 pub(super) const OWN_FOLDER: &str = "machine";
 pub(super) const VSOCK_SOCKET: &str = "vsock.sock";
+/// Beside the socket until init listens behind it. Whoever calls earlier is hung up on, and a device that had to do that can be
+/// of no use any more.
+pub(super) const NOT_YET: &str = "vsock.sock.not-yet";
 
 /// A larger project has as many files.
 const FEW_FILES: u64 = 100_000;

@@ -1,14 +1,18 @@
 //! A machine while it runs: its output is kept, its parts are watched, and the end of one is the end of all.
 
+use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
+use super::job::OWN;
 use super::launcher::WORDS;
 use super::output::{LastWord, Log};
 use super::parts::{Ended, Parts, words};
+use super::plan::NOT_YET;
 use crate::isolation::launcher::{Failed, failed};
 
 /// How much of the machine's output is passed on beside the log, to explain a start that fails.
@@ -31,6 +35,7 @@ pub(super) fn until_the_end(
     for line in lines.iter().flatten() {
         line.set_nonblocking(true).map_err(doing())?;
     }
+    let mut open = false;
     let Ended { name, how, is_machine } = loop {
         {
             let mut fds = parts.to_watch();
@@ -42,6 +47,11 @@ pub(super) fn until_the_end(
         }
         read(&mut lines[0], |bytes| output.add(bytes));
         read(&mut lines[1], |bytes| last_word.hear(bytes));
+        if last_word.ready && !open {
+            open = true;
+            // Where the host's kernel takes the calls there is no such mark.
+            drop(fs::remove_file(Path::new(OWN).join(NOT_YET)));
+        }
         parts.listen();
         if let Some(ended) = parts.ended().map_err(doing())? {
             break ended;
