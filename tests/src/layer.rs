@@ -164,7 +164,7 @@ fn opened(below: &str) -> Option<PathBuf> {
     folder.is_dir().then(|| open_to_others(&folder).expect("a copy for others"))
 }
 
-/// Cargo's folder for what it builds: .../target/<triple>/<profile>/deps/<test>.
+/// Cargo's folder for what it builds: `.../target/TRIPLE/PROFILE/deps/TEST`.
 pub(crate) fn target() -> PathBuf {
     let test = std::env::current_exe().expect("the test's own path");
     test.ancestors().nth(4).expect("a target folder").to_owned()

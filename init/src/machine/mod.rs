@@ -1,5 +1,5 @@
 //! The first process of a machine of its own: there is a kernel, and in memory a file system with init, its spec and the
-//! kernel's modules. All else is made here, in the order of [`boot`]; then it goes on as everywhere.
+//! kernel's modules. All else is made here, in the order of `boot`; then it goes on as everywhere.
 //!
 //! If this process ended the kernel would panic. So whatever happens is told, on the console and to the host, and then
 //! the machine is switched off.

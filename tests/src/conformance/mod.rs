@@ -1,7 +1,7 @@
 //! Every behaviour of the product on every layer: what is run, what came of it, and what is written about it.
 //!
 //! `tests/conformance.toml` is the plan. [`Plan`] reads it, [`programs`] finds the tests, [`run`] runs one on a layer,
-//! [`judge`] holds the results against the plan's waivers, [`Matrix`] shows them, and [`page`] writes docs/isolation.md.
+//! [`judge()`] holds the results against the plan's waivers, [`Matrix`] shows them, and [`page`] writes docs/isolation.md.
 
 mod judge;
 mod matrix;
