@@ -50,8 +50,9 @@ fn everybody_is_killed() -> anyhow::Result<()> {
 }
 
 fn at_every_moment(victim: Victim) -> anyhow::Result<()> {
-    if layer().name == "bwrap" && matches!(victim, Victim::LayerAndMonitor | Victim::Everyone) {
-        // Killed in its first millisecond, it leaves a child that waits for it, and nobody who would know.
+    if layer().name == "bwrap" && matches!(victim, Victim::Layer | Victim::LayerAndMonitor | Victim::Everyone)
+    {
+        // Killed in its first milliseconds, it leaves a child that waits for it and holds init's socket.
         skip("bubblewrap's own child outlives it there");
         return Ok(());
     }
