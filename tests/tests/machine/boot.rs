@@ -32,7 +32,7 @@ fn a_machine_boots_and_is_what_was_asked_for() -> anyhow::Result<()> {
 
     let ended = machine.stop()?;
     // The agent was told to end.
-    assert_eq!(ended.report, "{\"exit-code\": 143}\n", "{}", ended.console);
+    assert_eq!(ended.report, "{\"ready\": true}\n{\"exit-code\": 143}\n", "{}", ended.console);
     assert!(ended.console.contains("the machine is up"), "{}", ended.console);
     assert!(!ended.console.contains("panic"), "{}", ended.console);
     Ok(())
@@ -63,7 +63,7 @@ fn the_clock_is_right_again_after_a_pause_and_the_agents_end_is_the_machines() -
 
     fs::write(work.join("go"), "")?;
     let ended = machine.ended()?;
-    assert_eq!(ended.report, "{\"exit-code\": 7}\n", "{}", ended.console);
+    assert_eq!(ended.report, "{\"ready\": true}\n{\"exit-code\": 7}\n", "{}", ended.console);
     Ok(())
 }
 

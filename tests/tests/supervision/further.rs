@@ -120,7 +120,10 @@ fn one_that_is_removed_goes_with_all_it_started_and_its_viewers_are_let_go() -> 
     let removed = init.ask(&Request::RemoveAgent { name: "fix".to_owned(), force: false })?;
     ensure!(matches!(removed, ServerMessage::Done), "{removed:?}");
     let there = format!("kill -0 {}", daemon.trim());
-    assert_eq!(init.sh(&there)?.exit.how, How::Code(1), "what it left behind");
+    // It is dead, and a moment later also reaped.
+    agent_tests::until("what it left behind to be gone", || {
+        Ok((init.sh(&there)?.exit.how == How::Code(1)).then_some(()))
+    })?;
     loop {
         match viewer.hear()? {
             Heard::Message(ServerMessage::SessionEnded(ended)) => assert_eq!(ended.next, Next::Exited),
