@@ -46,6 +46,9 @@ const MAX_TAPS: usize = 145;
 /// Before a connection that init closed is opened again.
 const REOPEN: Duration = Duration::from_millis(100);
 
+/// For what an init that is gone has said last: as much as its buffers hold.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
 /// Bytes of one unit's output that are written before the others get their turn.
 const TURN_READS: usize = 8;
 
@@ -350,10 +353,13 @@ impl<'a> Watch<'a> {
         ended
     }
 
-    /// Reads what init said before it ended: all of it has arrived.
+    /// Reads what init said before it ended: all of it has arrived. Where it lives after all, it could go on for ever.
     pub(super) fn drain(&mut self) {
-        while self.events.is_some() && !self.read_events() && self.has_input() {}
-        while self.taps.values().any(|tap| tap.channel.is_some()) && !self.read_taps() && self.has_input() {}
+        let end = Instant::now() + DRAIN_WITHIN;
+        while self.has_input() && Instant::now() < end {
+            self.read_events();
+            self.read_taps();
+        }
         self.events = None;
         self.taps.clear();
         self.reopen_at = None;
