@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod atomic;
+pub(crate) mod bounded;
 mod channel;
 /// A way into a sandbox, whether it runs or not.
 pub mod endpoint;
