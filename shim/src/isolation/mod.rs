@@ -1,4 +1,4 @@
-//! What starts PID 1 in a world of its own: bubblewrap, or the runtime of a container.
+//! What starts PID 1 in a world of its own: bubblewrap, the runtime of a container or an engine, or a machine.
 //!
 //! A layer turns a [`Request`] into a [`LaunchPlan`], a plain value, and a plan into a running PID 1.
 //! Everything above this module works with the trait [`Layer`] and cannot tell which one it has;
@@ -21,6 +21,7 @@ pub mod process;
 mod record;
 mod rootfs;
 pub mod shape;
+mod shown;
 mod sources;
 mod stage;
 mod start;

@@ -1,7 +1,6 @@
 //! Starting a layer's program in the surroundings that its plan asks for.
 
 use std::fs;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
 use super::bwrap::switched_off_by;
@@ -32,13 +31,7 @@ pub(super) fn start(
         steps.push(Step::JoinCgroup(cgroup.entrance()));
     }
     if let Caller::Root { .. } = plan.caller {
-        steps.push(Step::PrivateMounts);
-        steps.push(Step::Cover(c_string(STAGE)?));
-        for (staged, detached) in sources.staged.iter().zip(&detached) {
-            let at = c_string(&staged.at)?;
-            steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
-            steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
-        }
+        steps.extend(stage::steps(Path::new(STAGE), &sources.staged, &detached)?);
     }
     if let Some(place) = &sources.place {
         match plan.caller {

@@ -52,7 +52,7 @@ use self::job::LAUNCHER;
 use self::plan::{Card, MachinePlan, NOT_YET, PORT, VSOCK_SOCKET, addresses};
 use self::render::{Host, Places};
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
+use super::handover::{self, Passed, folder, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
@@ -60,7 +60,6 @@ use super::{
     start,
 };
 use crate::requirement::older_qemu;
-use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
 pub(crate) const SPEC: &str = "spec";
@@ -140,15 +139,8 @@ impl Layer for MicroVm {
         decide::allow_files(plan.caller);
         let rendered = render::render(plan, machine, &places, &Host::here());
         let numbers = rendered.job.numbers;
-        let mut passed = Passed::new(rendered.last_fd);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised, None)?;
-        let job =
-            serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
+        let mut passed = Passed::by(plan, handles, None, rendered.last_fd)?;
+        passed.job(&rendered.job, rendered.job_fd)?;
         passed.add(archive(machine)?, numbers.archive)?;
         let kernel = File::open(&machine.kernel)
             .map_err(|source| step(format!("opening {}", machine.kernel.display()), source))?;
@@ -160,11 +152,9 @@ impl Layer for MicroVm {
             passed.add(device.map_err(|source| step("opening /dev/vhost-vsock", source))?.into(), number)?;
         }
         for (number, content) in &rendered.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
-        let number = rendered.job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
-        let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
+        let program = handover::launcher(&rendered.launcher, LAUNCHER, rendered.job_fd)?;
         start::start(plan, &rendered.sources, &passed, &program, None)
     }
 

@@ -12,20 +12,18 @@ mod runtime;
 mod shown;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::bwrap::switched_off_by;
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, in_memory, open_record, step};
+use super::handover::{self, Passed, open_record, step};
 use super::launcher::NAMESPACE_STEPS;
-use super::plan::{Content, LaunchPlan};
+use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
     start,
 };
-use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
 use runtime::{Kind, Runtime};
 
@@ -87,23 +85,14 @@ impl Layer for Oci {
             .map_err(|error| IsolationError::Plan(error.to_string()))?;
         bundle.job.ends_with = plan.dies_with_parent.then(|| std::process::id().cast_signed());
         let last = bundle.record_fd + i32::try_from(bundle.files.len()).unwrap_or(0);
-        let mut passed = Passed::new(last);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
         let cgroup = plan.limits.make()?;
-        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
-        let job =
-            serde_json::to_string(&bundle.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(job))?, bundle.job_fd)?;
+        let mut passed = Passed::by(plan, handles, cgroup.as_ref(), last)?;
+        passed.job(&bundle.job, bundle.job_fd)?;
         passed.add(open_record(&record_path(&plan.folder))?, bundle.record_fd)?;
         for (number, content) in &bundle.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
-        let number = bundle.job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
-        let program = Program { path: c_string(&bundle.launcher)?, args, env: Vec::new() };
+        let program = handover::launcher(&bundle.launcher, LAUNCHER, bundle.job_fd)?;
         start::start(plan, &bundle.sources, &passed, &program, cgroup)
     }
 
