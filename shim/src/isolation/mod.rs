@@ -11,6 +11,7 @@ pub mod error;
 mod handover;
 pub mod ids;
 mod launcher;
+mod layers;
 pub mod limits;
 pub mod memory;
 pub mod microvm;
@@ -41,6 +42,7 @@ use agent_protocol::{
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
+pub use layers::{ContainerMaker, Isolation, own_process};
 pub use limits::Limits;
 pub use network::{NetworkChoice, NetworkKind};
 pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};

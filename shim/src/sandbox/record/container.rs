@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Isolation, Record};
-use crate::isolation::engine;
+use super::Record;
+use crate::isolation::{ContainerMaker, engine};
 
 /// What a container is made of and by. What is absent is found by rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +36,15 @@ impl Engine {
     pub fn takes_images(self) -> bool {
         matches!(self, Self::Podman | Self::Docker)
     }
+
+    /// The runtime's name, where it is one.
+    fn runtime(self) -> Option<&'static str> {
+        match self {
+            Self::Crun => Some("crun"),
+            Self::Runc => Some("runc"),
+            Self::Podman | Self::Docker => None,
+        }
+    }
 }
 
 impl ContainerRecord {
@@ -54,17 +63,17 @@ impl ContainerRecord {
 }
 
 impl Record {
-    /// The engine and the image that its container is made of, where one is.
-    pub fn engine(&self) -> Option<(engine::Engine, &str)> {
-        self.container.as_ref().filter(|_| self.isolation == Isolation::Oci)?.made_by()
+    /// What its container is to be made by, where it is one.
+    pub fn container_maker(&self) -> ContainerMaker<'_> {
+        let container = self.container.as_ref().filter(|_| self.isolation.capabilities().takes_images);
+        ContainerMaker {
+            engine: container.and_then(ContainerRecord::made_by),
+            runtime: container.and_then(|container| container.engine?.runtime()),
+        }
     }
 
-    /// The runtime that its container was to be made by, where one without an engine was named.
-    pub fn runtime(&self) -> Option<&'static str> {
-        match self.container.as_ref()?.engine? {
-            Engine::Crun => Some("crun"),
-            Engine::Runc => Some("runc"),
-            Engine::Podman | Engine::Docker => None,
-        }
+    /// The engine and the image that its container is made of, where one is.
+    pub fn engine(&self) -> Option<(engine::Engine, &str)> {
+        self.container_maker().engine
     }
 }

@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::{name::Name, snapshots::SnapshotPolicy};
 use crate::isolation::{Limits, MachineWishes, NetworkChoice};
 
+pub use crate::isolation::Isolation;
+
 pub(super) use self::file::RECORD_FILE;
 pub use self::{
     agent::{AgentConfig, AgentRecord},
@@ -103,19 +105,6 @@ pub struct Record {
     pub snapshots: SnapshotPolicy,
     /// When it was made, RFC 3339.
     pub created_at: String,
-}
-
-/// What runs a sandbox.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum Isolation {
-    /// Namespaces of the host's kernel, by bubblewrap
-    #[default]
-    Bwrap,
-    /// A container of its own, by crun or runc
-    Oci,
-    /// A machine of its own, by qemu
-    Microvm,
 }
 
 impl Record {
