@@ -4,31 +4,17 @@
 use std::ffi::{c_int, c_long, c_void};
 use std::os::fd::RawFd;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 
 use super::plan::{Ids, Plan, Session, Step};
 use super::signals::hand_over_signals;
-use super::spawn::Shared;
-
-/// The child's whole life before its program: async-signal-safe calls on prepared memory only.
-pub(super) extern "C" fn child_main(shared: *mut c_void) -> c_int {
-    // SAFETY: `spawn` passes a live `Shared` and keeps it until the kernel tells that we left.
-    let shared = unsafe { &*shared.cast::<Shared>() };
-    // SAFETY: we are the new child, alone on our stack.
-    let (step, errno) = unsafe { become_program(&shared.plan) };
-    shared.errno.store(errno, Ordering::Release);
-    shared.step.store(step as u32, Ordering::Release);
-    // SAFETY: ends this process without running any exit handler of the parent's.
-    unsafe { libc::_exit(127) }
-}
 
 /// Returns only to say what failed.
 ///
 /// # Safety
 /// Only for a fresh child: it changes session, descriptors, credentials and signal handling for good.
-unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
+pub(super) unsafe fn become_program(plan: &Plan) -> (Step, c_int) {
     let ok = |result: c_long, step: Step| if result < 0 { Err((step, errno())) } else { Ok(result) };
     let run = || -> Result<(), (Step, c_int)> {
         // SAFETY: plain system calls on numbers and on memory of `plan`, which outlives us.

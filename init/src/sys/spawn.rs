@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use nix::unistd::Pid;
 use rustix::thread::futex;
 
-use super::child::child_main;
+use super::child::become_program;
 use super::plan::{Failure, Plan, Step};
 use super::signals::set_mask;
 
@@ -83,14 +83,14 @@ pub(crate) fn spawn(plan: Plan) -> Result<Pid, Failure> {
 }
 
 /// What parent and child both see.
-pub(super) struct Shared {
-    pub(super) plan: Plan,
+struct Shared {
+    plan: Plan,
     stack: Stack,
     /// 1 until the kernel clears it: the child no longer uses our memory.
     running: AtomicU32,
     /// The failed step, 0 for none.
-    pub(super) step: AtomicU32,
-    pub(super) errno: AtomicI32,
+    step: AtomicU32,
+    errno: AtomicI32,
 }
 
 impl Shared {
@@ -119,6 +119,18 @@ impl Shared {
         }
         true
     }
+}
+
+/// The child's whole life before its program: async-signal-safe calls on prepared memory only.
+extern "C" fn child_main(shared: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a live `Shared` and keeps it until the kernel tells that we left.
+    let shared = unsafe { &*shared.cast::<Shared>() };
+    // SAFETY: we are the new child, alone on our stack.
+    let (step, errno) = unsafe { become_program(&shared.plan) };
+    shared.errno.store(errno, Ordering::Release);
+    shared.step.store(step as u32, Ordering::Release);
+    // SAFETY: ends this process without running any exit handler of the parent's.
+    unsafe { libc::_exit(127) }
 }
 
 /// The stack a child runs on until it executes; kept for the next one.

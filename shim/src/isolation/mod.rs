@@ -28,6 +28,7 @@ mod stage;
 mod start;
 pub mod store;
 mod tree;
+pub mod userns;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -1,15 +1,14 @@
 //! Starting a layer's program in the surroundings that its plan asks for.
 
-use std::fs;
 use std::path::Path;
 
-use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{self, Passed, c_string, step};
 use super::limits::Made;
 use super::plan::{Caller, LaunchPlan};
 use super::process::Process;
 use super::sources::{STAGE, Sources, Tree};
+use super::userns::{setting, switched_off_by};
 use super::{Launched, Remains, stage, tree};
 use crate::sys::{self, Program, SpawnError, Step};
 
@@ -64,9 +63,4 @@ fn failed(program: &Program, steps: &[Step], trees: &[Tree<'_>], error: SpawnErr
         SpawnError::Step(at, source) => tree::explain(steps, at, source, trees, switch)
             .unwrap_or_else(|source| step(format!("preparing {path} ({:?})", steps[at]), source)),
     }
-}
-
-/// A file below /proc/sys.
-pub(super) fn setting(name: &str) -> Option<String> {
-    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
 }

@@ -1,6 +1,7 @@
 //! What bwrap's complaints mean.
 
-use crate::isolation::error::{IsolationError, UsernsSwitch};
+use crate::isolation::error::IsolationError;
+use crate::isolation::userns::switched_off_by;
 
 /// Longest complaint that is passed on.
 const SAID_MAX_CHARS: usize = 400;
@@ -41,20 +42,6 @@ pub(crate) fn explain(
         return IsolationError::NoUserNamespaces { switch: switched_off_by(setting), said };
     }
     IsolationError::Failed { program: "bwrap", said }
-}
-
-/// Looks for the switch of each distribution.
-pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
-    let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
-    if is("kernel/unprivileged_userns_clone", "0") {
-        Some(UsernsSwitch::DebianSysctl)
-    } else if is("user/max_user_namespaces", "0") {
-        Some(UsernsSwitch::MaxNamespaces)
-    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        Some(UsernsSwitch::AppArmor)
-    } else {
-        None
-    }
 }
 
 /// A program's last words. Both print to the same place, so only lines that begin as its own do count.

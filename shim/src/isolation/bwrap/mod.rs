@@ -16,13 +16,12 @@ use super::handover::{Passed, c_string, open_record};
 use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
-use crate::programs;
-use crate::requirement::{Answer, Question};
+use crate::programs::{self, Answer, Question};
 use crate::sys::Program;
 
-pub(crate) use explain::{explain, switched_off_by};
+pub(crate) use explain::explain;
 
 /// The first version with `--disable-userns`.
 const OLDEST: &str = "0.8.0";
@@ -109,7 +108,7 @@ impl Layer for Bubblewrap {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain(printed, start::setting, || self.version())
+        explain(printed, userns::setting, || self.version())
     }
 }
 

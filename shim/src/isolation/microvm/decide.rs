@@ -16,8 +16,7 @@ use super::needs::{ALWAYS, Need};
 use super::plan::{Card, Files, MachinePlan, Processor, Vsock};
 use crate::isolation::error::IsolationError;
 use crate::isolation::{Accelerator, Caller, Network, Request, ids};
-use crate::programs::{self, is_program};
-use crate::requirement::{Answer, Question};
+use crate::programs::{self, Answer, Question, is_program};
 
 /// How long a program may take to say what it can.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);

@@ -3,9 +3,9 @@
 use super::error::MachineError;
 use super::launcher::{PROCESSES, WORDS};
 use super::watch::CONSOLE;
-use crate::isolation::bwrap::switched_off_by;
 use crate::isolation::error::IsolationError;
 use crate::isolation::launcher::NAMESPACE_STEPS;
+use crate::isolation::userns::switched_off_by;
 
 /// Longest complaint that is passed on.
 const SAID_MAX_CHARS: usize = 400;

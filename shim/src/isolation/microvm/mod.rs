@@ -57,7 +57,7 @@ use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
 use crate::requirement::older_qemu;
 
@@ -175,7 +175,7 @@ impl Layer for MicroVm {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        let error = explain::explain(printed, start::setting);
+        let error = explain::explain(printed, userns::setting);
         // Asked only now: it takes qemu longer to say its version than the rest of a plan does.
         let is_qemu = |error: &IsolationError| matches!(error, IsolationError::Failed { .. });
         let answer = is_qemu(&error).then(|| decide::ask(&self.qemu, "--version"));

@@ -15,14 +15,13 @@ use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{self, Passed, open_record, step};
 use super::launcher::NAMESPACE_STEPS;
 use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
 use crate::terminal::sanitize::sanitized;
 use runtime::{Kind, Runtime};
@@ -127,7 +126,7 @@ fn explain(printed: &str, kind: Kind) -> IsolationError {
     };
     if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
         return IsolationError::NoUserNamespaces {
-            switch: switched_off_by(start::setting),
+            switch: userns::switched_off_by(userns::setting),
             said: short(said),
         };
     }

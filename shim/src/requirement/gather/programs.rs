@@ -3,8 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::programs::is_program;
-use crate::requirement::ask::{Answer, Question};
+use crate::programs::{Answer, Question, is_program};
 use crate::requirement::facts::{Program, Trial};
 use crate::requirement::machine::Machine;
 use crate::requirement::version::Version;

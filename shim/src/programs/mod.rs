@@ -1,4 +1,6 @@
-//! Programs of the host, by their names.
+//! Programs of the host: where they are, and what they answer.
+
+mod ask;
 
 use std::{
     ffi::OsStr,
@@ -6,6 +8,8 @@ use std::{
 };
 
 use rustix::fs::{Access, access};
+
+pub(crate) use ask::{Answer, Question};
 
 /// The first program of this name in a list of folders like `PATH`.
 pub(crate) fn find(name: &str, search: &OsStr) -> Option<PathBuf> {
