@@ -1,7 +1,5 @@
 //! A launch for a person to read: the commands of the machine's parts, and what each finds in its place.
 
-use std::path::Path;
-
 use super::job::{Piece, TREE};
 use super::plan::Processor;
 use super::render::Rendered;
