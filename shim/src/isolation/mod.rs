@@ -21,6 +21,7 @@ pub mod plan;
 pub mod process;
 mod record;
 mod rootfs;
+mod said;
 pub mod shape;
 mod shown;
 mod sources;

@@ -1,10 +1,8 @@
 //! What bwrap's complaints mean.
 
 use crate::isolation::error::IsolationError;
+use crate::isolation::said::short;
 use crate::isolation::userns::switched_off_by;
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
 
 /// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
 /// in which AppArmor lets it make one and then denies what it is for.
@@ -47,7 +45,7 @@ pub(crate) fn explain(
 /// A program's last words. Both print to the same place, so only lines that begin as its own do count.
 fn last_words(printed: &str, of: &str) -> Option<String> {
     let said = printed.lines().rev().find_map(|line| line.strip_prefix(of))?;
-    Some(said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect())
+    Some(short(said))
 }
 
 #[cfg(test)]

@@ -5,10 +5,8 @@ use super::launcher::{PROCESSES, WORDS};
 use super::watch::CONSOLE;
 use crate::isolation::error::IsolationError;
 use crate::isolation::launcher::NAMESPACE_STEPS;
+use crate::isolation::said::short;
 use crate::isolation::userns::switched_off_by;
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
 
 /// How many lines of the console are shown.
 const CONSOLE_LINES: usize = 6;
@@ -49,10 +47,6 @@ fn without_time(line: &str) -> &str {
         Some((time, said)) if time.trim().parse::<f64>().is_ok() => said.trim(),
         _ => line,
     }
-}
-
-fn short(said: &str) -> String {
-    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

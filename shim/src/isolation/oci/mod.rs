@@ -6,6 +6,7 @@
 
 mod bundle;
 mod config;
+mod explain;
 /// The process that makes the bundle and waits for the container.
 pub mod launcher;
 mod runtime;
@@ -17,19 +18,16 @@ use std::path::{Path, PathBuf};
 
 use super::error::IsolationError;
 use super::handover::{self, Passed, open_record, step};
-use super::launcher::NAMESPACE_STEPS;
 use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
     start, userns,
 };
 use crate::terminal::sanitize::sanitized;
-use runtime::{Kind, Runtime};
+use explain::explain;
+use runtime::Runtime;
 
 pub use launcher::LAUNCHER;
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "oci",
@@ -100,42 +98,12 @@ impl Layer for Oci {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain(printed, self.runtime.kind)
+        explain(printed, userns::setting, self.runtime.kind)
     }
 }
 
 fn record_path(folder: &Path) -> PathBuf {
     folder.join("oci.status")
-}
-
-/// What was printed before a container came to be. The launcher's words come last, and those of the runtime before them.
-fn explain(printed: &str, kind: Kind) -> IsolationError {
-    let short = |said: &str| -> String {
-        said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
-    };
-    let mut lines = printed.lines().rev().filter(|line| !line.trim().is_empty());
-    let last = lines.next().unwrap_or_default();
-    if let Some(said) = last.strip_prefix("agent-init: error: ") {
-        return IsolationError::Failed { program: "agent-init", said: short(said) };
-    }
-    let Some(said) = last.strip_prefix(launcher::WORDS) else {
-        return IsolationError::Failed {
-            program: "oci",
-            said: short(if last.is_empty() { "it exited without saying why" } else { last }),
-        };
-    };
-    if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
-        return IsolationError::NoUserNamespaces {
-            switch: userns::switched_off_by(userns::setting),
-            said: short(said),
-        };
-    }
-    match lines.next() {
-        Some(words) if said.starts_with(launcher::RUNNING) => {
-            IsolationError::Failed { program: kind.name(), said: short(words) }
-        }
-        _ => IsolationError::Failed { program: "oci", said: short(said) },
-    }
 }
 
 #[cfg(test)]
