@@ -96,7 +96,7 @@ impl Running {
 }
 
 fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
-    // Permissions are as they are written down here; programs get the usual mask at the end.
+    // Permissions are as they are written down here; programs get the mask that was asked for, at the end.
     umask(Mode::empty());
     mounts::for_booting()?;
     let spec = boot::read_spec(&SpecSource::File(SPEC.into()))
@@ -127,7 +127,7 @@ fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Op
     mounts::make(&machine.mounts, &user, has_kvm)?;
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
-    umask(Mode::from_raw_mode(0o022));
+    umask(Mode::from_raw_mode(machine.umask));
     Ok((clock, files))
 }
 
