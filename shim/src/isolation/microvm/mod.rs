@@ -5,6 +5,8 @@
 //! those that show something of it, and init makes the others inside.
 
 mod bridge;
+/// What is kept between starts.
+pub mod cache;
 mod cpio;
 mod decide;
 mod decompress;
@@ -35,6 +37,7 @@ mod shown;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod unpacked;
 mod watch;
 
 use std::ffi::OsStr;
@@ -49,7 +52,7 @@ use agent_protocol::{address::Address, spec::Machine};
 use self::decide::Programs;
 use self::error::MachineError;
 use self::job::LAUNCHER;
-use self::plan::{Card, MachinePlan, NOT_YET, PORT, VSOCK_SOCKET, addresses};
+use self::plan::{Card, MachinePlan, NOT_YET, PORT, Processor, VSOCK_SOCKET, addresses};
 use self::render::{Host, Places};
 use super::error::IsolationError;
 use super::handover::{self, Passed, folder, open_record, step};
@@ -142,9 +145,7 @@ impl Layer for MicroVm {
         let mut passed = Passed::by(plan, handles, None, rendered.last_fd)?;
         passed.job(&rendered.job, rendered.job_fd)?;
         passed.add(archive(machine)?, numbers.archive)?;
-        let kernel = File::open(&machine.kernel)
-            .map_err(|source| step(format!("opening {}", machine.kernel.display()), source))?;
-        passed.add(kernel.into(), numbers.kernel)?;
+        passed.add(kernel(machine)?, numbers.kernel)?;
         passed.add(open_record(&record_path(&plan.folder))?, numbers.record)?;
         passed.add(console_log(&plan.folder)?, numbers.console)?;
         if let Some(number) = numbers.vhost_vsock {
@@ -218,13 +219,26 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
 /// Init and the kernel's modules, made for an earlier start or for this one.
 fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let doing = || "making the machine's first file system";
-    let folder = initramfs::own_cache_folder().ok_or_else(|| {
-        step(doing(), io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in"))
-    })?;
+    let folder = cache_folder(doing())?;
     let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
     let mut file = cached.map_err(|source| step(doing(), source))?.file;
     file.rewind().map_err(|source| step(doing(), source))?;
     Ok(file.into())
+}
+
+/// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
+fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
+    let doing = || format!("opening {}", machine.kernel.display());
+    let file = match machine.processor {
+        Processor::Kvm { .. } => File::open(&machine.kernel),
+        Processor::Tcg { .. } => unpacked::best(&machine.kernel, &cache_folder(doing())?),
+    };
+    Ok(file.map_err(|source| step(doing(), source))?.into())
+}
+
+fn cache_folder(doing: impl Into<String>) -> Result<PathBuf, IsolationError> {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in");
+    cache::own_folder().ok_or_else(|| step(doing, none()))
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
