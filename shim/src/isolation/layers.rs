@@ -74,6 +74,11 @@ pub fn own_process(args: &[OsString]) -> Option<ExitCode> {
     microvm::kvm::is_called(args).then(microvm::kvm::run)
 }
 
+/// Variables of the person's that programs of layers have a use for, whichever process of ours calls them.
+pub(crate) fn variable_names() -> &'static [&'static str] {
+    engine::variable_names()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::ValueEnum;

@@ -44,6 +44,7 @@ use agent_protocol::{
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
+pub(crate) use layers::variable_names;
 pub use layers::{ContainerMaker, Isolation, own_process};
 pub use limits::Limits;
 pub use network::{NetworkChoice, NetworkKind};

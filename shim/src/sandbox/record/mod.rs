@@ -1,7 +1,7 @@
 //! What a sandbox is, as its owner asked for it: `sandbox.json`.
 //!
 //! What is read back here may have been written by an earlier version. A field that was added has a default for that reason,
-//! and one that means something else is a new [`RECORD_VERSION`].
+//! and one that means something else is a new `RECORD_VERSION`.
 
 mod agent;
 mod container;
