@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 use std::{env, process};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use sha2::{Digest, Sha256};
 
 use super::cpio::{Archive, Kind};
@@ -42,10 +43,11 @@ pub struct Cached {
 }
 
 /// The folder for what can be made again: `$XDG_CACHE_HOME/agent-shim/machines`.
-pub fn cache_folder(cache_home: Option<&OsStr>, home: &Path) -> PathBuf {
+pub fn cache_folder(cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
     // By the specification a relative path is to be ignored.
-    let given = cache_home.map(Path::new).filter(|given| given.is_absolute());
-    given.map_or_else(|| home.join(".cache"), Path::to_owned).join("agent-shim/machines")
+    let given = cache_home.map(Path::new).filter(|given| given.is_absolute()).map(Path::to_owned);
+    let folder = given.or_else(|| Some(Path::new(home?).join(".cache")))?;
+    Some(folder.join("agent-shim/machines"))
 }
 
 /// The archive with init and the modules, made if it is not there yet.
@@ -69,6 +71,13 @@ pub fn cached(init: &Path, version: &str, modules: &[ModuleFile], folder: &Path)
     // That an old one stays is no reason not to start.
     let _ = clean(folder, &name);
     Ok(Cached { path, file })
+}
+
+/// The same for a person who has no place to keep it.
+pub fn in_memory(init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
+    let file = File::from(memfd_create("agent-shim-machine", MemfdFlags::CLOEXEC)?);
+    fill(file.try_clone()?, init, modules)?;
+    Ok(file)
 }
 
 /// The archive of one start: what init is told, and the token of those who may talk to it. Goes after the kept one.
@@ -171,15 +180,14 @@ fn superfluous(mut kept: Vec<(SystemTime, PathBuf)>, most: usize) -> Vec<PathBuf
     kept.into_iter().skip(most).map(|(_, path)| path).collect()
 }
 
-/// The cache folder of this process's person.
+/// The cache folder of this process's person, if they have one.
 pub fn own_cache_folder() -> Option<PathBuf> {
-    let home = PathBuf::from(env::var_os("HOME")?);
-    Some(cache_folder(env::var_os("XDG_CACHE_HOME").as_deref(), &home))
+    cache_folder(env::var_os("XDG_CACHE_HOME").as_deref(), env::var_os("HOME").as_deref())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Seek};
 
     use super::*;
     use crate::sandbox::testing::TempDir;
@@ -219,6 +227,17 @@ mod tests {
         cached(&init, "6.2", &modules, &cache).unwrap();
         cached(&init, "6.2", &[], &cache).unwrap();
         assert_eq!(names(&cache).len(), 4);
+    }
+
+    #[test]
+    fn who_has_no_place_for_it_has_the_same_in_memory() {
+        let (folder, init, modules) = scene();
+        let kept = cached(&init, "6.1", &modules, &folder.path().join("cache")).unwrap();
+        let mut made = in_memory(&init, &modules).unwrap();
+        let mut bytes = Vec::new();
+        made.rewind().unwrap();
+        made.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, fs::read(kept.path).unwrap());
     }
 
     #[test]
@@ -301,11 +320,16 @@ mod tests {
 
     #[test]
     fn the_cache_is_where_the_person_wants_it() {
-        let home = Path::new("/home/me");
-        let folder = |given: Option<&str>| cache_folder(given.map(OsStr::new), home);
-        assert_eq!(folder(Some("/big")), Path::new("/big/agent-shim/machines"));
+        let folder = |given: Option<&str>, home: Option<&str>| {
+            cache_folder(given.map(OsStr::new), home.map(OsStr::new))
+        };
+        let big = PathBuf::from("/big/agent-shim/machines");
+        assert_eq!(folder(Some("/big"), Some("/home/me")).as_ref(), Some(&big));
+        assert_eq!(folder(Some("/big"), None).as_ref(), Some(&big));
         for ignored in [None, Some(""), Some("relative")] {
-            assert_eq!(folder(ignored), Path::new("/home/me/.cache/agent-shim/machines"));
+            let usual = PathBuf::from("/home/me/.cache/agent-shim/machines");
+            assert_eq!(folder(ignored, Some("/home/me")), Some(usual));
+            assert_eq!(folder(ignored, None), None);
         }
     }
 }

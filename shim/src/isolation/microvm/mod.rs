@@ -228,11 +228,12 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
 /// Init and the kernel's modules, made for an earlier start or for this one.
 fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let doing = || "making the machine's first file system";
-    let folder = initramfs::own_cache_folder().ok_or_else(|| {
-        step(doing(), io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in"))
-    })?;
-    let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
-    let mut file = cached.map_err(|source| step(doing(), source))?.file;
+    let MachinePlan { init, kernel_version, modules, .. } = machine;
+    let made = match initramfs::own_cache_folder() {
+        Some(folder) => initramfs::cached(init, kernel_version, modules, &folder).map(|cached| cached.file),
+        None => initramfs::in_memory(init, modules),
+    };
+    let mut file = made.map_err(|source| step(doing(), source))?;
     file.rewind().map_err(|source| step(doing(), source))?;
     Ok(file.into())
 }
