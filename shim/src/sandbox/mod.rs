@@ -415,6 +415,12 @@ impl Sandbox {
         self.observe_with(answer)
     }
 
+    /// Whether the monitor of the last start is there, be it after the sandbox's end.
+    pub fn is_monitored(&self) -> bool {
+        let monitor = Run::read(&self.folder).and_then(|run| run.processes().monitor);
+        monitor.is_some_and(|id| process::condition(id) != process::Condition::Gone)
+    }
+
     /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.
     pub fn ensure_monitored(&self) {
         let unwatched = || Run::read(&self.folder).is_some_and(|run| !run.is_over());

@@ -119,16 +119,16 @@ impl Shelf {
 }
 
 /// The folder for what can be made again: `$XDG_CACHE_HOME/agent-shim/machines`.
-pub fn folder(cache_home: Option<&OsStr>, home: &Path) -> PathBuf {
+pub fn folder(cache_home: Option<&OsStr>, home: Option<&OsStr>) -> Option<PathBuf> {
     // By the specification a relative path is to be ignored.
-    let given = cache_home.map(Path::new).filter(|given| given.is_absolute());
-    given.map_or_else(|| home.join(".cache"), Path::to_owned).join("agent-shim/machines")
+    let given = cache_home.map(Path::new).filter(|given| given.is_absolute()).map(Path::to_owned);
+    let folder = given.or_else(|| Some(Path::new(home?).join(".cache")))?;
+    Some(folder.join("agent-shim/machines"))
 }
 
-/// That folder of this process's person.
+/// That folder of this process's person, if they have one.
 pub fn own_folder() -> Option<PathBuf> {
-    let home = PathBuf::from(env::var_os("HOME")?);
-    Some(folder(env::var_os("XDG_CACHE_HOME").as_deref(), &home))
+    folder(env::var_os("XDG_CACHE_HOME").as_deref(), env::var_os("HOME").as_deref())
 }
 
 pub(super) fn named(error: &io::Error, path: &Path) -> io::Error {
@@ -211,11 +211,16 @@ mod tests {
 
     #[test]
     fn the_cache_is_where_the_person_wants_it() {
-        let home = Path::new("/home/me");
-        let folder = |given: Option<&str>| super::folder(given.map(OsStr::new), home);
-        assert_eq!(folder(Some("/big")), Path::new("/big/agent-shim/machines"));
+        let folder = |given: Option<&str>, home: Option<&str>| {
+            super::folder(given.map(OsStr::new), home.map(OsStr::new))
+        };
+        let big = PathBuf::from("/big/agent-shim/machines");
+        assert_eq!(folder(Some("/big"), Some("/home/me")).as_ref(), Some(&big));
+        assert_eq!(folder(Some("/big"), None).as_ref(), Some(&big));
         for ignored in [None, Some(""), Some("relative")] {
-            assert_eq!(folder(ignored), Path::new("/home/me/.cache/agent-shim/machines"));
+            let usual = PathBuf::from("/home/me/.cache/agent-shim/machines");
+            assert_eq!(folder(ignored, Some("/home/me")), Some(usual));
+            assert_eq!(folder(ignored, None), None);
         }
     }
 }

@@ -7,6 +7,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::path::Path;
 
+use rustix::fs::{MemfdFlags, memfd_create};
+
 use super::cache::{Cached, Identity, Shelf, named};
 use super::cpio::{Archive, Kind};
 use super::decompress;
@@ -31,6 +33,13 @@ pub fn cached(init: &Path, version: &str, modules: &[ModuleFile], folder: &Path)
         identity.file(file)?;
     }
     SHELF.get(folder, &identity.name(), |file| fill(file, init, modules))
+}
+
+/// The same for a person who has no place to keep it.
+pub fn in_memory(init: &Path, modules: &[ModuleFile]) -> io::Result<File> {
+    let file = File::from(memfd_create("agent-shim-machine", MemfdFlags::CLOEXEC)?);
+    fill(&file, init, modules)?;
+    Ok(file)
 }
 
 /// The archive of one start: what init is told, and the token of those who may talk to it. Goes after the kept one.
@@ -61,7 +70,7 @@ fn fill(file: &File, init: &Path, modules: &[ModuleFile]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Seek};
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
 
@@ -103,6 +112,17 @@ mod tests {
         cached(&init, "6.2", &modules, &cache).unwrap();
         cached(&init, "6.2", &[], &cache).unwrap();
         assert_eq!(names(&cache).len(), 4);
+    }
+
+    #[test]
+    fn who_has_no_place_for_it_has_the_same_in_memory() {
+        let (folder, init, modules) = scene();
+        let kept = cached(&init, "6.1", &modules, &folder.path().join("cache")).unwrap();
+        let mut made = in_memory(&init, &modules).unwrap();
+        let mut bytes = Vec::new();
+        made.rewind().unwrap();
+        made.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, fs::read(kept.path).unwrap());
     }
 
     #[test]

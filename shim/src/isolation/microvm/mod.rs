@@ -219,26 +219,24 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
 /// Init and the kernel's modules, made for an earlier start or for this one.
 fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let doing = || "making the machine's first file system";
-    let folder = cache_folder(doing())?;
-    let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
-    let mut file = cached.map_err(|source| step(doing(), source))?.file;
+    let MachinePlan { init, kernel_version, modules, .. } = machine;
+    let made = match cache::own_folder() {
+        Some(folder) => initramfs::cached(init, kernel_version, modules, &folder).map(|cached| cached.file),
+        None => initramfs::in_memory(init, modules),
+    };
+    let mut file = made.map_err(|source| step(doing(), source))?;
     file.rewind().map_err(|source| step(doing(), source))?;
     Ok(file.into())
 }
 
 /// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
 fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
-    let doing = || format!("opening {}", machine.kernel.display());
-    let file = match machine.processor {
-        Processor::Kvm { .. } => File::open(&machine.kernel),
-        Processor::Tcg { .. } => unpacked::best(&machine.kernel, &cache_folder(doing())?),
+    let file = match (&machine.processor, cache::own_folder()) {
+        (Processor::Tcg { .. }, Some(folder)) => unpacked::best(&machine.kernel, &folder),
+        _ => File::open(&machine.kernel),
     };
+    let doing = || format!("opening {}", machine.kernel.display());
     Ok(file.map_err(|source| step(doing(), source))?.into())
-}
-
-fn cache_folder(doing: impl Into<String>) -> Result<PathBuf, IsolationError> {
-    let none = || io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in");
-    cache::own_folder().ok_or_else(|| step(doing, none()))
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
