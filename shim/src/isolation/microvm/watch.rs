@@ -36,7 +36,7 @@ pub(super) fn until_the_end(
         line.set_nonblocking(true).map_err(doing())?;
     }
     let mut open = false;
-    let Ended { name, how, is_machine } = loop {
+    let first = loop {
         {
             let mut fds = parts.to_watch();
             fds.extend(lines.iter().flatten().map(|line| PollFd::new(line, PollFlags::IN)));
@@ -58,6 +58,7 @@ pub(super) fn until_the_end(
         }
     };
     parts.end();
+    let Ended { name, how, is_machine } = parts.cause(first).map_err(doing())?;
     // What was written last.
     read(&mut lines[0], |bytes| output.add(bytes));
     read(&mut lines[1], |bytes| last_word.hear(bytes));
