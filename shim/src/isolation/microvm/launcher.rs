@@ -13,10 +13,13 @@ use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
+use super::calls::Calls;
 use super::ends::Ends;
-use super::job::{Job, LAUNCHER};
+use super::job::{Job, LAUNCHER, OWN};
 use super::parts::{Keeper, Parts};
+use super::plan::VSOCK_SOCKET;
 use super::{bridge, filter, output, room, watch};
+use crate::client::CALLS_SUFFIX;
 use crate::isolation::launcher::{self, Failed, enter_namespaces, failed, file, os};
 use crate::isolation::plan::USER_ID;
 use crate::sys::{self, Child};
@@ -61,6 +64,10 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     confine()?;
     let mut ends = Ends::open(&job.numbers, bridged)?;
     let mut parts = Parts::new(record, keeper)?;
+    let taking = || Calls::take(&Path::new(OWN).join(format!("{VSOCK_SOCKET}{CALLS_SUFFIX}")));
+    // The host's own device needs nobody for that.
+    let calls = job.numbers.vhost_vsock.is_none().then(taking).transpose();
+    let calls = calls.map_err(failed("listening for calls"))?;
     let started = start(job, &mut ends, &mut parts);
     if started.is_err() {
         // What they said is why.
@@ -68,7 +75,7 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     }
     started?;
     let (console, report) = ends.ours();
-    let code = watch::until_the_end(&mut parts, console, report, log)?;
+    let code = watch::until_the_end(&mut parts, calls, console, report, log)?;
     if let Some(code) = code {
         parts.note(&serde_json::json!({ "exit-code": code }))?;
     }

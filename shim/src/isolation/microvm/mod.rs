@@ -5,6 +5,7 @@
 //! those that show something of it, and init makes the others inside.
 
 mod bridge;
+mod calls;
 mod cpio;
 mod decide;
 mod decompress;
