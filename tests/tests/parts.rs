@@ -29,6 +29,8 @@ const SOON: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 struct Carrier {
     name: String,
+    /// The machine is one of its parts.
+    part: Option<String>,
     pid: i32,
 }
 
@@ -50,8 +52,9 @@ impl Carrier {
             // How is known to its parent, which a monitor that came later is not.
             "supervisor" => "the isolation layer ended".to_owned(),
             "init" if layer().shares_kernel => "init was killed".to_owned(),
-            "init" => "the machine's qemu ended (killed by signal 9)".to_owned(),
-            part => format!("the machine's {part} ended (killed by signal 9)"),
+            name => {
+                format!("the machine's {} ended (killed by signal 9)", self.part.as_deref().unwrap_or(name))
+            }
         }
     }
 
@@ -212,14 +215,14 @@ fn carriers(sandbox: &Sandbox) -> anyhow::Result<Vec<Carrier>> {
         let mut carriers = Vec::new();
         for name in ["monitor", "supervisor", "init"] {
             let Some(pid) = pid(&run[name]) else { return Ok(None) };
-            carriers.push(Carrier { name: name.to_owned(), pid });
+            carriers.push(Carrier { name: name.to_owned(), part: None, pid });
         }
         for part in run["parts"].as_array().into_iter().flatten() {
             let name = part["name"].as_str().context("a part without a name")?.to_owned();
             let pid = pid(part).context("a part without a number")?;
-            // The machine is one of its parts.
-            if carriers.iter().all(|carrier| carrier.pid != pid) {
-                carriers.push(Carrier { name, pid });
+            match carriers.iter_mut().find(|carrier| carrier.pid == pid) {
+                Some(machine) => machine.part = Some(name),
+                None => carriers.push(Carrier { name, part: None, pid }),
             }
         }
         Ok(Some(carriers))
