@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader},
     process::{Child, ChildStdout, Stdio},
     time::{Duration, Instant},
 };
@@ -16,11 +16,8 @@ use nix::{
 };
 use serde_json::Value;
 
-/// A command that writes for ever.
-const STREAM: &str = "i=0; while echo line $((i += 1)); do sleep 0.01; done";
-
-/// More lines than what is on the way can hold from before.
-const MANY: usize = 20;
+/// A command that says for ever what it finds in a file, which is below the sandbox's home on the host.
+const STREAM: &str = "while :; do read -r mark < ~/mark; echo $mark; sleep 0.01; done";
 
 /// A second is promised; a loaded machine gets more. The real times are printed.
 const SOON: Duration = Duration::from_secs(3);
@@ -94,7 +91,7 @@ fn each(happens: impl Fn(&Sandbox, &str) -> anyhow::Result<()>) -> anyhow::Resul
 
 fn started(who: Who) -> anyhow::Result<(Sandbox, Vec<String>)> {
     let sandbox = Sandbox::builder().who(who).start()?;
-    sandbox.sh("echo kept > /workspace/file; echo home > ~/file; sync")?.success()?;
+    sandbox.sh("echo kept > /workspace/file; echo home > ~/file; echo > ~/mark; sync")?.success()?;
     let names: Vec<String> = carriers(&sandbox)?.into_iter().map(|carrier| carrier.name).collect();
     // A machine with all that it can have: a share, a device for calls and one for packets.
     let least = if layer().shares_kernel { 3 } else { 7 };
@@ -104,8 +101,8 @@ fn started(who: Who) -> anyhow::Result<(Sandbox, Vec<String>)> {
 
 fn one_is_stopped_and_killed(sandbox: &Sandbox, name: &str) -> anyhow::Result<()> {
     let carrier = carrier(sandbox, name)?;
-    let (mut client, mut lines) = stream(sandbox)?;
-    read(&mut lines, 3).context("before it was stopped")?;
+    let mut stream = Stream::begin(sandbox)?;
+    stream.goes_on("begun")?;
     carrier.stop()?;
     // On a loaded machine an emulated one may fail to answer by itself, and is told of first.
     until("it to be named", || {
@@ -115,7 +112,7 @@ fn one_is_stopped_and_killed(sandbox: &Sandbox, name: &str) -> anyhow::Result<()
     })?;
     carrier.signal(Signal::SIGCONT)?;
     until("it to be stuck no more", || Ok(sandbox.status()?["stuck"].is_null().then_some(())))?;
-    read(&mut lines, MANY).context("after it was let go")?;
+    stream.goes_on("let-go")?;
 
     carrier.signal(Signal::SIGKILL)?;
     until_gone(carrier.pid)?;
@@ -124,10 +121,9 @@ fn one_is_stopped_and_killed(sandbox: &Sandbox, name: &str) -> anyhow::Result<()
         Ok((state == "running" || state == "stopped").then_some(state))
     })?;
     if state == "running" {
-        read(&mut lines, MANY).context("after it was killed, while the sandbox runs")?;
-        ensure!(client.try_wait()?.is_none(), "it ended, although the sandbox runs");
-        client.kill()?;
-        client.wait()?;
+        stream.goes_on("without-it")?;
+        stream.client.kill()?;
+        stream.client.wait()?;
         until("a monitor", || {
             let monitor = sandbox.status()?["monitor"]["pid"].as_i64();
             Ok(monitor.filter(|pid| *pid != i64::from(carrier.pid)))
@@ -135,11 +131,8 @@ fn one_is_stopped_and_killed(sandbox: &Sandbox, name: &str) -> anyhow::Result<()
     } else {
         let status = until("the command to give up", || {
             // What is left in the pipe is read, or it would wait to write it.
-            let mut line = String::new();
-            while lines.read_line(&mut line)? > 0 {
-                line.clear();
-            }
-            Ok(client.try_wait()?)
+            io::copy(&mut stream.lines, &mut io::sink())?;
+            Ok(stream.client.try_wait()?)
         })?;
         ensure!(!status.success(), "{status}");
         let end = sandbox.status()?["ended"].clone();
@@ -170,19 +163,31 @@ fn the_work_is_there(sandbox: &Sandbox) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn stream(sandbox: &Sandbox) -> anyhow::Result<(Child, BufReader<ChildStdout>)> {
-    let mut exec = sandbox.shim(["exec", sandbox.name(), "--", "sh", "-c", STREAM]);
-    let mut client = exec.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-    let lines = BufReader::new(client.stdout.take().context("the command's output")?);
-    Ok((client, lines))
+/// A command that streams, and whoever reads it.
+struct Stream<'a> {
+    sandbox: &'a Sandbox,
+    client: Child,
+    lines: BufReader<ChildStdout>,
 }
 
-fn read(lines: &mut BufReader<ChildStdout>, count: usize) -> anyhow::Result<()> {
-    for _ in 0..count {
-        let mut line = String::new();
-        ensure!(lines.read_line(&mut line)? > 0, "the stream ended");
+impl Stream<'_> {
+    fn begin(sandbox: &Sandbox) -> anyhow::Result<Stream<'_>> {
+        let mut exec = sandbox.shim(["exec", sandbox.name(), "--", "sh", "-c", STREAM]);
+        let mut client = exec.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let lines = BufReader::new(client.stdout.take().context("the command's output")?);
+        Ok(Stream { sandbox, client, lines })
     }
-    Ok(())
+
+    /// Reads until it says something that nobody could have said before.
+    fn goes_on(&mut self, mark: &str) -> anyhow::Result<()> {
+        fs::write(self.sandbox.folder().join("home/mark"), format!("{mark}\n"))?;
+        let mut line = String::new();
+        while line.trim() != mark {
+            line.clear();
+            ensure!(self.lines.read_line(&mut line)? > 0, "the stream ended before it was {mark}");
+        }
+        Ok(())
+    }
 }
 
 fn soon(sandbox: &Sandbox, stopped: &str, words: &[&str]) -> anyhow::Result<Output> {

@@ -30,10 +30,13 @@ pub(crate) fn condition(id: ProcessId) -> Condition {
     }
 }
 
-/// Whether it has given up its memory: it ends, and waits for nothing but the kernel. The first process of a namespace does so until
+/// Whether it has ended but for others: the first process of a namespace sleeps, without memory and with nothing open, until
 /// somebody has collected all others.
-pub(crate) fn is_ending(id: ProcessId) -> bool {
-    fs::read(format!("/proc/{}/cmdline", id.pid)).is_ok_and(|command| command.is_empty())
+pub(crate) fn waits_for_others(id: ProcessId) -> bool {
+    let sleeps = fs::read(format!("/proc/{}/stat", id.pid)).ok().and_then(|stat| parse_stat(&stat));
+    // Giving up memory takes its time, in which a process runs.
+    sleeps.is_some_and(|(state, _)| state == b'S')
+        && fs::read(format!("/proc/{}/cmdline", id.pid)).is_ok_and(|command| command.is_empty())
 }
 
 /// The recorded process, held, so that its number cannot change its meaning; `None` where it is gone.

@@ -34,8 +34,9 @@ const LAYER_PATIENCE: Duration = Duration::from_millis(200);
 const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
 /// The same, where it has an engine remove the container.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(25);
-/// How long the kernel may take until the last process of it is gone, which others may see until then.
-const GONE_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the kernel may take until the last process of it is gone, which others may see until then: it has a machine's memory to
+/// free.
+const GONE_PATIENCE: Duration = Duration::from_secs(2);
 /// What a graceful end may take beyond the deadline init has for it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -244,7 +245,7 @@ impl Carriers {
         let end = Instant::now() + GONE_PATIENCE;
         // One that the kernel holds is left to it: nothing of the sandbox goes on in it.
         let is_gone =
-            |process: &Process| !process.alive().unwrap_or(false) || process::is_ending(process.id());
+            |process: &Process| !process.alive().unwrap_or(false) || process::waits_for_others(process.id());
         while !self.0.iter().all(is_gone) && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
