@@ -21,12 +21,13 @@ use crate::sys::{Program, Step};
 pub(super) struct Passed {
     fds: Vec<(OwnedFd, RawFd)>,
     last: RawFd,
+    noted_in: Option<RawFd>,
 }
 
 impl Passed {
     /// Nothing yet. No number will be above `last`.
     pub(super) fn new(last: RawFd) -> Passed {
-        Passed { fds: Vec::new(), last }
+        Passed { fds: Vec::new(), last, noted_in: None }
     }
 
     /// What every launch passes, where no number is above `last`: nothing to read, where to print, and each promised
@@ -82,10 +83,15 @@ impl Passed {
         self.content(&Content::Text(job), number)
     }
 
+    /// Has the program's number written into the record under this number before it can do anything.
+    pub(super) fn note_it_in(&mut self, record: RawFd) {
+        self.noted_in = Some(record);
+    }
+
     pub(super) fn steps(&self) -> impl Iterator<Item = Step> {
         // Everything else goes at exec: first without exception, then the promised ones lose the mark by dup2.
         let pass = self.fds.iter().map(|(fd, number)| Step::PassFd { from: fd.as_raw_fd(), to: *number });
-        std::iter::once(Step::CloseAbove(2)).chain(pass)
+        std::iter::once(Step::CloseAbove(2)).chain(pass).chain(self.noted_in.map(Step::NoteSelf))
     }
 }
 

@@ -278,6 +278,9 @@ pub struct Report {
     /// Its pid on the host. Written before init executes, and valid for as long as init answers:
     /// a living process keeps its number.
     pub init_pid: Option<i32>,
+    /// The layer's own program, which leads a session. Written before it executes, where what it has begun and not told of
+    /// can outlive it.
+    pub layer_pid: Option<i32>,
     /// Its exit code, 128 + N for signal N. Missing if the layer's process was killed before init ended.
     pub exit_code: Option<i32>,
     /// Further processes that it is made of: a start ends with each of them.

@@ -584,6 +584,22 @@ mod tests {
         assert!(views[1].reason.as_ref().unwrap().contains("version 99"));
     }
 
+    /// Its device takes calls and has nobody to hand them to, and then ends.
+    #[test]
+    fn a_machine_that_goes_down_is_waited_for_and_told_as_gone() {
+        let temp = TempDir::new();
+        let (sandbox, _lock) = Sandbox::create(&data(&temp), &record("web")).unwrap();
+        let device = std::os::unix::net::UnixListener::bind(sandbox.folder().join("vsock.sock")).unwrap();
+        let token = agent_protocol::handshake::Token([7; 32]);
+        address::write(sandbox.folder(), &"hybrid:vsock.sock:1024".parse().unwrap(), &token).unwrap();
+        let device = thread::spawn(move || (0..3).for_each(|_| drop(device.accept().unwrap())));
+        assert_eq!(sandbox.presence(), Presence::Passing);
+        let error = sandbox.connect(Instant::now() + Duration::from_mins(1)).unwrap_err();
+        assert!(matches!(error, ConnectionError::NotRunning), "{error}");
+        assert_eq!(sandbox.presence(), Presence::Nobody);
+        device.join().unwrap();
+    }
+
     #[test]
     fn removal_leaves_nothing_and_needs_no_record() {
         let temp = TempDir::new();

@@ -10,6 +10,8 @@ use std::{ffi::CString, os::fd::RawFd};
 pub(crate) enum Step {
     /// Leave the caller's session and terminal.
     NewSession,
+    /// Write down our number as `{"layer-pid": N}`.
+    NoteSelf(RawFd),
     /// Be killed when our parent ends, which is the process with this number.
     EndWith(i32),
     /// Work in `/`, and not in whatever folder the caller is in.

@@ -91,6 +91,8 @@ impl Layer for Bubblewrap {
         let cgroup = plan.limits.make()?;
         let mut passed = Passed::by(plan, handles, cgroup.as_ref(), last)?;
         passed.add(open_record(&record_path(&plan.folder))?, rendered.status_fd)?;
+        // What it has begun when it is killed waits for it, and is found by its session.
+        passed.note_it_in(rendered.status_fd);
         for (number, content) in &rendered.files {
             passed.content(content, *number)?;
         }

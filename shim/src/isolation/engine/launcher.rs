@@ -101,6 +101,8 @@ fn read(job: RawFd) -> Result<Job, Failed> {
 
 /// Returns whether init ran.
 fn carry_out(job: &Job) -> Result<bool, Failed> {
+    // What the engine leaves beside the container is ours to know, where no daemon keeps it.
+    prctl::set_child_subreaper(true).map_err(io::Error::from).map_err(failed("adopting the container"))?;
     let called_off = called_off(job).map_err(failed("catching signals"))?;
     let record = sys::inherited(job.record_fd).map(fs::File::from).map_err(failed("taking the record"))?;
     let handed = job.numbers.iter().map(|number| match number {
@@ -222,6 +224,9 @@ fn answer(
     }
     let Some(init) = Process::now(credentials.pid())? else { return Ok(None) };
     note(record, "child-pid", init.id().pid)?;
+    if let Some((name, pid)) = companion(init.id().pid) {
+        write_line(record, &serde_json::json!({ "part": name, "pid": pid }))?;
+    }
     let numbers: Vec<u8> = job.numbers.iter().filter_map(|number| u8::try_from(*number).ok()).collect();
     let raw: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -293,9 +298,26 @@ fn code_of(state: &str) -> Option<i32> {
     code.parse().ok().filter(|code| (0..=255).contains(code))
 }
 
-fn note(mut record: &fs::File, name: &str, value: i32) -> io::Result<()> {
+fn note(record: &fs::File, name: &str, value: i32) -> io::Result<()> {
+    write_line(record, &serde_json::json!({ name: value }))
+}
+
+fn write_line(mut record: &fs::File, line: &serde_json::Value) -> io::Result<()> {
     // In one piece, for whoever reads meanwhile.
-    record.write_all(format!("{}\n", serde_json::json!({ name: value })).as_bytes())
+    record.write_all(format!("{line}\n").as_bytes())
+}
+
+/// What the engine has left to wait for init, by name; it was left to us.
+fn companion(init: i32) -> Option<(String, i32)> {
+    let pid = parent_of(init)?;
+    let is_ours = parent_of(pid)? == i32::try_from(std::process::id()).ok()?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    is_ours.then(|| (name.trim().to_owned(), pid))
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Failed {

@@ -7,6 +7,7 @@
 mod bridge;
 /// What is kept between starts.
 pub mod cache;
+mod calls;
 mod cpio;
 mod decide;
 mod decompress;

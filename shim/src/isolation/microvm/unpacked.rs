@@ -19,10 +19,10 @@ use super::decompress::{self, Packing};
 use super::image;
 
 /// Most kernels that are kept, of some 50 MB each.
-pub const MAX_KERNELS: usize = 3;
+pub(super) const MAX_KERNELS: usize = 3;
 
 /// Largest kernel that is unpacked. Those of distributions have less than 100 MB.
-pub const MAX_KERNEL_BYTES: u64 = 512 * 1024 * 1024;
+pub(super) const MAX_KERNEL_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Changes when the content for the same input changes.
 const FORMAT: &str = "1";
