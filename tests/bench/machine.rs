@@ -141,7 +141,7 @@ impl Boot {
     fn parse(console: &str) -> Option<Self> {
         // Without its end the line is still being written.
         let (line, _) = console.split_once(UP)?.1.split_once('\n')?;
-        let numbers = line.split([' ', ',']).filter_map(|word| word.parse().ok());
+        let numbers = line.trim_end().split([' ', ',']).filter_map(|word| word.parse().ok());
         let [kernel, init, drivers, files] = <[f64; 4]>::try_from(numbers.collect::<Vec<_>>()).ok()?;
         Some(Self { kernel, init, drivers, files })
     }
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_boot_is_read_once_its_line_is_whole() {
-        let line = "x\nagent-init: the machine is up: kernel 2900.5 ms, init 61.0 ms, of these drivers 40.2, files 9.9\n";
+        let line = "x\nagent-init: the machine is up: kernel 2900.5 ms, init 61.0 ms, of these drivers 40.2, files 9.9\r\n";
         let boot = Boot { kernel: 2900.5, init: 61.0, drivers: 40.2, files: 9.9 };
         assert_eq!(Boot::parse(line), Some(boot));
         assert_eq!(Boot::parse(line.trim_end()), None);

@@ -1,12 +1,17 @@
 //! What a machine of its own costs: its start beside that of one without us, init's part of that, and commands over vsock.
 
 use std::{
+    fs,
     io::Read,
+    path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use agent_protocol::message::Stdio as Streams;
-use anyhow::{bail, ensure};
+use agent_tests::{Machine, copy_program};
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
 
 use super::{Setting, absolute, against};
 use crate::{
@@ -15,7 +20,7 @@ use crate::{
     rounds::{Contender, in_turn},
     stats::Samples,
     table::{Outcome, Row, Series, Unit},
-    tools::{find, millis, timed},
+    tools::{find, millis, quiet, timed},
 };
 
 const AGENT: [&str; 2] = ["sleep", "100000"];
@@ -105,16 +110,28 @@ const RUNS: u32 = 5000;
 const POURS: u32 = 5001;
 
 /// A command, and a stream, over vsock; beside socat's over the same device.
+///
+/// No program in a sandbox of ours may have such sockets. So there is a machine of its own for both, where init forbids nothing.
 pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
-    let ours = Ours::with_machines(setting.workshop, None)?;
     let bytes = BYTES.to_string();
-    let listeners = format!(
-        "socat VSOCK-LISTEN:{RUNS},fork EXEC:true & \
-         exec socat -b 65536 VSOCK-LISTEN:{POURS},fork 'EXEC:/workspace/floor pour {bytes},pipes'"
-    );
-    ours.start("box", &[], &["sh", "-c", &listeners])?;
-    let caller = ours.caller_of_machine("box")?;
-    let socat = find("socat").and_then(|_| until_it_listens(&caller));
+    let everything = json!({ "nested_user_namespaces": true, "no_new_privileges": false, "seccomp": false,
+        "landlock_scope": false, "ignore_inside_signals": false });
+    let machine =
+        Machine::start(json!({ "hardening": everything }))?.context("there can be no machine here")?;
+    let bin = machine.root().join("bin");
+    copy_program(&setting.workshop.floor(), &bin)?;
+    let caller = Caller::of_machine(&machine);
+    let socat = find("socat").and_then(|socat| {
+        with_libraries(&socat, &machine.root())?;
+        let listeners = format!(
+            "socat VSOCK-LISTEN:{RUNS},fork EXEC:true & \
+             exec socat -b 65536 VSOCK-LISTEN:{POURS},fork 'EXEC:floor pour {bytes},pipes'"
+        );
+        caller.exec(&["sh", "-c", &listeners], Streams::Detached)?;
+        until_it_listens(&caller)
+    });
+    let ours = Ours::with_machines(setting.workshop, None)?;
+    ours.start("box", &[], &AGENT)?;
     let exec = |caller: &Caller| -> anyhow::Result<f64> {
         let began = Instant::now();
         caller.exec(&["true"], Streams::Frames)?;
@@ -137,7 +154,7 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
         }),
     ];
     let latency = in_turn(setting.rounds(6), latency)?;
-    let pour = ["/workspace/floor", "pour", &bytes];
+    let pour = ["floor", "pour", &bytes];
     let throughput = vec![
         Contender::repeated("ours, frames", 1, || {
             let began = Instant::now();
@@ -170,6 +187,19 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
             targets: vec![against("ours, frames", "socat EXEC", 0.9)],
         },
     ])
+}
+
+/// Puts a program into a root folder, with all that it is linked with.
+fn with_libraries(program: &Path, root: &Path) -> anyhow::Result<()> {
+    let linked = quiet("ldd").arg(program).stdout(Stdio::piped()).output()?;
+    let linked = String::from_utf8(linked.stdout)?;
+    let libraries = linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for library in libraries {
+        let at = root.join(library.strip_prefix("/")?);
+        fs::create_dir_all(at.parent().context("a folder")?)?;
+        fs::copy(library, at)?;
+    }
+    copy_program(program, &root.join("bin"))
 }
 
 /// Each of the two has to answer once.
