@@ -456,7 +456,7 @@ fn quiet(program: &str, log: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let built = tools().map(Path::to_owned);
     built

@@ -9,13 +9,13 @@ use std::{
 };
 
 use agent_protocol::message::Stdio as Streams;
-use agent_tests::{Machine, copy_program};
+use agent_tests::{Boot, Machine, copy_program, counting_qemu};
 use anyhow::{Context, bail, ensure};
 use serde_json::json;
 
 use super::{Setting, absolute, against};
 use crate::{
-    machine::{Bare, Boot, counting_qemu},
+    machine::Bare,
     ours::{Caller, Ours},
     rounds::{Contender, in_turn},
     stats::Samples,
@@ -57,7 +57,7 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
 
 /// What init does in a machine before it is ready, in the machine's own time; and where each instruction counts a nanosecond.
 pub(super) fn init_share(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
-    let counting = counting_qemu(setting.workshop)?;
+    let counting = counting_qemu(setting.workshop.folder())?;
     let timed = Ours::with_machines(setting.workshop, None)?;
     let counted = Ours::with_machines(setting.workshop, Some(&counting))?;
     // Whoever counts has one processor, so that no other's instructions count.
@@ -124,7 +124,7 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     let socat = find("socat").and_then(|socat| {
         with_libraries(&socat, &machine.root())?;
         let listeners = format!(
-            "socat VSOCK-LISTEN:{RUNS},fork EXEC:true & \
+            "socat VSOCK-LISTEN:{RUNS},fork 'EXEC:floor nothing' & \
              exec socat -b 65536 VSOCK-LISTEN:{POURS},fork 'EXEC:floor pour {bytes},pipes'"
         );
         caller.exec(&["sh", "-c", &listeners], Streams::Detached)?;
@@ -134,14 +134,16 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     ours.start("box", &[], &AGENT)?;
     let exec = |caller: &Caller| -> anyhow::Result<f64> {
         let began = Instant::now();
-        caller.exec(&["true"], Streams::Frames)?;
+        caller.exec(&["floor", "nothing"], Streams::Frames)?;
         Ok(millis(began.elapsed()))
     };
     let latency = vec![
         Contender::repeated("ours, an open client", 10, || exec(&caller)),
-        Contender::repeated("agent-shim exec", 10, || Ok(millis(timed(&mut ours.exec("box", &["true"]))?))),
-        Contender::if_there("socat EXEC:true", &socat, |()| {
-            Contender::repeated("socat EXEC:true", 10, || {
+        Contender::repeated("agent-shim exec", 10, || {
+            Ok(millis(timed(&mut ours.exec("box", &["/workspace/floor", "nothing"]))?))
+        }),
+        Contender::if_there("socat EXEC", &socat, |()| {
+            Contender::repeated("socat EXEC", 10, || {
                 let began = Instant::now();
                 drain(&caller, RUNS, 0)?;
                 Ok(millis(began.elapsed()))
@@ -174,10 +176,10 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         Row {
             name: "vsock-exec",
-            what: "run `true` in a machine, connection to status".to_owned(),
+            what: "run a static program that does nothing in a machine, connection to status".to_owned(),
             unit: Unit::Milliseconds,
             series: latency,
-            targets: vec![against("ours, an open client", "socat EXEC:true", 1.0)],
+            targets: vec![against("ours, an open client", "socat EXEC", 1.0)],
         },
         Row {
             name: "vsock-stdout",
