@@ -1,24 +1,14 @@
-//! A machine without us: the same qemu, kernel and arguments, and an init that only says that it is there. And what our init
-//! says about a boot.
+//! A machine without us: the same qemu, kernel and arguments, and an init that only says that it is there.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Instant,
-};
+use std::{fs, path::Path, process::Stdio, time::Instant};
 
-use agent_tests::{Files, copy_program};
+use agent_tests::Files;
 use anyhow::{Context, ensure};
 
 use super::{
     ours::Ours,
-    tools::{Fifo, Guard, Workshop, find, millis, quiet, wait_until},
+    tools::{Fifo, Guard, Workshop, millis, quiet},
 };
-
-/// What begins the line in which init tells how long a boot took.
-const UP: &str = "agent-init: the machine is up: ";
 
 /// The machine that `start -n` shows, without what serves its files, its connections and its network, and without modules.
 pub(crate) struct Bare {
@@ -97,56 +87,6 @@ fn without_us(words: &[String], kernel: &Path, initial: &Path, report: &str) -> 
     kept
 }
 
-/// A folder with a qemu in it that counts instructions instead of time: each is a nanosecond, however busy the host is. What the
-/// machine waits for while it does nothing takes the time that it takes.
-pub(crate) fn counting_qemu(workshop: &Workshop) -> anyhow::Result<PathBuf> {
-    let name = format!("qemu-system-{}", std::env::consts::ARCH);
-    let real = find(&name)?;
-    let folder = workshop.path("counting");
-    fs::create_dir_all(&folder)?;
-    let script = format!(
-        "#!/bin/sh\nfor word; do\n  case $word in\n    tcg,*) set -- \"$@\" tcg,thread=single -icount shift=0 ;;\n    \
-         *) set -- \"$@\" \"$word\" ;;\n  esac\n  shift\ndone\nexec {} \"$@\"\n",
-        real.display()
-    );
-    let draft = workshop.path("counting-draft");
-    fs::write(&draft, script)?;
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755))?;
-    copy_program(&draft, &folder.join(name))?;
-    Ok(folder)
-}
-
-/// What the parts of a boot took in the machine's own time, in milliseconds.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Boot {
-    pub(crate) kernel: f64,
-    pub(crate) init: f64,
-    pub(crate) drivers: f64,
-    pub(crate) files: f64,
-}
-
-impl Boot {
-    /// What init has told on the console.
-    pub(crate) fn of(sandbox: &Path) -> anyhow::Result<Self> {
-        let console = sandbox.join("logs/console.log");
-        let mut boot = None;
-        // It is told a moment after `start` was.
-        wait_until("the console's word on the boot", || {
-            boot = fs::read(&console).ok().and_then(|text| Self::parse(&String::from_utf8_lossy(&text)));
-            boot.is_some()
-        })?;
-        boot.context("a boot")
-    }
-
-    fn parse(console: &str) -> Option<Self> {
-        // Without its end the line is still being written.
-        let (line, _) = console.split_once(UP)?.1.split_once('\n')?;
-        let numbers = line.split([' ', ',']).filter_map(|word| word.parse().ok());
-        let [kernel, init, drivers, files] = <[f64; 4]>::try_from(numbers.collect::<Vec<_>>()).ok()?;
-        Some(Self { kernel, init, drivers, files })
-    }
-}
-
 /// What a process of the machine says of init, in kB. Nobody else has its program in memory there, so that all that is in memory is
 /// its own.
 pub(crate) fn resident_kb(status: &str) -> anyhow::Result<f64> {
@@ -160,15 +100,6 @@ pub(crate) fn resident_kb(status: &str) -> anyhow::Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_boot_is_read_once_its_line_is_whole() {
-        let line = "x\nagent-init: the machine is up: kernel 2900.5 ms, init 61.0 ms, of these drivers 40.2, files 9.9\n";
-        let boot = Boot { kernel: 2900.5, init: 61.0, drivers: 40.2, files: 9.9 };
-        assert_eq!(Boot::parse(line), Some(boot));
-        assert_eq!(Boot::parse(line.trim_end()), None);
-        assert_eq!(Boot::parse(""), None);
-    }
 
     #[test]
     fn what_leads_to_our_processes_is_left_out() {

@@ -18,7 +18,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Next, Stdio as Streams, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{Home, Layer, Nix, Who};
+use agent_tests::{Home, Layer, Machine, Nix, TOKEN, Who};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
@@ -140,18 +140,6 @@ impl Ours {
     pub(crate) fn caller(&self, name: &str) -> Caller {
         Caller { address: Address::Unix(self.folder(name).join("control.sock")), token: Token::default() }
     }
-
-    /// A caller of the init of a machine.
-    pub(crate) fn caller_of_machine(&self, name: &str) -> anyhow::Result<Caller> {
-        let folder = self.folder(name);
-        let address = match fs::read_to_string(folder.join("address"))?.trim_end().parse()? {
-            Address::Hybrid { path, port } => Address::Hybrid { path: folder.join(path), port },
-            other => other,
-        };
-        let token = fs::read(folder.join("token"))?;
-        let token = Token(token.as_slice().try_into().context("the token's length")?);
-        Ok(Caller { address, token })
-    }
 }
 
 impl Drop for Ours {
@@ -175,6 +163,11 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
+    /// Who speaks to the init of a machine of the tests' own.
+    pub(crate) fn of_machine(machine: &Machine) -> Self {
+        Self { address: machine.address(), token: TOKEN }
+    }
+
     /// The same machine's stream of bytes from a port where something else listens.
     pub(crate) fn dial(&self, port: u32) -> anyhow::Result<UnixStream> {
         let Address::Hybrid { path, .. } = &self.address else {

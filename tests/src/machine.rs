@@ -16,6 +16,7 @@ use std::{
 
 use agent_protocol::{
     Request, ServerMessage,
+    address::Address,
     failure::Failure,
     handshake::{TOKEN_BYTES, Token, Verdict},
     message::{ExecRequest, Status},
@@ -49,7 +50,8 @@ pub const PORT: u32 = 1024;
 /// Booting takes some seconds without KVM, and longer where others boot at the same time.
 const MACHINE_WITHIN: Duration = Duration::from_mins(2);
 
-const TOKEN: Token = Token([b't'; TOKEN_BYTES]);
+/// What init knows its host by.
+pub const TOKEN: Token = Token([b't'; TOKEN_BYTES]);
 
 /// A guest whose init does what the test's spec says. Killed on drop.
 pub struct Machine {
@@ -170,6 +172,11 @@ impl Machine {
     /// The guest's root folder on the host. All in `work` can be written to inside, as `/work`.
     pub fn root(&self) -> PathBuf {
         self.folder.path().join("root")
+    }
+
+    /// Where init is called.
+    pub fn address(&self) -> Address {
+        Address::Hybrid { path: self.folder.path().join("vsock.sock"), port: PORT }
     }
 
     /// Everything that was on the guest's console up to now, and what those around it said.
@@ -449,7 +456,7 @@ fn quiet(program: &str, log: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let built = tools().map(Path::to_owned);
     built

@@ -15,7 +15,9 @@ mod share;
 
 use std::{
     env,
+    fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::Duration,
@@ -79,7 +81,28 @@ pub(crate) struct Running {
     /// Keeps what the kernel remembers of the host's files below the host's bound. Absent where there is none.
     pub(crate) files: Option<files::Forgetter>,
     took: Took,
+    haste: Option<Haste>,
     report: Option<Report>,
+}
+
+/// While it lasts, the kernel interrupts all processors where it would else wait until each has come by: what is mounted, and the
+/// control groups, make it wait ten milliseconds at a time (Documentation/admin-guide/kernel-parameters.txt, rcu_expedited).
+struct Haste(File);
+
+impl Haste {
+    /// None where the kernel has no such choice.
+    fn begin() -> Option<Self> {
+        let mut file = File::options().write(true).open("/sys/kernel/rcu_expedited").ok()?;
+        file.write_all(b"1").ok()?;
+        Some(Self(file))
+    }
+}
+
+impl Drop for Haste {
+    fn drop(&mut self) {
+        // It was taken a moment ago. If not now, more is interrupted than need be, and nothing is wrong.
+        let _ = self.0.write_at(b"0", 0);
+    }
 }
 
 /// When something was done, since the kernel began.
@@ -96,6 +119,7 @@ impl Running {
         if let Some(report) = &mut self.report {
             report.tell_ready();
         }
+        self.haste = None;
         // Written whatever the log level is: who wonders why a machine came up late looks here.
         let _ = writeln!(io::stderr(), "agent-init: {}", self.took.words(uptime()));
     }
@@ -119,6 +143,7 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     // Permissions are as they are written down here; programs get the mask that was asked for, at the end.
     umask(Mode::empty());
     mounts::for_booting()?;
+    let haste = Haste::begin();
     let spec = boot::read_spec(&SpecSource::File(SPEC.into()))
         .inspect_err(|_| *report = Report::open(power::REPORT_WITHOUT_SPEC).ok())?;
     let machine = spec.machine.as_ref().context("the spec describes no machine")?;
@@ -130,7 +155,7 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     let mut took = Took { began, drivers: began, files: began };
     let (clock, files) = boot(&spec, machine, &mut took)?;
     let said = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
-    boot::start(spec, token, Some(Running { clock, files, took, report: said }))
+    boot::start(spec, token, Some(Running { clock, files, took, haste, report: said }))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.

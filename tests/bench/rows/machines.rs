@@ -1,21 +1,26 @@
 //! What a machine of its own costs: its start beside that of one without us, init's part of that, and commands over vsock.
 
 use std::{
+    fs,
     io::Read,
+    path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
 use agent_protocol::message::Stdio as Streams;
-use anyhow::{bail, ensure};
+use agent_tests::{Boot, Machine, copy_program, counting_qemu};
+use anyhow::{Context, bail, ensure};
+use serde_json::json;
 
 use super::{Setting, absolute, against};
 use crate::{
-    machine::{Bare, Boot, counting_qemu},
+    machine::Bare,
     ours::{Caller, Ours},
     rounds::{Contender, in_turn},
     stats::Samples,
     table::{Outcome, Row, Series, Unit},
-    tools::{find, millis, timed},
+    tools::{find, millis, quiet, timed},
 };
 
 const AGENT: [&str; 2] = ["sleep", "100000"];
@@ -52,7 +57,7 @@ pub(super) fn start(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
 
 /// What init does in a machine before it is ready, in the machine's own time; and where each instruction counts a nanosecond.
 pub(super) fn init_share(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
-    let counting = counting_qemu(setting.workshop)?;
+    let counting = counting_qemu(setting.workshop.folder())?;
     let timed = Ours::with_machines(setting.workshop, None)?;
     let counted = Ours::with_machines(setting.workshop, Some(&counting))?;
     // Whoever counts has one processor, so that no other's instructions count.
@@ -105,26 +110,40 @@ const RUNS: u32 = 5000;
 const POURS: u32 = 5001;
 
 /// A command, and a stream, over vsock; beside socat's over the same device.
+///
+/// No program in a sandbox of ours may have such sockets. So there is a machine of its own for both, where init forbids nothing.
 pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
-    let ours = Ours::with_machines(setting.workshop, None)?;
     let bytes = BYTES.to_string();
-    let listeners = format!(
-        "socat VSOCK-LISTEN:{RUNS},fork EXEC:true & \
-         exec socat -b 65536 VSOCK-LISTEN:{POURS},fork 'EXEC:/workspace/floor pour {bytes},pipes'"
-    );
-    ours.start("box", &[], &["sh", "-c", &listeners])?;
-    let caller = ours.caller_of_machine("box")?;
-    let socat = find("socat").and_then(|_| until_it_listens(&caller));
+    let everything = json!({ "nested_user_namespaces": true, "no_new_privileges": false, "seccomp": false,
+        "landlock_scope": false, "ignore_inside_signals": false });
+    let machine =
+        Machine::start(json!({ "hardening": everything }))?.context("there can be no machine here")?;
+    let bin = machine.root().join("bin");
+    copy_program(&setting.workshop.floor(), &bin)?;
+    let caller = Caller::of_machine(&machine);
+    let socat = find("socat").and_then(|socat| {
+        with_libraries(&socat, &machine.root())?;
+        let listeners = format!(
+            "socat VSOCK-LISTEN:{RUNS},fork 'EXEC:floor nothing' & \
+             exec socat -b 65536 VSOCK-LISTEN:{POURS},fork 'EXEC:floor pour {bytes},pipes'"
+        );
+        caller.exec(&["sh", "-c", &listeners], Streams::Detached)?;
+        until_it_listens(&caller)
+    });
+    let ours = Ours::with_machines(setting.workshop, None)?;
+    ours.start("box", &[], &AGENT)?;
     let exec = |caller: &Caller| -> anyhow::Result<f64> {
         let began = Instant::now();
-        caller.exec(&["true"], Streams::Frames)?;
+        caller.exec(&["floor", "nothing"], Streams::Frames)?;
         Ok(millis(began.elapsed()))
     };
     let latency = vec![
         Contender::repeated("ours, an open client", 10, || exec(&caller)),
-        Contender::repeated("agent-shim exec", 10, || Ok(millis(timed(&mut ours.exec("box", &["true"]))?))),
-        Contender::if_there("socat EXEC:true", &socat, |()| {
-            Contender::repeated("socat EXEC:true", 10, || {
+        Contender::repeated("agent-shim exec", 10, || {
+            Ok(millis(timed(&mut ours.exec("box", &["/workspace/floor", "nothing"]))?))
+        }),
+        Contender::if_there("socat EXEC", &socat, |()| {
+            Contender::repeated("socat EXEC", 10, || {
                 let began = Instant::now();
                 drain(&caller, RUNS, 0)?;
                 Ok(millis(began.elapsed()))
@@ -137,7 +156,7 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
         }),
     ];
     let latency = in_turn(setting.rounds(6), latency)?;
-    let pour = ["/workspace/floor", "pour", &bytes];
+    let pour = ["floor", "pour", &bytes];
     let throughput = vec![
         Contender::repeated("ours, frames", 1, || {
             let began = Instant::now();
@@ -157,10 +176,10 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     Ok(vec![
         Row {
             name: "vsock-exec",
-            what: "run `true` in a machine, connection to status".to_owned(),
+            what: "run a static program that does nothing in a machine, connection to status".to_owned(),
             unit: Unit::Milliseconds,
             series: latency,
-            targets: vec![against("ours, an open client", "socat EXEC:true", 1.0)],
+            targets: vec![against("ours, an open client", "socat EXEC", 1.0)],
         },
         Row {
             name: "vsock-stdout",
@@ -170,6 +189,19 @@ pub(super) fn commands(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
             targets: vec![against("ours, frames", "socat EXEC", 0.9)],
         },
     ])
+}
+
+/// Puts a program into a root folder, with all that it is linked with.
+fn with_libraries(program: &Path, root: &Path) -> anyhow::Result<()> {
+    let linked = quiet("ldd").arg(program).stdout(Stdio::piped()).output()?;
+    let linked = String::from_utf8(linked.stdout)?;
+    let libraries = linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    for library in libraries {
+        let at = root.join(library.strip_prefix("/")?);
+        fs::create_dir_all(at.parent().context("a folder")?)?;
+        fs::copy(library, at)?;
+    }
+    copy_program(program, &root.join("bin"))
 }
 
 /// Each of the two has to answer once.
