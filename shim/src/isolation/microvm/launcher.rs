@@ -60,14 +60,16 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     confine()?;
     let mut ends = Ends::open(&job.numbers, bridged)?;
     let mut parts = Parts::new(record)?;
-    let started = start(job, &mut ends, &mut parts);
-    if started.is_err() {
-        // What they said is why.
-        parts.end();
-    }
-    started?;
+    let own = match start(job, &mut ends, &mut parts) {
+        Ok(own) => own,
+        Err(failed) => {
+            // What they said is why.
+            parts.end();
+            return Err(failed);
+        }
+    };
     let (console, report) = ends.ours();
-    let code = watch::until_the_end(&mut parts, console, report, log)?;
+    let code = watch::until_the_end(&mut parts, own.as_ref(), console, report, log)?;
     drop(keeper);
     if let Some(code) = code {
         parts.note(&serde_json::json!({ "exit-code": code }))?;
@@ -75,16 +77,27 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     Ok(code)
 }
 
-fn start(job: &Job, ends: &mut Ends, parts: &mut Parts) -> Result<(), Failed> {
+/// The result is the folder that the machine is reached through, where there is one.
+fn start(job: &Job, ends: &mut Ends, parts: &mut Parts) -> Result<Option<OwnedFd>, Failed> {
     let mut apart = false;
-    for part in &job.parts {
+    let mut own = None;
+    let last = job.parts.len().saturating_sub(1);
+    for (index, part) in job.parts.iter().enumerate() {
+        if index == last {
+            // Whatever the machine talks its parts into, that folder is not there: what is in it, the host believes.
+            own = room::leave_own()?;
+        }
         if !part.network && !apart {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(os("parting from the host's network"))?;
+            let apart_from = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+            unshare(apart_from).map_err(os("parting from the host's network"))?;
+            // Parts before this one may have to write there for their own namespaces.
+            room::only_show_processes()?;
             apart = true;
         }
         parts.start(part, ends)?;
     }
-    parts.note(&serde_json::json!({ "child-pid": parts.machine() }))
+    parts.note(&serde_json::json!({ "child-pid": parts.machine() }))?;
+    Ok(own)
 }
 
 /// Nothing from here on gives any process more rights than it has.

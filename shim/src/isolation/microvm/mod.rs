@@ -38,13 +38,15 @@ mod tree;
 mod watch;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use agent_protocol::{address::Address, spec::Machine};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 
 use self::decide::Programs;
 use self::error::MachineError;
@@ -54,6 +56,7 @@ use self::render::{Host, Places};
 use super::error::IsolationError;
 use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
 use super::limits::Limits;
+use super::memory;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
@@ -69,6 +72,9 @@ pub(crate) const TOKEN: &str = "token";
 /// Where a sandbox keeps its logs, and the console's among them.
 const LOGS: &str = "logs";
 const CONSOLE_LOG: &str = "console.log";
+
+/// No kernel is larger; most have some ten megabytes.
+const KERNEL_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Where names are asked for, if the environment asks at all.
 const RESOLVER: &str = "/etc/resolv.conf";
@@ -150,9 +156,7 @@ impl Layer for MicroVm {
             serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
         passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
         passed.add(archive(machine)?, numbers.archive)?;
-        let kernel = File::open(&machine.kernel)
-            .map_err(|source| step(format!("opening {}", machine.kernel.display()), source))?;
-        passed.add(kernel.into(), numbers.kernel)?;
+        passed.add(kernel(&machine.kernel)?, numbers.kernel)?;
         passed.add(open_record(&record_path(&plan.folder))?, numbers.record)?;
         passed.add(console_log(&plan.folder)?, numbers.console)?;
         if let Some(number) = numbers.vhost_vsock {
@@ -211,18 +215,23 @@ fn ask_passt_for_names(mounts: &mut [Mount]) {
     }
 }
 
-/// The folder in which the machine is reached, without the socket of an earlier start.
+/// The folder in which the machine is reached, without what an earlier start has left in it. A part of that one, taken over by what
+/// was inside, could have put links there, and we may be root: none is followed.
 fn make_way(own: &Path) -> Result<(), IsolationError> {
     folder(own)?;
-    let socket = own.join(VSOCK_SOCKET);
-    match fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(step(format!("removing {}", socket.display()), error))
+    let doing = |what: &str| format!("making way in {}: {what}", own.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = rustix::fs::open(own, flags, Mode::empty())
+        .map_err(|error| step(doing("opening it"), error.into()))?;
+    for name in [VSOCK_SOCKET, NOT_YET] {
+        match unlinkat(&own, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(step(doing(&format!("removing {name}")), error.into())),
         }
-        _ => Ok(()),
-    }?;
-    let mark = own.join(NOT_YET);
-    File::create(&mark).map(drop).map_err(|source| step(format!("making {}", mark.display()), source))
+    }
+    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let made = openat(&own, NOT_YET, new, Mode::from_raw_mode(0o600));
+    made.map(drop).map_err(|error| step(doing(&format!("making {NOT_YET}")), error.into()))
 }
 
 /// Init and the kernel's modules, made for an earlier start or for this one.
@@ -237,10 +246,48 @@ fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     Ok(file.into())
 }
 
+/// A copy of the kernel: where the file is the person's own, qemu could open it for writing through a descriptor of it.
+fn kernel(image: &Path) -> Result<OwnedFd, IsolationError> {
+    let mut bytes = Vec::new();
+    let read = File::open(image).and_then(|file| file.take(KERNEL_MAX_BYTES).read_to_end(&mut bytes));
+    read.and_then(|_| memory::sealed(&bytes))
+        .map_err(|source| step(format!("copying {} to memory", image.display()), source))
+}
+
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
     let logs = sandbox.join(LOGS);
     folder(&logs)?;
     let path = logs.join(CONSOLE_LOG);
     let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
     open.map(OwnedFd::from).map_err(|source| step(format!("opening {}", path.display()), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_was_left_where_the_machine_is_reached_is_removed_and_never_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, precious) = (folder.path().join("machine"), folder.path().join("precious"));
+        fs::write(&precious, "kept").unwrap();
+        fs::create_dir(&own).unwrap();
+        for name in [VSOCK_SOCKET, NOT_YET] {
+            symlink(&precious, own.join(name)).unwrap();
+        }
+        make_way(&own).unwrap();
+        make_way(&own).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+        assert!(!own.join(VSOCK_SOCKET).exists());
+        assert!(fs::symlink_metadata(own.join(NOT_YET)).unwrap().is_file());
+
+        // The folder itself is made by us alone, and a link in its place is no folder.
+        fs::remove_dir_all(&own).unwrap();
+        symlink(folder.path(), &own).unwrap();
+        assert!(make_way(&own).is_err());
+        assert!(!folder.path().join(NOT_YET).exists());
+    }
 }

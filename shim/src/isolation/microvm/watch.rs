@@ -1,14 +1,13 @@
 //! A machine while it runs: its output is kept, its parts are watched, and the end of one is the end of all.
 
-use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, unlinkat};
 use serde_json::json;
 
-use super::job::OWN;
 use super::launcher::WORDS;
 use super::output::{LastWord, Log};
 use super::parts::{Ended, Parts, words};
@@ -21,9 +20,11 @@ const SHOWN_MAX_BYTES: usize = 8 * 1024;
 /// Before each line of the machine's output.
 pub(super) const CONSOLE: &str = "console: ";
 
-/// Returns when the machine and all its parts are gone. The result is init's exit code, as far as it is known.
+/// Returns when the machine and all its parts are gone. The result is init's exit code, as far as it is known. `own` is the folder
+/// that the machine is reached through.
 pub(super) fn until_the_end(
     parts: &mut Parts,
+    own: Option<&OwnedFd>,
     console: UnixStream,
     report: UnixStream,
     log: Log,
@@ -49,8 +50,8 @@ pub(super) fn until_the_end(
         read(&mut lines[1], |bytes| last_word.hear(bytes));
         if last_word.ready && !open {
             open = true;
-            // Where the host's kernel takes the calls there is no such mark.
-            drop(fs::remove_file(Path::new(OWN).join(NOT_YET)));
+            // Where the host's kernel takes the calls nobody looks for the mark.
+            let _ = own.map(|own| unlinkat(own, NOT_YET, AtFlags::empty()));
         }
         parts.listen();
         if let Some(ended) = parts.ended().map_err(doing())? {
@@ -61,8 +62,8 @@ pub(super) fn until_the_end(
     // What was written last.
     read(&mut lines[0], |bytes| output.add(bytes));
     read(&mut lines[1], |bytes| last_word.hear(bytes));
-    // In order, the machine is the first to end, after init has said how that did.
-    if !is_machine || last_word.code.is_none() {
+    // In order, the machine is the first to end, and by itself, after init has said how that did. Who is inside can say so at any time.
+    if !is_machine || last_word.code.is_none() || how.exit_status() != Some(0) {
         parts.note(&json!({ "died": name, "how": words(how) }))?;
     }
     if !is_machine || how.exit_status() != Some(0) {
