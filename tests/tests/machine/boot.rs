@@ -7,7 +7,7 @@ use agent_protocol::{
     failure::FailureKind,
     message::{ExecRequest, Stdio, TerminalSize},
 };
-use agent_tests::{Machine, shell, until_within};
+use agent_tests::{Machine, Share, shell, until_within};
 use anyhow::Context;
 use serde_json::json;
 
@@ -17,9 +17,16 @@ const BOOTED_WITHIN: Duration = Duration::from_mins(2);
 /// Booting is what takes long, so one machine answers for all of this.
 #[test]
 fn a_machine_boots_and_is_what_was_asked_for() -> anyhow::Result<()> {
+    for share in Share::all()? {
+        boots_and_is_what_was_asked_for(share).with_context(|| format!("its files by {}", share.name()))?;
+    }
+    Ok(())
+}
+
+fn boots_and_is_what_was_asked_for(share: Share) -> anyhow::Result<()> {
     let agent = json!({ "argv": ["sh", "-c", "tty >/tmp/tty; test -w $(tty) && echo mine >/tmp/mine; sleep 1000"],
                         "terminal": {} });
-    let spec = json!({ "name": "box", "agent": agent, "test_modules": ["vsock_loopback"] });
+    let spec = json!({ "name": "box", "agent": agent, "test_modules": ["vsock_loopback"], "test_share": share.name() });
     let Some(mut machine) = Machine::start(spec)? else { return Ok(()) };
     programs_run_as_the_user_and_may_nothing(&machine)?;
     it_is_mounted_as_asked_for_and_nothing_else_is(&machine)?;
