@@ -61,10 +61,11 @@ impl Share {
         }
     }
 
+    /// The file system's first.
     fn drivers(self) -> [&'static str; 2] {
         match self {
             Self::Virtiofs => ["virtiofs", "fuse"],
-            Self::Plan9 => ["9pnet_virtio", "9p"],
+            Self::Plan9 => ["9p", "9pnet_virtio"],
         }
     }
 
@@ -382,7 +383,7 @@ impl Kernel {
     }
 
     fn knows(&self, share: Share) -> bool {
-        self.modules.contains_key(share.drivers()[if share == Share::Virtiofs { 0 } else { 1 }])
+        self.modules.contains_key(share.drivers()[0])
     }
 
     fn of(named: &Path) -> anyhow::Result<Self> {

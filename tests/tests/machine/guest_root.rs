@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,7 +26,9 @@ fn over_virtio_fs_for_an_ordinary_user() -> anyhow::Result<()> {
     all_rights_inside_are_none_outside(Who::Ordinary, Share::Virtiofs)
 }
 
+/// What belongs to whom is the same with either share, and a machine takes long to boot: this one runs by its name.
 #[test]
+#[ignore = "the others are this in other words, and boot as long"]
 fn over_virtio_fs_for_root() -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         all_rights_inside_are_none_outside(Who::Myself, Share::Virtiofs)
@@ -34,7 +37,9 @@ fn over_virtio_fs_for_root() -> anyhow::Result<()> {
     }
 }
 
+/// The same.
 #[test]
+#[ignore = "the others are this in other words, and boot as long"]
 fn over_9p_for_an_ordinary_user() -> anyhow::Result<()> {
     all_rights_inside_are_none_outside(Who::Ordinary, Share::Plan9)
 }
@@ -112,7 +117,7 @@ fn address_of_the_host() -> Option<IpAddr> {
 }
 
 fn nothing_gives_rights(folders: &[PathBuf], owner: u32) -> anyhow::Result<()> {
-    let faults = faults_below(folders, owner)?;
+    let faults = faults_below(folders, owner);
     ensure!(faults.is_empty(), "{faults:#?}");
     Ok(())
 }
@@ -127,6 +132,13 @@ impl Attacker<'_> {
         let at = self.project.join(name);
         let report = until_within(WITHIN, name, || Ok(fs::read_to_string(&at).ok()))?;
         Ok(outcomes(&report))
+    }
+
+    /// What is said while init answers: an emulated machine takes its time on a busy host, and then that is said.
+    fn status(&self) -> anyhow::Result<serde_json::Value> {
+        until_within(WITHIN, "init to answer", || {
+            Ok(Some(self.sandbox.status()?).filter(|status| status["stuck"].is_null()))
+        })
     }
 
     /// Has the process with all rights do something, and waits for its end.
@@ -183,7 +195,7 @@ impl Attacker<'_> {
     fn without_rights_it_is_the_same(&self) -> anyhow::Result<()> {
         let program = self.project.join("intruder");
         agent_tests::copy_program(Path::new(env!("CARGO_BIN_EXE_intruder")), &program)?;
-        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         std::os::unix::fs::chown(&program, Some(self.sandbox.uid()), Some(self.sandbox.uid()))?;
         let output = self.sandbox.sh("/workspace/intruder files /workspace/by-the-agent")?.success()?;
         let tried = outcomes(&output.text());
@@ -208,14 +220,13 @@ impl Attacker<'_> {
         ensure!(listener.accept().is_err(), "the host was called");
         fs::remove_file(at)?;
         // Nobody else on the host gets to the machine by its socket, its token or what says where it is.
-        use std::os::unix::fs::PermissionsExt;
         for name in ["token", "address", "logs/console.log", "microvm.status"] {
             let mode = fs::metadata(self.sandbox.folder().join(name))?.permissions().mode();
-            ensure!(mode & 0o077 == 0, "{name} has the mode {mode:o}");
+            ensure!(mode.trailing_zeros() >= 6, "{name} has the mode {mode:o}");
         }
         for above in [self.sandbox.folder(), self.sandbox.data().join("agents")] {
             let mode = fs::metadata(&above)?.permissions().mode();
-            ensure!(mode & 0o077 == 0, "{} has the mode {mode:o}", above.display());
+            ensure!(mode.trailing_zeros() >= 6, "{} has the mode {mode:o}", above.display());
         }
         Ok(())
     }
@@ -242,7 +253,7 @@ impl Attacker<'_> {
     }
 
     fn says_what_it_wants_and_is_not_believed(&self) -> anyhow::Result<()> {
-        let before = self.sandbox.status()?;
+        let before = self.status()?;
         let huge = "{".repeat(300_000);
         let forged = format!(
             "\n{{\"child-pid\": 1}}\n{{\"part\": \"qemu\", \"pid\": 1}}\n{{\"died\": \"virtiofsd\", \"how\": \"\\u001b[2J\"}}\n\
@@ -252,7 +263,7 @@ impl Attacker<'_> {
         ensure!(done, "the control: {how}");
         let record = fs::read_to_string(self.sandbox.folder().join("microvm.status"))?;
         ensure!(record.len() < 4096 && !record.contains("died") && !record.contains("99999"), "{record}");
-        let now = self.sandbox.status()?;
+        let now = self.status()?;
         for field in ["/state", "/started_at", "/init/pid", "/agent/pid", "/died"] {
             ensure!(now.pointer(field) == before.pointer(field), "{field}: {before:#} became {now:#}");
         }
@@ -307,7 +318,7 @@ impl Attacker<'_> {
                 "cat",
             ]))?;
             let copy = self.sandbox.data().join("agents").join(&name);
-            let found = marked(&copy)?;
+            let found = marked(&copy);
             // The list of what to look for is in it, and that is the control.
             let found: Vec<_> = found.into_iter().filter(|path| !path.ends_with("targets")).collect();
             ensure!(found.is_empty(), "{found:#?} {started}");

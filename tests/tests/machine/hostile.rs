@@ -78,13 +78,13 @@ pub(crate) fn intruder(home: &Home, name: &str, behind: Option<&Path>) -> anyhow
 }
 
 /// Files below a folder that have the marker in them. No link is followed.
-pub(crate) fn marked(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn marked(folder: &Path) -> Vec<PathBuf> {
     let is_marked = |path: &PathBuf| {
         fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
             && fs::read(path)
                 .is_ok_and(|content| content.windows(MARKER.len()).any(|piece| piece == MARKER.as_bytes()))
     };
-    Ok(all_below(folder)?.into_iter().filter(is_marked).collect())
+    all_below(folder).into_iter().filter(is_marked).collect()
 }
 
 /// The kernel where an ordinary person can read it: checkouts may be root's alone.
@@ -102,7 +102,7 @@ fn open_to(home: &Home, kernel: &Path) -> anyhow::Result<PathBuf> {
 /// All that the kernel says of each file but when it was read.
 fn facts(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
     let mut facts = BTreeMap::new();
-    for path in all_below(folder)? {
+    for path in all_below(folder) {
         let found = fs::symlink_metadata(&path)?;
         let content = if found.is_file() { fs::read(&path)? } else { Vec::new() };
         let fact = format!(
@@ -123,9 +123,9 @@ fn facts(folder: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
 }
 
 /// What a machine must not have made below these folders: another's files, programs with rights, devices.
-pub(crate) fn faults_below(folders: &[PathBuf], owner: u32) -> anyhow::Result<Vec<String>> {
+pub(crate) fn faults_below(folders: &[PathBuf], owner: u32) -> Vec<String> {
     let mut faults = Vec::new();
-    for path in folders.iter().map(|folder| all_below(folder)).collect::<anyhow::Result<Vec<_>>>()?.concat() {
+    for path in folders.iter().flat_map(|folder| all_below(folder)) {
         let Ok(found) = fs::symlink_metadata(&path) else { continue };
         let kind = found.file_type();
         let mut fault = |what: String| faults.push(format!("{}: {what}", path.display()));
@@ -147,10 +147,10 @@ pub(crate) fn faults_below(folders: &[PathBuf], owner: u32) -> anyhow::Result<Ve
             }
         }
     }
-    Ok(faults)
+    faults
 }
 
-fn all_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+fn all_below(folder: &Path) -> Vec<PathBuf> {
     let mut all = vec![folder.to_owned()];
     let mut next = 0;
     while let Some(path) = all.get(next).cloned() {
@@ -160,7 +160,7 @@ fn all_below(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
             all.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
         }
     }
-    Ok(all)
+    all
 }
 
 fn attributes(path: &Path) -> Vec<String> {
@@ -189,19 +189,19 @@ fn what_must_not_be_is_found() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let own = nix::unistd::geteuid().as_raw();
     fs::write(folder.path().join("plain"), "")?;
-    ensure!(faults_below(&[folder.path().to_owned()], own)?.is_empty());
+    ensure!(faults_below(&[folder.path().to_owned()], own).is_empty());
     fs::write(folder.path().join("program"), "")?;
     fs::set_permissions(folder.path().join("program"), fs::Permissions::from_mode(0o4755))?;
     fs::hard_link(folder.path().join("plain"), folder.path().join("twice"))?;
-    let faults = faults_below(&[folder.path().to_owned()], own)?;
+    let faults = faults_below(&[folder.path().to_owned()], own);
     ensure!(faults.len() == 3, "{faults:?}");
-    ensure!(faults_below(&[folder.path().to_owned()], own + 1)?.len() == 7);
+    ensure!(faults_below(&[folder.path().to_owned()], own + 1).len() == 7);
     if nix::unistd::geteuid().is_root() {
         let made = std::process::Command::new("mknod")
             .arg(folder.path().join("device"))
             .args(["c", "1", "3"])
             .status()?;
-        ensure!(!made.success() || faults_below(&[folder.path().to_owned()], own)?.len() == 4);
+        ensure!(!made.success() || faults_below(&[folder.path().to_owned()], own).len() == 4);
     }
     Ok(())
 }

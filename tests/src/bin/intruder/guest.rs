@@ -249,7 +249,7 @@ fn obey(order: &str, text: &str, targets: &[String]) -> io::Result<String> {
         "say" => serial("/dev/ttyS1", text.as_bytes()),
         "print" => serial("/dev/ttyS0", text.as_bytes()),
         "chatter" => loop {
-            serial("/dev/ttyS1", &[b'x'; 64 * 1024])?;
+            serial("/dev/ttyS1", &[b'x'; 8 * 1024])?;
             serial("/dev/ttyS0", "\u{1b}[2J\u{1b}]0;taken\u{7}".repeat(1024).as_bytes())?;
         },
         other => Err(io::Error::other(format!("no such order: {other}"))),
