@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -46,6 +46,7 @@ pub struct Home {
     path: PathBuf,
     user: Option<u32>,
     variables: BTreeMap<OsString, OsString>,
+    patience: u32,
 }
 
 impl Home {
@@ -56,7 +57,7 @@ impl Home {
         let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp")?;
         let path = dir.path().to_owned();
         let user = (who == Who::Ordinary && nix::unistd::geteuid().is_root()).then_some(ORDINARY);
-        let home = Self { dir: Some(dir), path, user, variables: BTreeMap::new() };
+        let home = Self { dir: Some(dir), path, user, variables: BTreeMap::new(), patience: 1 };
         home.give(&home.path, 0o755)?;
         for folder in ["home", "data", "tmp", "run"] {
             home.folder(folder, 0o700)?;
@@ -113,6 +114,11 @@ impl Home {
     /// Sets a variable for all that this person runs from now on.
     pub fn variable(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
         self.variables.insert(name.into(), value.into());
+    }
+
+    /// Waits so many times longer for commands, where they are of another layer than the tests' own.
+    pub fn wait_longer(&mut self, times: u32) {
+        self.patience = times;
     }
 
     /// Where this person's commands are looked for.
@@ -173,7 +179,7 @@ impl Home {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        finish(self.shim(args), b"")
+        self.run_with_input(args, b"")
     }
 
     /// Runs the shim to its end, with these bytes on standard input.
@@ -182,7 +188,7 @@ impl Home {
         I: IntoIterator,
         I::Item: AsRef<OsStr>,
     {
-        finish(self.shim(args), input)
+        finish_within(deadline() * 2 * self.patience, self.shim(args), input)
     }
 
     /// A folder of the person's, with all above it that is missing.
@@ -223,7 +229,11 @@ impl Drop for Home {
 }
 
 /// Runs a command to its end, or kills it at the deadline.
-pub fn finish(mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
+pub fn finish(command: Command, input: &[u8]) -> anyhow::Result<Output> {
+    finish_within(deadline() * 2, command, input)
+}
+
+fn finish_within(patience: Duration, mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
     let shown = shown(&command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting `{shown}`"))?;
@@ -235,7 +245,7 @@ pub fn finish(mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
         // A command that does not read its input has a reason that shows elsewhere.
         stdin.map(|mut stdin| stdin.write_all(&input))
     });
-    let status = wait(&mut child, &shown)?;
+    let status = wait(&mut child, &shown, patience)?;
     drop(feed);
     let stdout = stdout.join().unwrap_or_default();
     let stderr = stderr.join().unwrap_or_default();
@@ -253,8 +263,8 @@ fn collect(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec
     })
 }
 
-fn wait(child: &mut Child, shown: &str) -> anyhow::Result<std::process::ExitStatus> {
-    let end = Instant::now() + deadline() * 2;
+fn wait(child: &mut Child, shown: &str, patience: Duration) -> anyhow::Result<std::process::ExitStatus> {
+    let end = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(status);
@@ -264,7 +274,7 @@ fn wait(child: &mut Child, shown: &str) -> anyhow::Result<std::process::ExitStat
             child.wait()?;
             bail!("`{shown}` did not end");
         }
-        thread::sleep(std::time::Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -154,6 +154,12 @@ pub(crate) fn kernel() -> Option<&'static Path> {
     KERNEL.get_or_init(find).as_deref()
 }
 
+/// A second kernel, for what the first one lacks: what the setup has unpacked beside it.
+pub(crate) fn full_kernel() -> Option<&'static Path> {
+    static KERNEL: OnceLock<Option<PathBuf>> = OnceLock::new();
+    KERNEL.get_or_init(|| opened("kernels/full")).as_deref()
+}
+
 fn given(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }

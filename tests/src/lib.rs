@@ -33,7 +33,7 @@ pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use boot::{Boot, counting_qemu};
 pub use home::{Home, Who, finish};
 pub use layer::{LAYER, LAYERS, Layer, layer};
-pub use machine::{CID, Ended, Files, Machine, PORT, TOKEN, guest_kernel};
+pub use machine::{CID, Ended, Files, Machine, PORT, Share, TOKEN, guest_kernel};
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};

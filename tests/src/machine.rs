@@ -1,8 +1,8 @@
 //! `agent-init` as the first process of a real guest: qemu, a kernel and no shim in between.
 //!
 //! The kernel is the one that `AGENT_SHIM_KERNEL` names, or what `.ci/setup --tests` has unpacked; its modules lie where a package
-//! of Debian's has them. Without one, or without qemu, tests say that they are skipped. The guest's root folder is shared by
-//! 9p where the kernel has it, and by virtio-fs otherwise.
+//! of Debian's has them. Without one, or without qemu, tests say that they are skipped. The guest's root folder is shared as the
+//! test's spec says, by `test_share`, and with a kernel that can do so; else by virtio-fs where that can be had, and by 9p where not.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Done, Raw, agent_git, agent_init, copy_program,
-    layer::{kernel, tools},
+    layer::{full_kernel, kernel, tools},
     shell, skip,
     standalone::follow,
     until, until_within,
@@ -41,7 +41,50 @@ pub fn guest_kernel() -> anyhow::Result<Option<PathBuf>> {
         skip("there is no qemu-system-x86_64 in PATH");
         return Ok(None);
     }
-    Ok(Kernel::find()?.map(|kernel| kernel.image))
+    Ok(Kernel::first()?.map(|kernel| kernel.image))
+}
+
+/// How a guest reaches its root folder on the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    /// By virtiofsd.
+    Virtiofs,
+    /// By qemu itself.
+    Plan9,
+}
+
+impl Share {
+    /// Its name, as given to `--share`, and as the kernel has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Virtiofs => "virtiofs",
+            Self::Plan9 => "9p",
+        }
+    }
+
+    /// The file system's first.
+    fn drivers(self) -> [&'static str; 2] {
+        match self {
+            Self::Virtiofs => ["virtiofs", "fuse"],
+            Self::Plan9 => ["9p", "9pnet_virtio"],
+        }
+    }
+
+    /// Those that guests can have here. What is missing is told.
+    pub fn all() -> anyhow::Result<Vec<Self>> {
+        let mut found = Vec::new();
+        for share in [Self::Virtiofs, Self::Plan9] {
+            if Kernel::with(share)?.is_some() {
+                found.push(share);
+            }
+        }
+        Ok(found)
+    }
+
+    /// A kernel that knows it, as a person names it to the shim. `None`, and told, where there is none.
+    pub fn kernel(self) -> anyhow::Result<Option<PathBuf>> {
+        Ok(Kernel::with(self)?.map(|kernel| kernel.image))
+    }
 }
 
 /// Where init listens.
@@ -84,8 +127,16 @@ impl Machine {
 
     /// Boots a guest whose spec or files `spoil` may change at the last moment, and waits for nothing.
     pub fn launch(mut spec: Value, spoil: impl FnOnce(&mut Files)) -> anyhow::Result<Option<Self>> {
-        let Some(kernel) = Kernel::find()? else { return Ok(None) };
-        let Some(kind) = kernel.share() else { return Ok(None) };
+        let wanted = spec["test_share"].as_str().unwrap_or_default().to_owned();
+        let shares = [Share::Virtiofs, Share::Plan9].into_iter();
+        let asked: Vec<Share> = shares.filter(|share| wanted.is_empty() || share.name() == wanted).collect();
+        let mut found = None;
+        for share in asked {
+            if let (None, Some(kernel)) = (&found, Kernel::with(share)?) {
+                found = Some((share, kernel));
+            }
+        }
+        let Some((share, kernel)) = found else { return Ok(None) };
         for program in ["qemu-system-x86_64", "vhost-device-vsock"] {
             if !is_there(program) {
                 skip(&format!("there is no {program} in PATH"));
@@ -98,28 +149,27 @@ impl Machine {
         make_root(&root)?;
 
         let mut files = Files::default();
-        let drivers = if kind == "9p" { ["9pnet_virtio", "9p"] } else { ["virtiofs", "fuse"] };
         let mut wanted = vec!["virtio_pci", "vmw_vsock_virtio_transport", "virtio_net", "virtio_rng"];
-        wanted.extend(drivers);
+        wanted.extend(share.drivers());
         wanted.extend(spec["test_modules"].as_array().into_iter().flatten().filter_map(Value::as_str));
         let modules = kernel.add_modules(&wanted, &mut files)?;
-        complete(&mut spec, kind, &modules);
+        complete(&mut spec, share, &modules);
         files.0.insert("init".into(), (0o755, stripped(agent_init(), folder.path())?));
         files.0.insert("agent/spec.json".into(), (0o600, serde_json::to_vec(&spec)?));
         files.0.insert("agent/token".into(), (0o600, TOKEN.0.to_vec()));
         spoil(&mut files);
         fs::write(folder.path().join("initrd"), files.archive())?;
-        Self::run(folder, &kernel, kind).map(Some)
+        Self::run(folder, &kernel, share).map(Some)
     }
 
-    fn run(folder: tempfile::TempDir, kernel: &Kernel, kind: &str) -> anyhow::Result<Self> {
+    fn run(folder: tempfile::TempDir, kernel: &Kernel, share: Share) -> anyhow::Result<Self> {
         let at = |name: &str| folder.path().join(name);
         let text = |name: &str| at(name).display().to_string();
         let mut helpers = Vec::new();
         let device =
             format!("guest-cid={CID},socket={},uds-path={}", text("device.sock"), text("vsock.sock"));
         helpers.push(quiet("vhost-device-vsock", &at("device.log"))?.args(["--vm", &device]).spawn()?);
-        if kind == "virtiofs" {
+        if share == Share::Virtiofs {
             // Everything in the share is the test's own user's, whoever asks inside.
             let squash = |id: u32| format!("squash-guest:0:{id}:4294967295");
             let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
@@ -158,7 +208,7 @@ impl Machine {
             "-device",
             "virtio-rng-pci",
         ]);
-        if kind == "9p" {
+        if share == Share::Plan9 {
             let share = format!("local,id=root,path={},security_model=none", text("root"));
             qemu.args(["-fsdev", &share, "-device", "virtio-9p-pci,fsdev=root,mount_tag=root"]);
         } else {
@@ -315,37 +365,46 @@ struct Kernel {
 }
 
 impl Kernel {
-    fn find() -> anyhow::Result<Option<Self>> {
-        let image = kernel().map(|named| {
-            let files =
-                fs::read_dir(named.join("boot")).into_iter().flatten().flatten().map(|file| file.path());
-            let is_image = |path: &PathBuf| {
-                path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-            };
-            files.filter(is_image).min().unwrap_or_else(|| named.to_owned())
-        });
-        let Some(image) = image else {
+    /// The one that tests boot.
+    fn first() -> anyhow::Result<Option<Self>> {
+        let found = kernel().map(Self::of).transpose()?;
+        if found.is_none() {
             skip("there is no kernel for machines: neither AGENT_SHIM_KERNEL nor target/kernels");
+        }
+        Ok(found)
+    }
+
+    /// One that can share a folder with us in this way. `None`, and told, where there is none.
+    fn with(share: Share) -> anyhow::Result<Option<Self>> {
+        if share == Share::Virtiofs && !is_there("virtiofsd") {
+            skip("there is no virtiofsd in PATH");
             return Ok(None);
+        }
+        let Some(first) = Self::first()? else { return Ok(None) };
+        let others = full_kernel().map(Self::of).transpose()?;
+        let found = [Some(first), others].into_iter().flatten().find(|kernel| kernel.knows(share));
+        if found.is_none() {
+            skip(&format!("no kernel for machines knows {}", share.name()));
+        }
+        Ok(found)
+    }
+
+    fn knows(&self, share: Share) -> bool {
+        self.modules.contains_key(share.drivers()[0])
+    }
+
+    fn of(named: &Path) -> anyhow::Result<Self> {
+        let files = fs::read_dir(named.join("boot")).into_iter().flatten().flatten().map(|file| file.path());
+        let is_image = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
         };
+        let image = files.filter(is_image).min().unwrap_or_else(|| named.to_owned());
         let name = image.file_name().context("a kernel's name")?.to_string_lossy().into_owned();
         let version = name.strip_prefix("vmlinuz-").context("a kernel called vmlinuz-VERSION")?;
         let base = image.parent().and_then(Path::parent).context("a kernel in a folder called boot")?;
         let mut modules = BTreeMap::new();
         collect(&base.join("lib/modules").join(version).join("kernel"), &mut modules)?;
-        Ok(Some(Self { image, modules }))
-    }
-
-    /// How this kernel can share a folder with us.
-    fn share(&self) -> Option<&'static str> {
-        if self.modules.contains_key("9p") {
-            return Some("9p");
-        }
-        if self.modules.contains_key("virtiofs") && is_there("virtiofsd") {
-            return Some("virtiofs");
-        }
-        skip("the kernel knows no 9p, and there is no virtiofsd in PATH");
-        None
+        Ok(Self { image, modules })
     }
 
     /// Puts modules and what they need into the archive; returns their paths in the order of loading.
@@ -397,7 +456,7 @@ fn collect(folder: &Path, modules: &mut BTreeMap<String, PathBuf>) -> anyhow::Re
 }
 
 /// What every test's machine has unless its spec says otherwise.
-fn complete(spec: &mut Value, kind: &str, modules: &[String]) {
+fn complete(spec: &mut Value, share: Share, modules: &[String]) {
     let defaults = json!({
         "name": "guest",
         "control": { "listen": { "vsock_port": PORT }, "token": { "file": "/agent/token" } },
@@ -406,7 +465,7 @@ fn complete(spec: &mut Value, kind: &str, modules: &[String]) {
         "user": { "uid": 1000, "gid": 1000, "name": "sandbox" },
         "machine": {
             "modules": modules,
-            "root": { "tag": "root", "kind": kind },
+            "root": { "tag": "root", "kind": share.name() },
             "mounts": [
                 { "kind": "proc", "at": "/proc" },
                 { "kind": "dev", "at": "/dev" },
@@ -421,6 +480,7 @@ fn complete(spec: &mut Value, kind: &str, modules: &[String]) {
     });
     let Value::Object(spec) = spec else { return };
     spec.remove("test_modules");
+    spec.remove("test_share");
     for (name, value) in defaults.as_object().into_iter().flatten() {
         spec.entry(name).or_insert_with(|| value.clone());
     }

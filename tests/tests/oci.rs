@@ -1,9 +1,13 @@
 //! What is special about containers: two runtimes, the lack of both, and commands that can be typed.
 
-use std::{fs, os::unix::fs::symlink, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
 
 use agent_tests::{Home, Part, Sandbox, Traces, Who, finish, skip, until, until_gone};
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 const RUNTIMES: [&str; 2] = ["crun", "runc"];
 
@@ -89,6 +93,34 @@ fn each_runtimes_container_outlives_its_launcher() -> anyhow::Result<()> {
         sandbox.tell("stop", &[])?.success()?;
         until_gone(init)?;
         until("nothing to be left", || Ok(Traces::of(&sandbox)?.processes.is_empty().then_some(())))?;
+    }
+    Ok(())
+}
+
+/// The attacker's program finds every way closed that it knows, whoever made the container: the other tests of this kind have the
+/// runtime that is taken where both are there.
+#[test]
+fn each_runtimes_container_is_closed() -> anyhow::Result<()> {
+    for who in Home::everyone() {
+        for runtime in RUNTIMES {
+            let Some(sandbox) = container(*who, runtime)? else { continue };
+            agent_tests::copy_program(
+                Path::new(env!("CARGO_BIN_EXE_probe")),
+                &sandbox.project().join("probe"),
+            )?;
+            fs::set_permissions(sandbox.project().join("probe"), fs::Permissions::from_mode(0o755))?;
+            for table in ["containers", "table"] {
+                let output = sandbox.run(["exec", "box", "--", "/workspace/probe", table])?.success()?;
+                let text = output.text();
+                let (first, lines) = text.split_once('\n').context("no attempts")?;
+                ensure!(first == format!("attempts {}", lines.lines().count()), "{output}");
+                let open: Vec<_> =
+                    lines.lines().filter(|line| line.split('\t').nth(1) != Some("closed")).collect();
+                ensure!(open.is_empty(), "{runtime} as {who:?}: {open:#?}");
+            }
+            // Init is as it was, whatever was tried on it.
+            ensure!(sandbox.sh("echo on")?.success()?.text() == "on", "{runtime}");
+        }
     }
     Ok(())
 }

@@ -15,10 +15,19 @@ pub const COPY_MAX_BYTES: u64 = 1024 * 1024;
 
 /// A file that holds `bytes`, read from its start, which nobody can change any more, through any descriptor.
 pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
+    with_seals(bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)
+}
+
+/// The same, but that it can be emptied by whoever has a descriptor of it: for what somebody reads once and keeps open.
+pub fn read_only(bytes: &[u8]) -> io::Result<OwnedFd> {
+    with_seals(bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL)
+}
+
+fn with_seals(bytes: &[u8], seals: SealFlags) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(bytes)?;
     file.rewind()?;
-    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+    fcntl_add_seals(&file, seals)?;
     Ok(file.into())
 }
 
@@ -59,6 +68,14 @@ mod tests {
         file.read_to_string(&mut read).unwrap();
         assert_eq!(read, "spec");
         assert!(file.write_all(b"y").is_err() && file.set_len(0).is_err());
+    }
+
+    #[test]
+    fn what_is_read_only_can_be_emptied_and_not_written() {
+        let mut file = File::from(read_only(b"kernel").unwrap());
+        assert!(file.write_all(b"y").is_err() && file.set_len(100).is_err());
+        file.set_len(0).unwrap();
+        assert_eq!(io::read_to_string(file).unwrap(), "");
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn who_dials_it_all_the_same_gets_nothing_and_stops_nobody() -> anyhow::Result<(
             Ok(machine.sh("echo still there").ok())
         })?;
         assert_eq!(said, "still there\n");
+        until_within(Duration::from_mins(1), "a status", || Ok(machine.status().ok()))?;
     }
     let refused = machine.console().matches("refused a connection from inside").count();
     assert_eq!(refused, 1, "said once: {}", machine.console());

@@ -20,6 +20,25 @@ pub(super) struct Ends {
     /// For who carries the machine's packets.
     carrier: Option<OwnedFd>,
     free: Vec<(i32, OwnedFd)>,
+    content: Content,
+}
+
+/// What comes out of the machine.
+pub(super) struct Lines {
+    pub(super) console: UnixStream,
+    pub(super) report: UnixStream,
+}
+
+/// What the machine boots from. It keeps that open, and needs none of it later.
+pub(super) struct Content(Vec<File>);
+
+impl Content {
+    /// Gives the memory back, of which a kernel takes up to some sixty megabytes. Init's spec and the token go with it.
+    pub(super) fn discard(&mut self) {
+        for file in self.0.drain(..) {
+            let _ = file.set_len(0);
+        }
+    }
 }
 
 impl Ends {
@@ -28,11 +47,15 @@ impl Ends {
         let pair = || UnixStream::pair().map_err(failed("making a pair of sockets"));
         let (console, console_inside) = pair()?;
         let (report, report_inside) = pair()?;
+        let kernel = file(numbers.kernel).map_err(failed("taking the kernel"))?;
+        let initial = File::from(initial(numbers)?);
+        let ours = |file: &File| file.try_clone().map_err(failed("keeping what the machine boots from"));
+        let content = Content(vec![ours(&kernel)?, ours(&initial)?]);
         let mut free: Vec<(i32, OwnedFd)> = vec![
             (wire::CONSOLE, console_inside.into()),
             (wire::REPORT, report_inside.into()),
-            (wire::KERNEL, file(numbers.kernel).map_err(failed("taking the kernel"))?.into()),
-            (wire::INITIAL, initial(numbers)?),
+            (wire::KERNEL, kernel.into()),
+            (wire::INITIAL, initial.into()),
         ];
         let carrier = if let Some(device) = bridged {
             free.push((wire::NETWORK, device));
@@ -45,7 +68,7 @@ impl Ends {
         if let Some(number) = numbers.vhost_vsock {
             free.push((wire::VHOST_VSOCK, file(number).map_err(failed("taking the vsock device"))?.into()));
         }
-        Ok(Ends { console, report, carrier, free })
+        Ok(Ends { console, report, carrier, free, content })
     }
 
     /// Adds one for a part that comes later.
@@ -62,9 +85,9 @@ impl Ends {
         Some(self.free.swap_remove(place).1)
     }
 
-    /// Where the machine's output and its report arrive. What nobody took is closed.
-    pub(super) fn ours(self) -> (UnixStream, UnixStream) {
-        (self.console, self.report)
+    /// Where the machine's output and its report arrive, and what it boots from. What nobody took is closed.
+    pub(super) fn ours(self) -> (Lines, Content) {
+        (Lines { console: self.console, report: self.report }, self.content)
     }
 }
 
@@ -83,7 +106,7 @@ fn initial(numbers: &Numbers) -> Result<OwnedFd, Failed> {
     let (spec, token) = (read(numbers.spec, "init's spec")?, read(numbers.token, "the token")?);
     let sealed = initramfs::tail(&spec, &token).and_then(|tail| {
         whole.extend(tail);
-        memory::sealed(&whole)
+        memory::read_only(&whole)
     });
     sealed.map_err(failed("keeping the initial file system in memory"))
 }

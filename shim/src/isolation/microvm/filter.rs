@@ -1,5 +1,6 @@
-//! What no part of a machine may do to files of the host, although a machine that was taken over asks for it: make a program
-//! that runs with its owner's rights, or a device.
+//! What no part of a machine may do on the host, although a machine that was taken over asks for it: make a program that runs with
+//! its owner's rights, or a device; look for the person's keys; look into other processes; or use what no part needs and holes of
+//! the kernel were found in.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -9,6 +10,7 @@ use seccompiler::SeccompCmpArgLen::Dword;
 use seccompiler::SeccompCmpOp::MaskedEq;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    sock_filter,
 };
 
 /// Newer than libc's list.
@@ -49,8 +51,31 @@ const MAKES: &[(c_long, u8)] = &[
 const ABSENT: &[c_long] =
     &[libc::SYS_openat2, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
+/// What no part uses. Keys are the session's, which the person has started us in, and nothing else keeps parts from them.
+const UNUSED: &[c_long] = &[
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_keyctl,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_kexec_file_load,
+];
+
+/// From here on numbers mean what they mean to 32-bit programs, and no rule is written for those.
+const X32: u32 = 0x4000_0000;
+
 /// The filters, for the launcher and all that it starts.
-pub(super) fn programs() -> Result<[BpfProgram; 2], seccompiler::Error> {
+pub(super) fn programs() -> Result<[BpfProgram; 3], seccompiler::Error> {
     let condition =
         |argument, operator: SeccompCmpOp, value| SeccompCondition::new(argument, Dword, operator, value);
     let mut refused: BTreeMap<c_long, Vec<SeccompRule>> = BTreeMap::new();
@@ -77,8 +102,23 @@ pub(super) fn programs() -> Result<[BpfProgram; 2], seccompiler::Error> {
             refused.entry(call).or_default().push(rule);
         }
     }
-    let absent = ABSENT.iter().map(|call| (*call, Vec::new())).collect();
-    Ok([compile(refused, libc::EPERM)?, compile(absent, libc::ENOSYS)?])
+    let absent = ABSENT.iter().chain(UNUSED).map(|call| (*call, Vec::new())).collect();
+    Ok([compile(refused, libc::EPERM)?, compile(absent, libc::ENOSYS)?, without_x32()])
+}
+
+/// Every number of the x32 interface is absent. What comes in as a call of i386 ends in the filters before.
+fn without_x32() -> BpfProgram {
+    let instruction =
+        |code: u32, jt, jf, k| sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
+    let answer =
+        |what, data: i32| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, what | data.cast_unsigned());
+    vec![
+        // `nr` of struct seccomp_data.
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        answer(libc::SECCOMP_RET_ERRNO, libc::ENOSYS),
+        answer(libc::SECCOMP_RET_ALLOW, 0),
+    ]
 }
 
 fn compile(rules: BTreeMap<c_long, Vec<SeccompRule>>, errno: i32) -> Result<BpfProgram, seccompiler::Error> {
@@ -125,6 +165,15 @@ mod tests {
                 for kind in [FileType::CharacterDevice, FileType::BlockDevice] {
                     let made = mknodat(CWD, at("device"), kind, Mode::from_raw_mode(0o600), 0x103);
                     refused(made.map_err(io::Error::from), "a device");
+                }
+                // Whatever number a call has in the other interface, it is not there.
+                for number in [libc::SYS_chmod, libc::SYS_getpid] {
+                    let called = crate::sys::call(c_long::from(X32.cast_signed()) | number);
+                    assert_eq!(called.unwrap_err().raw_os_error(), Some(libc::ENOSYS), "{number}");
+                }
+                for number in ABSENT.iter().chain(UNUSED) {
+                    let called = crate::sys::call(*number);
+                    assert_eq!(called.unwrap_err().raw_os_error(), Some(libc::ENOSYS), "{number}");
                 }
                 // All else is as it was. The mode of a file that exists is not made, whatever is said.
                 fs::set_permissions(at("file"), Permissions::from_mode(0o1755)).unwrap();

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,6 +18,7 @@ use super::ends::Ends;
 use super::job::{Job, LAUNCHER, OWN};
 use super::parts::{Keeper, Parts};
 use super::plan::VSOCK_SOCKET;
+use super::watch::Doors;
 use super::{bridge, filter, output, room, watch};
 use crate::client::CALLS_SUFFIX;
 use crate::isolation::launcher::{self, Failed, enter_namespaces, failed, file, os};
@@ -68,30 +69,44 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     // The host's own device needs nobody for that.
     let calls = job.numbers.vhost_vsock.is_none().then(taking).transpose();
     let calls = calls.map_err(failed("listening for calls"))?;
-    let started = start(job, &mut ends, &mut parts);
-    if started.is_err() {
-        // What they said is why.
-        parts.end();
-    }
-    started?;
-    let (console, report) = ends.ours();
-    let code = watch::until_the_end(&mut parts, calls, console, report, log)?;
+    let own = match start(job, &mut ends, &mut parts) {
+        Ok(own) => own,
+        Err(failed) => {
+            // What they said is why.
+            parts.end();
+            return Err(failed);
+        }
+    };
+    let (lines, content) = ends.ours();
+    let doors = Doors { own, calls };
+    let code = watch::until_the_end(&mut parts, doors, content, lines, log)?;
     if let Some(code) = code {
         parts.note(&serde_json::json!({ "exit-code": code }))?;
     }
     Ok(code)
 }
 
-fn start(job: &Job, ends: &mut Ends, parts: &mut Parts) -> Result<(), Failed> {
+/// The result is the folder that the machine is reached through, where there is one.
+fn start(job: &Job, ends: &mut Ends, parts: &mut Parts) -> Result<Option<OwnedFd>, Failed> {
     let mut apart = false;
-    for part in &job.parts {
+    let mut own = None;
+    let last = job.parts.len().saturating_sub(1);
+    for (index, part) in job.parts.iter().enumerate() {
+        if index == last {
+            // Whatever the machine talks its parts into, that folder is not there: what is in it, the host believes.
+            own = room::leave_own()?;
+        }
         if !part.network && !apart {
-            unshare(CloneFlags::CLONE_NEWNET).map_err(os("parting from the host's network"))?;
+            let apart_from = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS;
+            unshare(apart_from).map_err(os("parting from the host's network"))?;
+            // Parts before this one may have to write there for their own namespaces.
+            room::only_show_processes()?;
             apart = true;
         }
         parts.start(part, ends)?;
     }
-    parts.note(&serde_json::json!({ "child-pid": parts.machine() }))
+    parts.note(&serde_json::json!({ "child-pid": parts.machine() }))?;
+    Ok(own)
 }
 
 /// Nothing from here on gives any process more rights than it has.

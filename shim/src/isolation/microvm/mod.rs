@@ -42,13 +42,15 @@ mod unpacked;
 mod watch;
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use agent_protocol::{address::Address, spec::Machine};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
+use rustix::io::Errno;
 
 use self::decide::Programs;
 use self::error::MachineError;
@@ -58,6 +60,7 @@ use self::render::{Host, Places};
 use super::error::IsolationError;
 use super::handover::{self, Passed, folder, open_record, step};
 use super::limits::Limits;
+use super::memory;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
@@ -203,18 +206,23 @@ fn ask_passt_for_names(mounts: &mut [Mount]) {
     }
 }
 
-/// The folder in which the machine is reached, without the socket of an earlier start.
+/// The folder in which the machine is reached, without what an earlier start has left in it. A part of that one, taken over by what
+/// was inside, could have put links there, and we may be root: none is followed.
 fn make_way(own: &Path) -> Result<(), IsolationError> {
     folder(own)?;
-    let socket = own.join(VSOCK_SOCKET);
-    match fs::remove_file(&socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(step(format!("removing {}", socket.display()), error))
+    let doing = |what: &str| format!("making way in {}: {what}", own.display());
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = rustix::fs::open(own, flags, Mode::empty())
+        .map_err(|error| step(doing("opening it"), error.into()))?;
+    for name in [VSOCK_SOCKET, NOT_YET] {
+        match unlinkat(&own, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(step(doing(&format!("removing {name}")), error.into())),
         }
-        _ => Ok(()),
-    }?;
-    let mark = own.join(NOT_YET);
-    File::create(&mark).map(drop).map_err(|source| step(format!("making {}", mark.display()), source))
+    }
+    let new = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let made = openat(&own, NOT_YET, new, Mode::from_raw_mode(0o600));
+    made.map(drop).map_err(|error| step(doing(&format!("making {NOT_YET}")), error.into()))
 }
 
 /// Init and the kernel's modules, made for an earlier start or for this one.
@@ -230,14 +238,17 @@ fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     Ok(file.into())
 }
 
-/// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
+/// What qemu loads, as a copy: where the file is the person's own, qemu could open it for writing through a descriptor of it. Only
+/// an emulated processor is so slow at unpacking that it has to be spared that.
 fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let file = match (&machine.processor, cache::own_folder()) {
         (Processor::Tcg { .. }, Some(folder)) => unpacked::best(&machine.kernel, &folder),
         _ => File::open(&machine.kernel),
     };
-    let doing = || format!("opening {}", machine.kernel.display());
-    Ok(file.map_err(|source| step(doing(), source))?.into())
+    let mut bytes = Vec::new();
+    let read = file.and_then(|file| file.take(unpacked::MAX_KERNEL_BYTES).read_to_end(&mut bytes));
+    read.and_then(|_| memory::read_only(&bytes))
+        .map_err(|source| step(format!("copying {} to memory", machine.kernel.display()), source))
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
@@ -246,4 +257,34 @@ fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
     let path = logs.join(CONSOLE_LOG);
     let open = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
     open.map(OwnedFd::from).map_err(|source| step(format!("opening {}", path.display()), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_was_left_where_the_machine_is_reached_is_removed_and_never_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (own, precious) = (folder.path().join("machine"), folder.path().join("precious"));
+        fs::write(&precious, "kept").unwrap();
+        fs::create_dir(&own).unwrap();
+        for name in [VSOCK_SOCKET, NOT_YET] {
+            symlink(&precious, own.join(name)).unwrap();
+        }
+        make_way(&own).unwrap();
+        make_way(&own).unwrap();
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "kept");
+        assert!(!own.join(VSOCK_SOCKET).exists());
+        assert!(fs::symlink_metadata(own.join(NOT_YET)).unwrap().is_file());
+
+        // The folder itself is made by us alone, and a link in its place is no folder.
+        fs::remove_dir_all(&own).unwrap();
+        symlink(folder.path(), &own).unwrap();
+        assert!(make_way(&own).is_err());
+        assert!(!folder.path().join(NOT_YET).exists());
+    }
 }

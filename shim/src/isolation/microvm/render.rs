@@ -184,7 +184,8 @@ fn strings<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
-/// Connections go where the host's would, but for the host itself: its own addresses are no way to it.
+/// Connections go where the host's would, but for its loopback: no address behind passt means that. By its own address the host is one
+/// of its network, with what it shows there.
 fn passt(program: PathBuf) -> Part {
     let mut args = strings(["--foreground", "--quiet", "--ipv4-only", "--no-map-gw", "--no-dhcp"]);
     for (option, value) in [

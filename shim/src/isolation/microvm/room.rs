@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, pivot_root};
 use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat2};
 
-use super::job::{Job, Piece, SOCKETS, TREE};
+use super::job::{Job, OWN, Piece, SOCKETS, TREE};
 use crate::isolation::launcher::{Failed, failed, os};
 use crate::isolation::rootfs::{self, Bind, folder};
 use crate::sys;
@@ -75,6 +75,27 @@ pub(super) fn enter(place: &Path) -> Result<(), Failed> {
     umount2("/old", MntFlags::MNT_DETACH).map_err(os("leaving the host's files"))?;
     fs::remove_dir("/old").map_err(failed("leaving the host's files"))?;
     seal(Path::new("/"), "sealing the machine's place")
+}
+
+/// Leaves nothing to be written in the table of processes. In it is the memory of each part, and who serves the machine's files takes
+/// any name from it: one that can be written would be the end of that part, and one that has the host's network is among them.
+pub(super) fn only_show_processes() -> Result<(), Failed> {
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC | PLAIN;
+    mount(None::<&str>, "/proc", None::<&str>, flags, None::<&str>)
+        .map_err(os("sealing the table of processes"))
+}
+
+/// Takes the folder that the machine is reached through out of the room, where there is one, and keeps hold of it. Whoever listens in
+/// it does so without seeing it.
+pub(super) fn leave_own() -> Result<Option<OwnedFd>, Failed> {
+    let doing = "leaving the folder that the machine is reached through";
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = match rustix::fs::open(OWN, flags, Mode::empty()) {
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        opened => opened.map_err(|error| failed(doing)(error.into()))?,
+    };
+    umount2(OWN, MntFlags::MNT_DETACH).map_err(os(doing))?;
+    Ok(Some(own))
 }
 
 /// Mounts the table of the processes that the caller is among.

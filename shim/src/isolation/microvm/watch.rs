@@ -1,15 +1,15 @@
 //! A machine while it runs: its output is kept, its parts are watched, and the end of one is the end of all.
 
-use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{AtFlags, unlinkat};
 use serde_json::json;
 
 use super::calls::Calls;
-use super::job::OWN;
+use super::ends::{Content, Lines};
 use super::launcher::WORDS;
 use super::output::{LastWord, Log};
 use super::parts::{Ended, Parts, words};
@@ -22,18 +22,26 @@ const SHOWN_MAX_BYTES: usize = 8 * 1024;
 /// Before each line of the machine's output.
 pub(super) const CONSOLE: &str = "console: ";
 
+/// How the host reaches the machine, where its kernel does not do that.
+pub(super) struct Doors {
+    /// The folder of its socket.
+    pub(super) own: Option<OwnedFd>,
+    /// Those who have called.
+    pub(super) calls: Option<Calls>,
+}
+
 /// Returns when the machine and all its parts are gone. The result is init's exit code, as far as it is known.
 pub(super) fn until_the_end(
     parts: &mut Parts,
-    mut calls: Option<Calls>,
-    console: UnixStream,
-    report: UnixStream,
+    mut doors: Doors,
+    mut content: Content,
+    lines: Lines,
     log: Log,
 ) -> Result<Option<u8>, Failed> {
     let doing = || failed("watching the machine");
     let mut output = Output { log, shown: 0, line_begins: true };
     let mut last_word = LastWord::default();
-    let mut lines = [Some(console), Some(report)];
+    let mut lines = [Some(lines.console), Some(lines.report)];
     for line in lines.iter().flatten() {
         line.set_nonblocking(true).map_err(doing())?;
     }
@@ -41,7 +49,7 @@ pub(super) fn until_the_end(
     let first = loop {
         {
             let mut fds = parts.to_watch();
-            fds.extend(calls.iter().flat_map(Calls::to_watch));
+            fds.extend(doors.calls.iter().flat_map(Calls::to_watch));
             fds.extend(lines.iter().flatten().map(|line| PollFd::new(line, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -52,10 +60,11 @@ pub(super) fn until_the_end(
         read(&mut lines[1], |bytes| last_word.hear(bytes));
         if last_word.ready && !open {
             open = true;
-            // Where the host's kernel takes the calls there is no such mark.
-            drop(fs::remove_file(Path::new(OWN).join(NOT_YET)));
+            // Where the host's kernel takes the calls nobody looks for the mark.
+            let _ = doors.own.as_ref().map(|own| unlinkat(own, NOT_YET, AtFlags::empty()));
+            content.discard();
         }
-        calls.iter_mut().for_each(Calls::turn);
+        doors.calls.iter_mut().for_each(Calls::turn);
         parts.listen();
         if let Some(ended) = parts.ended().map_err(doing())? {
             break ended;
@@ -66,8 +75,8 @@ pub(super) fn until_the_end(
     // What was written last.
     read(&mut lines[0], |bytes| output.add(bytes));
     read(&mut lines[1], |bytes| last_word.hear(bytes));
-    // In order, the machine is the first to end, after init has said how that did.
-    if !is_machine || last_word.code.is_none() {
+    // In order, the machine is the first to end, and by itself, after init has said how that did. Who is inside can say so at any time.
+    if !is_machine || last_word.code.is_none() || how.exit_status() != Some(0) {
         parts.note(&json!({ "died": name, "how": words(how) }))?;
     }
     if !is_machine || how.exit_status() != Some(0) {
