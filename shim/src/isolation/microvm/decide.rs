@@ -16,7 +16,7 @@ use super::needs::{ALWAYS, Need};
 use super::plan::{Card, Files, MachinePlan, Processor, Vsock};
 use crate::isolation::error::IsolationError;
 use crate::isolation::{Accelerator, Caller, Network, Request, ids};
-use crate::requirement::{Answer, Question};
+use crate::programs::{self, Answer, Question, is_program};
 
 /// How long a program may take to say what it can.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -64,19 +64,13 @@ impl Programs {
 
     /// The first of this name.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
-        let found =
-            std::env::split_paths(&self.search).map(|folder| folder.join(name)).find(|path| is_program(path));
         // Root runs it as an id that may not get through a link in its home.
-        found.and_then(|found| found.canonicalize().ok())
+        programs::find(name, &self.search).and_then(|found| found.canonicalize().ok())
     }
 
     pub(super) fn searched(&self) -> String {
         self.search.to_string_lossy().into_owned()
     }
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Decides on a machine for `request`.
