@@ -30,6 +30,8 @@ const FORCE_PATIENCE: Duration = Duration::from_millis(300);
 const KILL_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the layer's process may outlive what it has made.
 const LAYER_PATIENCE: Duration = Duration::from_millis(200);
+/// The same for a machine: the memory of all that is inside is one process's, and its parts end each other.
+const KILL_MACHINE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the monitor may take to write down how it ended.
 const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
 /// The same, where it has an engine remove the container.
@@ -108,7 +110,7 @@ fn ask_for_the_end(sandbox: &Sandbox) -> Result<Stopped, StopError> {
     Ok(force(sandbox)?)
 }
 
-/// Ends it now. Takes a second at most, whatever is stuck.
+/// Ends it now. Takes a second at most, whatever is stuck; more only while the kernel takes a machine apart.
 pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     let carriers = Carriers::of(sandbox);
     let stopped = end_now(sandbox)?;
@@ -138,7 +140,7 @@ fn end_now(sandbox: &Sandbox) -> Result<Stopped, StateError> {
             kill_layer(sandbox);
         }
         kill_parts(sandbox);
-        if !wait_dead(sandbox, None, KILL_PATIENCE) {
+        if !wait_dead(sandbox, None, patience_with_kernel(sandbox)) {
             let source = io::Error::new(io::ErrorKind::TimedOut, "the kernel has not ended init yet");
             return Err(StateError::Io { doing: format!("killing `{}`", sandbox.name()), source });
         }
@@ -163,6 +165,12 @@ fn settle_end(sandbox: &Sandbox, reason: &str) {
         kill_monitor(sandbox);
     }
     settle(sandbox, reason);
+}
+
+fn patience_with_kernel(sandbox: &Sandbox) -> Duration {
+    let is_machine =
+        sandbox.record().is_ok_and(|record| !launch::capabilities(record.isolation).shares_kernel);
+    if is_machine { KILL_MACHINE_PATIENCE } else { KILL_PATIENCE }
 }
 
 /// A monitor that is stopped does nothing, however long one waits.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_tests::{Sandbox, until};
+use agent_tests::{Sandbox, layer, until};
 use serde_json::Value;
 
 /// Whether any process inside has this word among its arguments.
@@ -25,6 +25,11 @@ fn start(mut command: Command) -> anyhow::Result<Child> {
     Ok(child)
 }
 
+/// A time limit that whoever is to be ended has been set up by: a machine may need seconds to start it.
+fn limit(milliseconds: u32) -> Duration {
+    Duration::from_millis((milliseconds * layer().patience.pow(2)).into())
+}
+
 fn exits(sandbox: &Sandbox) -> anyhow::Result<Vec<Value>> {
     Ok(sandbox.events()?.into_iter().filter(|event| event["event"] == "exec-exited").collect())
 }
@@ -35,9 +40,10 @@ fn out_of_time_means_all_of_it() -> anyhow::Result<()> {
     // A daemon as they are made: two forks, a session of its own, its parents gone, deaf to SIGTERM.
     let daemon = "(setsid sh -c \"trap '' TERM; sleep 7771; sleep 7772\" >/dev/null 2>&1 &)";
     let script = format!("{daemon}; (sleep 7773 &); trap '' TERM; sleep 7774; sleep 7775");
-    let began = Instant::now();
-    let output = sandbox.run(["exec", "--timeout", "500ms", "box", "--", "sh", "-c", &script])?;
-    assert!(began.elapsed() >= Duration::from_millis(500));
+    let (began, limit) = (Instant::now(), limit(500));
+    let words = format!("{}ms", limit.as_millis());
+    let output = sandbox.run(["exec", "--timeout", &words, "box", "--", "sh", "-c", &script])?;
+    assert!(began.elapsed() >= limit);
     output.exits(137)?;
     until("the whole tree to be gone", || Ok((!runs(&sandbox, "sleep 777")?).then_some(())))?;
     let exit = sandbox.wait_for_event("exec-exited")?;
@@ -49,7 +55,8 @@ fn out_of_time_means_all_of_it() -> anyhow::Result<()> {
 fn who_ends_when_asked_keeps_its_own_exit_code() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     let script = "trap 'exit 9' TERM; while :; do sleep 0.05; done";
-    sandbox.run(["exec", "--timeout", "200ms", "box", "--", "sh", "-c", script])?.exits(9)?;
+    let words = format!("{}ms", limit(200).as_millis());
+    sandbox.run(["exec", "--timeout", &words, "box", "--", "sh", "-c", script])?.exits(9)?;
     let exit = sandbox.wait_for_event("exec-exited")?;
     assert_eq!(exit["exit"]["killed_by"], "timeout");
     // And in time means in time.
@@ -63,7 +70,8 @@ fn a_detached_command_needs_no_client() -> anyhow::Result<()> {
     let script = "until test -e /tmp/go; do sleep 0.02; done; echo written >/tmp/result";
     let output = sandbox.run(["exec", "--detach", "box", "--", "sh", "-c", script])?.exits(0)?;
     assert!(output.text().parse::<u32>().is_ok(), "its process id inside: {output}");
-    assert_eq!(sandbox.status()?["init"]["execs"], 1);
+    let execs = until("init's answer", || Ok(sandbox.status()?["init"]["execs"].as_u64()))?;
+    assert_eq!(execs, 1);
     sandbox.sh("touch /tmp/go")?.exits(0)?;
     until("its result", || Ok((sandbox.sh("cat /tmp/result")?.text() == "written").then_some(())))?;
     until("its exit to be told", || {

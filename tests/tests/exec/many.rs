@@ -2,21 +2,22 @@
 
 use std::{process::Stdio, thread};
 
-use agent_tests::{Sandbox, layer, until};
-use anyhow::Context;
+use agent_tests::{Part, Sandbox, layer, until};
 
+/// Fewer in a machine, which has to start them all before the first client loses patience.
 #[test]
 fn fifty_at_once_do_not_mix() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
     let sandbox = &sandbox;
     thread::scope(|scope| {
-        let started: Vec<_> = (0..50)
+        let started: Vec<_> = (0..50 / layer().patience)
             .map(|number| {
                 scope.spawn(move || {
                     let script = format!("sed s/^/{number}-/; echo {number} >&2; exit {number}");
                     let input = format!("{}\n", "line\n".repeat(500));
                     let args = ["exec", "-i", "box", "--", "sh", "-c", &script];
-                    let output = sandbox.run_with_input(args, input.as_bytes())?.exits(number)?;
+                    let output =
+                        sandbox.run_with_input(args, input.as_bytes())?.exits(i32::try_from(number)?)?;
                     let line = format!("{number}-line");
                     assert_eq!(output.text().lines().filter(|found| *found == line).count(), 500);
                     assert_eq!(output.errors(), format!("{number}\n"));
@@ -32,12 +33,13 @@ fn fifty_at_once_do_not_mix() -> anyhow::Result<()> {
 #[test]
 fn three_hundred_in_a_row_leave_nothing_behind() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;
-    let pid = i32::try_from(sandbox.status()?["init"]["pid"].as_i64().expect("init's pid"))?;
+    let pid = sandbox.pid(Part::Init)?;
     let state = || -> anyhow::Result<(usize, u64)> {
         // A machine's init cannot be looked into from here; what it says of itself can be compared.
         if !layer().shares_kernel {
-            let init = &sandbox.status()?["init"];
-            return Ok((usize::try_from(init["connections"].as_u64().context("connections")?)?, 0));
+            let connections =
+                until("init's answer", || Ok(sandbox.status()?["init"]["connections"].as_u64()))?;
+            return Ok((usize::try_from(connections)?, 0));
         }
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
         Ok((descriptors, agent_tests::rss_bytes(pid)?))

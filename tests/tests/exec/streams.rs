@@ -2,7 +2,7 @@
 
 use std::{fs, io::Read};
 
-use agent_tests::{Sandbox, Who, finish};
+use agent_tests::{Sandbox, Who, finish, layer};
 
 /// More than any pipe, ring or frame holds.
 const BULK_BYTES: u64 = 64 * 1024 * 1024;
@@ -97,7 +97,8 @@ fn what_stays_in_the_background_does_not_hold_the_client() -> anyhow::Result<()>
     let output = sandbox.sh("sleep 1000 & echo done")?.exits(0)?;
     assert_eq!(output.text(), "done");
     // Nor if it never stops writing.
-    let output = sandbox.sh("yes & sleep 0.1; exit 4")?.exits(4)?;
+    let a_while = 0.1 * f64::from(layer().patience.pow(2));
+    let output = sandbox.sh(&format!("yes & sleep {a_while}; exit 4"))?.exits(4)?;
     assert!(output.stdout.starts_with(b"y\ny\n"));
     Ok(())
 }

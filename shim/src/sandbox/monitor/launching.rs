@@ -28,6 +28,9 @@ use crate::sandbox::{
 /// What a layer that ends without an init may take to say why.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// How often an init that has just spoken is asked for more. A machine that is busy may need longer than for one question.
+const MAX_ASKED: usize = 8;
+
 /// What is read of the layer's messages to explain a failure.
 const MAX_PRINTED_BYTES: u64 = 16 * 1024;
 
@@ -169,8 +172,9 @@ impl Watch<'_> {
 
     /// Init tells the kind of failure by the code that a shell would use.
     fn agent_failure(&self, reason: String) -> Failure {
-        let code = match probe::ask(self.sandbox.folder()) {
-            Answer::Status(status) => {
+        let mut answers = (0..MAX_ASKED).map(|_| probe::ask(self.sandbox.folder()));
+        let code = match answers.find(|answer| !matches!(answer, Answer::Silent)) {
+            Some(Answer::Status(status)) => {
                 status.units.iter().find_map(|unit| unit.last_exit.as_ref().map(|exit| exit.how.shell_code()))
             }
             _ => None,
