@@ -287,6 +287,11 @@ pub(crate) mod processes {
         all
     }
 
+    /// What the kernel calls it.
+    pub(crate) fn name(pid: i32) -> String {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+    }
+
     /// Its parent.
     pub(crate) fn parent(pid: i32) -> anyhow::Result<i32> {
         number(&status(pid)?, "PPid")

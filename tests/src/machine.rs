@@ -328,7 +328,7 @@ pub struct Files(pub BTreeMap<String, (usize, Vec<u8>)>);
 
 impl Files {
     /// As cpio(5) has it, in the form that the kernel reads ("newc").
-    fn archive(&self) -> Vec<u8> {
+    pub fn archive(&self) -> Vec<u8> {
         let mut archive = Vec::new();
         let mut add = |name: &str, mode: usize, content: &[u8]| {
             let fields = [0, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0]

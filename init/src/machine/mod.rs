@@ -78,25 +78,45 @@ pub(crate) struct Running {
     pub(crate) clock: Option<clock::Keeper>,
     /// Keeps what the kernel remembers of the host's files below the host's bound. Absent where there is none.
     pub(crate) files: Option<files::Forgetter>,
-    /// When init began, since the kernel did.
-    began: Duration,
+    took: Took,
     report: Option<Report>,
 }
 
+/// When something was done, since the kernel began.
+#[derive(Clone, Copy)]
+struct Took {
+    began: Duration,
+    drivers: Duration,
+    files: Duration,
+}
+
 impl Running {
-    /// Tells the host that init listens, and how long that took since init began and since the kernel did.
+    /// Tells the host that init listens, and the console how long that took.
     pub(crate) fn tell_ready(&mut self) {
         if let Some(report) = &mut self.report {
             report.tell_ready();
         }
-        let now = uptime();
-        let (init, kernel) = (now.saturating_sub(self.began), self.began);
-        tracing::info!(init_ms = init.as_millis(), kernel_ms = kernel.as_millis(), "the machine is up");
+        // Written whatever the log level is: who wonders why a machine came up late looks here.
+        let _ = writeln!(io::stderr(), "agent-init: {}", self.took.words(uptime()));
+    }
+}
+
+impl Took {
+    /// What each part of the way took until `now`.
+    fn words(self, now: Duration) -> String {
+        let ms = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e3;
+        format!(
+            "the machine is up: kernel {:.1} ms, init {:.1} ms, of these drivers {:.1}, files {:.1}",
+            ms(Duration::ZERO, self.began),
+            ms(self.began, now),
+            ms(self.began, self.drivers),
+            ms(self.drivers, self.files),
+        )
     }
 }
 
 fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
-    // Permissions are as they are written down here; programs get the usual mask at the end.
+    // Permissions are as they are written down here; programs get the mask that was asked for, at the end.
     umask(Mode::empty());
     mounts::for_booting()?;
     let spec = boot::read_spec(&SpecSource::File(SPEC.into()))
@@ -107,16 +127,22 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     }
     boot::log_to_stderr(spec.log_level);
     let token = boot::read_token(&spec)?;
-    let (clock, files) = boot(&spec, machine)?;
+    let mut took = Took { began, drivers: began, files: began };
+    let (clock, files) = boot(&spec, machine, &mut took)?;
     let said = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
-    boot::start(spec, token, Some(Running { clock, files, began, report: said }))
+    boot::start(spec, token, Some(Running { clock, files, took, report: said }))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.
-fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
+fn boot(
+    spec: &InitSpec,
+    machine: &Machine,
+    took: &mut Took,
+) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
     power::heed_the_host();
     modules::load(&machine.modules)?;
     modules::close();
+    took.drivers = uptime();
     let clock = clock::Keeper::open();
     let files = files::Forgetter::open(machine.root.most_files);
     network::start(machine.network.as_ref())?;
@@ -125,9 +151,10 @@ fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Op
     mounts::switch_root()?;
     let user = spec.user.clone().unwrap_or_default();
     mounts::make(&machine.mounts, &user, has_kvm)?;
+    took.files = uptime();
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
-    umask(Mode::from_raw_mode(0o022));
+    umask(Mode::from_raw_mode(machine.umask));
     Ok((clock, files))
 }
 

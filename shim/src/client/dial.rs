@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    error::{ConnectionError, io_error},
+    error::{ConnectionError, NOBODY_LISTENS, io_error},
     wait::wait_for,
 };
 
@@ -28,7 +28,6 @@ pub(crate) const MAX_HYBRID_LINE_BYTES: usize = 32;
 
 const HYBRID_STEP: &str = "asking the machine's vsock device";
 const VSOCK_STEP: &str = "connecting to the machine's vsock port";
-const NOBODY_LISTENS: &str = "its machine is there, and nobody in it listens";
 
 /// Longest path that fits into a Unix socket address with its closing NUL.
 const MAX_SOCKET_PATH_BYTES: usize = 107;

@@ -31,5 +31,6 @@ pub(crate) mod wait;
 
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
 pub use dial::Target;
+pub(crate) use error::COMING_UP;
 pub use error::ConnectionError;
 pub use operations::{add_agent, ping, remove_agent, restart, restart_unit, signal, status, stop, wait_end};

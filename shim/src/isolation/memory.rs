@@ -17,9 +17,21 @@ pub const COPY_MAX_BYTES: u64 = 1024 * 1024;
 pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
     let mut file = File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(bytes)?;
+    seal(file)
+}
+
+fn seal(mut file: File) -> io::Result<OwnedFd> {
     file.rewind()?;
     fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
     Ok(file.into())
+}
+
+/// A sealed copy of a large file, of which not more than `most` bytes are taken. The kernel copies it.
+pub(super) fn sealed_whole(mut file: File, most: u64) -> io::Result<OwnedFd> {
+    let mut copy = File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
+    file.rewind()?;
+    io::copy(&mut file.take(most), &mut copy)?;
+    seal(copy)
 }
 
 /// A sealed copy of a file of the host; one above [`COPY_MAX_BYTES`] is refused.
@@ -59,6 +71,14 @@ mod tests {
         file.read_to_string(&mut read).unwrap();
         assert_eq!(read, "spec");
         assert!(file.write_all(b"y").is_err() && file.set_len(0).is_err());
+
+        let mut large = tempfile::tempfile().unwrap();
+        large.write_all(b"kernel").unwrap();
+        let mut copy = File::from(sealed_whole(large, 4).unwrap());
+        read.clear();
+        copy.read_to_string(&mut read).unwrap();
+        assert_eq!(read, "kern");
+        assert!(copy.write_all(b"y").is_err());
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! those that show something of it, and init makes the others inside.
 
 mod bridge;
+/// What is kept between starts.
+pub mod cache;
 mod cpio;
 mod decide;
 mod decompress;
@@ -35,11 +37,12 @@ mod shown;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod unpacked;
 mod watch;
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -51,19 +54,18 @@ use rustix::io::Errno;
 use self::decide::Programs;
 use self::error::MachineError;
 use self::job::LAUNCHER;
-use self::plan::{Card, MachinePlan, NOT_YET, PORT, VSOCK_SOCKET, addresses};
+use self::plan::{Card, MachinePlan, NOT_YET, PORT, Processor, VSOCK_SOCKET, addresses};
 use self::render::{Host, Places};
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
+use super::handover::{self, Passed, folder, open_record, step};
 use super::limits::Limits;
 use super::memory;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
 use crate::requirement::older_qemu;
-use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
 pub(crate) const SPEC: &str = "spec";
@@ -72,9 +74,6 @@ pub(crate) const TOKEN: &str = "token";
 /// Where a sandbox keeps its logs, and the console's among them.
 const LOGS: &str = "logs";
 const CONSOLE_LOG: &str = "console.log";
-
-/// No kernel is larger; most have some ten megabytes.
-const KERNEL_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Where names are asked for, if the environment asks at all.
 const RESOLVER: &str = "/etc/resolv.conf";
@@ -146,17 +145,10 @@ impl Layer for MicroVm {
         decide::allow_files(plan.caller);
         let rendered = render::render(plan, machine, &places, &Host::here());
         let numbers = rendered.job.numbers;
-        let mut passed = Passed::new(rendered.last_fd);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised, None)?;
-        let job =
-            serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
+        let mut passed = Passed::by(plan, handles, None, rendered.last_fd)?;
+        passed.job(&rendered.job, rendered.job_fd)?;
         passed.add(archive(machine)?, numbers.archive)?;
-        passed.add(kernel(&machine.kernel)?, numbers.kernel)?;
+        passed.add(kernel(machine)?, numbers.kernel)?;
         passed.add(open_record(&record_path(&plan.folder))?, numbers.record)?;
         passed.add(console_log(&plan.folder)?, numbers.console)?;
         if let Some(number) = numbers.vhost_vsock {
@@ -164,11 +156,9 @@ impl Layer for MicroVm {
             passed.add(device.map_err(|source| step("opening /dev/vhost-vsock", source))?.into(), number)?;
         }
         for (number, content) in &rendered.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
-        let number = rendered.job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
-        let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
+        let program = handover::launcher(&rendered.launcher, LAUNCHER, rendered.job_fd)?;
         start::start(plan, &rendered.sources, &passed, &program, None)
     }
 
@@ -189,7 +179,7 @@ impl Layer for MicroVm {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        let error = explain::explain(printed, start::setting);
+        let error = explain::explain(printed, userns::setting);
         // Asked only now: it takes qemu longer to say its version than the rest of a plan does.
         let is_qemu = |error: &IsolationError| matches!(error, IsolationError::Failed { .. });
         let answer = is_qemu(&error).then(|| decide::ask(&self.qemu, "--version"));
@@ -237,21 +227,28 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
 /// Init and the kernel's modules, made for an earlier start or for this one.
 fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let doing = || "making the machine's first file system";
-    let folder = initramfs::own_cache_folder().ok_or_else(|| {
-        step(doing(), io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in"))
-    })?;
-    let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
-    let mut file = cached.map_err(|source| step(doing(), source))?.file;
+    let MachinePlan { init, kernel_version, modules, .. } = machine;
+    let made = match cache::own_folder() {
+        Some(folder) => initramfs::cached(init, kernel_version, modules, &folder).map(|cached| cached.file),
+        None => initramfs::in_memory(init, modules),
+    };
+    let mut file = made.map_err(|source| step(doing(), source))?;
     file.rewind().map_err(|source| step(doing(), source))?;
     Ok(file.into())
 }
 
-/// A copy of the kernel: where the file is the person's own, qemu could open it for writing through a descriptor of it.
-fn kernel(image: &Path) -> Result<OwnedFd, IsolationError> {
-    let mut bytes = Vec::new();
-    let read = File::open(image).and_then(|file| file.take(KERNEL_MAX_BYTES).read_to_end(&mut bytes));
-    read.and_then(|_| memory::sealed(&bytes))
-        .map_err(|source| step(format!("copying {} to memory", image.display()), source))
+/// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
+///
+/// It is a copy: where the file is the person's own, qemu could open it for writing through a descriptor of it.
+fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
+    let doing = |what: &str| format!("{what} {}", machine.kernel.display());
+    let file = match (&machine.processor, cache::own_folder()) {
+        (Processor::Tcg { .. }, Some(folder)) => unpacked::best(&machine.kernel, &folder),
+        _ => File::open(&machine.kernel),
+    };
+    let file = file.map_err(|source| step(doing("opening"), source))?;
+    memory::sealed_whole(file, unpacked::MAX_KERNEL_BYTES)
+        .map_err(|source| step(doing("copying to memory"), source))
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
