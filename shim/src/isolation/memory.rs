@@ -15,19 +15,33 @@ pub const COPY_MAX_BYTES: u64 = 1024 * 1024;
 
 /// A file that holds `bytes`, read from its start, which nobody can change any more, through any descriptor.
 pub fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    with_seals(bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)
+    let mut file = new()?;
+    file.write_all(bytes)?;
+    seal(file, SealFlags::SHRINK)
 }
 
 /// The same, but that it can be emptied by whoever has a descriptor of it: for what somebody reads once and keeps open.
 pub fn read_only(bytes: &[u8]) -> io::Result<OwnedFd> {
-    with_seals(bytes, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL)
+    let mut file = new()?;
+    file.write_all(bytes)?;
+    seal(file, SealFlags::empty())
 }
 
-fn with_seals(bytes: &[u8], seals: SealFlags) -> io::Result<OwnedFd> {
-    let mut file = File::from(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
-    file.write_all(bytes)?;
+/// The same as a copy of a large file, of which not more than `most` bytes are taken. The kernel copies it.
+pub fn read_only_copy(mut file: File, most: u64) -> io::Result<OwnedFd> {
+    let mut copy = new()?;
     file.rewind()?;
-    fcntl_add_seals(&file, seals)?;
+    io::copy(&mut file.take(most), &mut copy)?;
+    seal(copy, SealFlags::empty())
+}
+
+fn new() -> io::Result<File> {
+    Ok(memfd_create("agent-shim", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?.into())
+}
+
+fn seal(mut file: File, further: SealFlags) -> io::Result<OwnedFd> {
+    file.rewind()?;
+    fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SEAL | further)?;
     Ok(file.into())
 }
 
@@ -76,6 +90,12 @@ mod tests {
         assert!(file.write_all(b"y").is_err() && file.set_len(100).is_err());
         file.set_len(0).unwrap();
         assert_eq!(io::read_to_string(file).unwrap(), "");
+
+        let mut large = tempfile::tempfile().unwrap();
+        large.write_all(b"kernel").unwrap();
+        let mut copy = File::from(read_only_copy(large, 4).unwrap());
+        assert!(copy.write_all(b"y").is_err());
+        assert_eq!(io::read_to_string(copy).unwrap(), "kern");
     }
 
     #[test]

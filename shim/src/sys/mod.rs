@@ -12,11 +12,12 @@ mod signals;
 mod spawn;
 mod step;
 
+#[cfg(test)]
+pub(crate) use probe::call;
+
 pub(crate) use git::git_without_configuration;
 pub(crate) use mounts::{id_mapping, map_ids, show_at};
 pub(crate) use probe::{landlock_abi, make_virtual_machine};
-#[cfg(test)]
-pub(crate) use processes::call;
 pub(crate) use processes::{forget_children, fork, inherited, user_has_processes};
 pub(crate) use spawn::{Child, SpawnError, spawn};
 pub(crate) use step::{Program, Step};

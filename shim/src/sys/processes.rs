@@ -62,13 +62,3 @@ mod tests {
         assert!(user_has_processes(rustix::process::getuid().as_raw()).unwrap());
     }
 }
-
-/// A system call by its number and without arguments, for tests of what is refused whatever the arguments are.
-#[cfg(test)]
-pub(crate) fn call(number: libc::c_long) -> io::Result<libc::c_long> {
-    // SAFETY: none of those that the tests name does anything without arguments: their pointers are null.
-    match unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) } {
-        -1 => Err(io::Error::last_os_error()),
-        result => Ok(result),
-    }
-}

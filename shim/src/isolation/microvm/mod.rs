@@ -43,7 +43,7 @@ mod watch;
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek};
+use std::io::{self, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -238,17 +238,18 @@ fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     Ok(file.into())
 }
 
-/// What qemu loads, as a copy: where the file is the person's own, qemu could open it for writing through a descriptor of it. Only
-/// an emulated processor is so slow at unpacking that it has to be spared that.
+/// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
+///
+/// It is a copy: where the file is the person's own, qemu could open it for writing through a descriptor of it.
 fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
+    let doing = |what: &str| format!("{what} {}", machine.kernel.display());
     let file = match (&machine.processor, cache::own_folder()) {
         (Processor::Tcg { .. }, Some(folder)) => unpacked::best(&machine.kernel, &folder),
         _ => File::open(&machine.kernel),
     };
-    let mut bytes = Vec::new();
-    let read = file.and_then(|file| file.take(unpacked::MAX_KERNEL_BYTES).read_to_end(&mut bytes));
-    read.and_then(|_| memory::read_only(&bytes))
-        .map_err(|source| step(format!("copying {} to memory", machine.kernel.display()), source))
+    let file = file.map_err(|source| step(doing("opening"), source))?;
+    memory::read_only_copy(file, unpacked::MAX_KERNEL_BYTES)
+        .map_err(|source| step(doing("copying to memory"), source))
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {
