@@ -5,14 +5,17 @@
 
 use std::{
     fs,
+    io::{self, BufRead, BufReader},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
+    process::Stdio,
+    time::Instant,
 };
 
 use agent_tests::{
-    Home, Output, Sandbox,
+    Home, Output, Sandbox, is_alive,
     podman::{BARE_IMAGE, IMAGE, Podman, SILENT_IMAGE},
-    skip, until,
+    skip, state, until,
 };
 use anyhow::{Context, ensure};
 use nix::{
@@ -201,44 +204,78 @@ fn the_state_of_all_sandboxes_stays_hidden_in_a_mount_around_it() -> anyhow::Res
     Ok(())
 }
 
+/// What carries a container.
+const CARRIERS: [&str; 4] = ["conmon", "supervisor", "monitor", "init"];
+
+/// The process of this name. What podman leaves beside a container is init's parent.
+fn carrier(sandbox: &Sandbox, name: &str) -> anyhow::Result<i32> {
+    if name == "conmon" { parent(recorded(sandbox, "init")?) } else { recorded(sandbox, name) }
+}
+
 /// Whatever is killed, the rest behaves: an exec goes on or ends, the next start works and nothing is left.
 #[test]
 fn each_process_of_it_can_be_killed() -> anyhow::Result<()> {
-    if std::env::var_os("AGENT_TESTS_KILL_ENGINES").is_none() {
-        // `AGENT_TESTS_KILL_ENGINES=1` tries it all the same.
-        skip("init's number is not found any more once an engine's own process was killed");
-        return Ok(());
-    }
     for (home, podman) in people()? {
         let sandbox = started(home, &[])?;
-        for victim in ["conmon", "supervisor", "monitor", "init"] {
-            let status = until("init's number", || {
-                Ok(Some(sandbox.status()?).filter(|status| status["init"]["pid"].is_i64()))
-            })?;
-            let pid = match victim {
-                "conmon" => {
-                    let init = status["init"]["pid"].as_i64().context("init's pid")?;
-                    parent(i32::try_from(init)?)?
-                }
-                "supervisor" => recorded(&sandbox, "supervisor")?,
-                "monitor" => i32::try_from(status["monitor"]["pid"].as_i64().context("the monitor's pid")?)?,
-                _ => i32::try_from(status["init"]["pid"].as_i64().context("init's pid")?)?,
-            };
-            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+        for victim in CARRIERS {
+            let mut shim =
+                sandbox.shim(["exec", "box", "--", "sh", "-c", "while echo x; do sleep 0.01; done"]);
+            let mut client =
+                shim.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+            let mut stream = BufReader::new(client.stdout.take().context("the command's output")?);
+            stream.read_line(&mut String::new())?;
+            kill(Pid::from_raw(carrier(&sandbox, victim)?), Signal::SIGKILL)?;
             if victim == "init" {
+                io::copy(&mut stream, &mut io::sink())?;
+                ensure!(!client.wait()?.success());
                 until("the sandbox ends", || Ok((sandbox.status()?["state"] == "stopped").then_some(())))?;
             } else {
                 assert_eq!(one(sandbox.sh("echo alive"))?, "alive", "{victim} was killed");
+                for _ in 0..20 {
+                    ensure!(
+                        stream.read_line(&mut String::new())? > 0,
+                        "{victim} was killed: the stream ended"
+                    );
+                }
                 sandbox.tell("stop", &[])?.success()?;
+                io::copy(&mut stream, &mut io::sink())?;
+                client.wait()?;
             }
-            until("the container is removed", || {
-                Ok((!sandbox.folder().join("engine.left").exists()).then_some(()))
-            })?;
-            assert_eq!(containers(&podman, &sandbox.folder())?, "", "{victim} was killed");
+            nothing_is_left(&sandbox, &podman, victim)?;
             sandbox.tell("start", &[])?.success()?;
             assert_eq!(one(sandbox.sh("echo again"))?, "again", "{victim} was killed");
         }
     }
+    Ok(())
+}
+
+#[test]
+fn each_process_of_it_can_be_stopped() -> anyhow::Result<()> {
+    for (home, podman) in people()? {
+        let sandbox = started(home, &[])?;
+        for victim in CARRIERS {
+            let pid = carrier(&sandbox, victim)?;
+            kill(Pid::from_raw(pid), Signal::SIGSTOP)?;
+            until("it to be stopped", || Ok((state(pid) == Some('T')).then_some(())))?;
+            for words in [&["list"][..], &["status", "box"], &["stop", "--force", "box"]] {
+                let begun = Instant::now();
+                sandbox.run(words)?.success()?;
+                println!("{victim} stopped: {} took {} ms", words.join(" "), begun.elapsed().as_millis());
+            }
+            nothing_is_left(&sandbox, &podman, victim)?;
+            ensure!(!is_alive(pid), "{victim} is left over");
+            sandbox.tell("start", &[])?.success()?;
+            assert_eq!(one(sandbox.sh("echo again"))?, "again", "{victim} was stopped");
+        }
+    }
+    Ok(())
+}
+
+fn nothing_is_left(sandbox: &Sandbox, podman: &Podman, victim: &str) -> anyhow::Result<()> {
+    until("the container to be removed", || {
+        Ok((!sandbox.folder().join("engine.left").exists()).then_some(()))
+    })?;
+    assert_eq!(containers(podman, &sandbox.folder())?, "", "{victim}");
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use agent_tests::{Home, Traces, Who, layer, skip, until};
+use agent_tests::{Home, Traces, Who, layer, until};
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,11 +50,6 @@ fn everybody_is_killed() -> anyhow::Result<()> {
 }
 
 fn at_every_moment(victim: Victim) -> anyhow::Result<()> {
-    if layer().name == "bwrap" && matches!(victim, Victim::LayerAndMonitor | Victim::Everyone) {
-        // Killed in its first millisecond, it leaves a child that waits for it, and nobody who would know.
-        skip("bubblewrap's own child outlives it there");
-        return Ok(());
-    }
     // A machine takes seconds to come up, and its own tests kill its parts.
     let moments = if layer().shares_kernel { &MOMENTS[..] } else { &MOMENTS[..1] };
     for who in Home::everyone() {

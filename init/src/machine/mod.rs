@@ -140,7 +140,7 @@ impl Took {
 }
 
 fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
-    // Permissions are as they are written down here; programs get the usual mask at the end.
+    // Permissions are as they are written down here; programs get the mask that was asked for, at the end.
     umask(Mode::empty());
     mounts::for_booting()?;
     let haste = Haste::begin();
@@ -179,7 +179,7 @@ fn boot(
     took.files = uptime();
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
-    umask(Mode::from_raw_mode(0o022));
+    umask(Mode::from_raw_mode(machine.umask));
     Ok((clock, files))
 }
 

@@ -22,7 +22,7 @@ use rustix::{
 
 use super::{
     Target,
-    error::{ConnectionError, io_error},
+    error::{ConnectionError, HANDSHAKE, io_error},
     wait::wait_for,
 };
 
@@ -313,7 +313,7 @@ impl Connection {
     }
 
     fn read_welcome(&mut self, deadline: Instant) -> Result<Welcome, ConnectionError> {
-        const STEP: &str = "shaking hands";
+        const STEP: &str = HANDSHAKE;
         let mut welcome = [0; WELCOME_BYTES];
         let mut have = 0;
         while have < WELCOME_BYTES {

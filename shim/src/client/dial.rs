@@ -19,7 +19,8 @@ use rustix::{
 };
 
 use super::{
-    error::{ConnectionError, io_error},
+    entrusted::Entrusted,
+    error::{ConnectionError, NOBODY_LISTENS, io_error},
     wait::wait_for,
 };
 
@@ -28,7 +29,6 @@ pub(crate) const MAX_HYBRID_LINE_BYTES: usize = 32;
 
 const HYBRID_STEP: &str = "asking the machine's vsock device";
 const VSOCK_STEP: &str = "connecting to the machine's vsock port";
-const NOBODY_LISTENS: &str = "its machine is there, and nobody in it listens";
 
 /// Longest path that fits into a Unix socket address with its closing NUL.
 const MAX_SOCKET_PATH_BYTES: usize = 107;
@@ -63,7 +63,7 @@ pub(crate) enum Begun {
     Connected(OwnedFd),
     /// The device has to answer a line of ours first, which [`is_ok`] understands. Until then it takes nothing more:
     /// devices drop what comes along with the line.
-    Asked(OwnedFd),
+    Asked(OwnedFd, Option<Entrusted>),
     /// The kernel is at it: there is room for writing once it is done, or an error.
     UnderWay(OwnedFd),
 }
@@ -118,13 +118,16 @@ impl Target<'_> {
 
     /// Begins a connection. Never waits.
     pub(crate) fn begin(self) -> Result<Begun, ConnectionError> {
-        let ask = |socket: OwnedFd, port| ask_for(&socket, port).map(|()| Begun::Asked(socket));
+        let ask = |path: &[u8], port| {
+            let (socket, entrusted) = connect_device(path)?;
+            ask_for(&socket, port).map(|()| Begun::Asked(socket, entrusted))
+        };
         match self {
             Self::Address(Address::Unix(path)) => dial_unix(path).map(Begun::Connected),
             Self::Address(Address::Vsock { cid, port }) => begin_vsock(*cid, *port),
-            Self::Address(Address::Hybrid { path, port }) => ask(dial_unix(path)?, *port),
+            Self::Address(Address::Hybrid { path, port }) => through_folder(path, |path| ask(path, *port)),
             Self::InFolder { folder, name } => connect_unix(&path_in(folder, name)).map(Begun::Connected),
-            Self::DeviceInFolder { folder, name, port } => ask(connect_unix(&path_in(folder, name))?, port),
+            Self::DeviceInFolder { folder, name, port } => ask(&path_in(folder, name), port),
         }
     }
 
@@ -132,8 +135,9 @@ impl Target<'_> {
     pub(crate) fn dial(self, deadline: Instant) -> Result<OwnedFd, ConnectionError> {
         match self.begin()? {
             Begun::Connected(socket) => Ok(socket),
-            Begun::Asked(socket) => {
+            Begun::Asked(socket, entrusted) => {
                 hear_ok(&socket, deadline)?;
+                entrusted.into_iter().for_each(Entrusted::take_back);
                 Ok(socket)
             }
             Begun::UnderWay(socket) => {
@@ -188,12 +192,26 @@ fn held(path: &[u8]) -> Result<(), ConnectionError> {
     }
 }
 
+/// A call that somebody holds who lives as long as the device, where there is one.
+fn connect_device(path: &[u8]) -> Result<(OwnedFd, Option<Entrusted>), ConnectionError> {
+    // Before there is a connection that a death could cut off.
+    let socket = stream(AddressFamily::UNIX)?;
+    let entrusted = Entrusted::give(path, &socket)?;
+    connect_to(&socket, path)?;
+    Ok((socket, entrusted))
+}
+
 /// A Unix connect never waits when it may not block: there is room in the listener's queue or there is none.
 fn connect_unix(path: &[u8]) -> Result<OwnedFd, ConnectionError> {
-    let address = SocketAddrUnix::new(path).map_err(io_error("naming the control socket"))?;
     let socket = stream(AddressFamily::UNIX)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) => Ok(socket),
+    connect_to(&socket, path)?;
+    Ok(socket)
+}
+
+fn connect_to(socket: &OwnedFd, path: &[u8]) -> Result<(), ConnectionError> {
+    let address = SocketAddrUnix::new(path).map_err(io_error("naming the control socket"))?;
+    match rustix::net::connect(socket, &address) {
+        Ok(()) => Ok(()),
         Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR) => Err(ConnectionError::NotRunning),
         Err(Errno::AGAIN) => Err(ConnectionError::Stuck("its queue of new connections is full")),
         Err(error) => Err(ConnectionError::Io("connecting to the control socket", error.into())),

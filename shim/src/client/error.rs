@@ -4,6 +4,15 @@ use std::io;
 
 use agent_protocol::{codec::CodecError, failure::Failure, frame::FrameError, handshake::HandshakeError};
 
+/// The first step with whoever listens.
+pub(crate) const HANDSHAKE: &str = "shaking hands";
+
+/// What is said of a machine that has not said yet that it can be called.
+pub(crate) const COMING_UP: &str = "its machine is coming up";
+
+/// What is said of a machine in which nobody listens.
+pub(crate) const NOBODY_LISTENS: &str = "its machine is there, and nobody in it listens";
+
 /// Why an operation over a connection ended without its answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectionError {
@@ -60,6 +69,16 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
+    /// Whether it is what an init that comes or goes looks like to a caller: soon it answers, or it is not there.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self, Self::Stuck(NOBODY_LISTENS) | Self::Closed(HANDSHAKE))
+    }
+
+    /// The same, where the machine itself has said that it comes.
+    pub(crate) fn is_to_come(&self) -> bool {
+        matches!(self, Self::Stuck(COMING_UP))
+    }
+
     /// Whether init is there and gives no sign of life.
     pub fn is_stuck(&self) -> bool {
         matches!(self, Self::Stuck(_) | Self::Deadline(_))

@@ -17,6 +17,7 @@ pub mod interrupt;
 mod connection;
 pub(crate) mod dial;
 mod endpoint;
+mod entrusted;
 mod error;
 mod operations;
 mod outlet;
@@ -31,5 +32,7 @@ pub(crate) mod wait;
 
 pub use connection::{Connection, Incoming, MAX_DESCRIPTORS, WRITE_PATIENCE};
 pub use dial::Target;
+pub(crate) use entrusted::{Entrusted, HEARD, SUFFIX as CALLS_SUFFIX};
+pub(crate) use error::COMING_UP;
 pub use error::ConnectionError;
 pub use operations::{add_agent, ping, remove_agent, restart, restart_unit, signal, status, stop, wait_end};

@@ -1,6 +1,7 @@
 //! What a layer's own process writes down about a start, one JSON object a line.
 //!
 //! ```text
+//! {"layer-pid": 6}                                     the layer's program, where what it begins can outlive it unknown
 //! {"child-pid": 7}                                     init, or the machine that it is in, as the host numbers it
 //! {"part": "virtiofsd", "pid": 8}                      a process that it cannot do without
 //! {"died": "virtiofsd", "how": "killed by signal 9"}   what ended first, where it was not init in order
@@ -39,6 +40,7 @@ fn parse(record: &str) -> Report {
         let Ok(object) = serde_json::from_str::<Value>(line) else { continue };
         let number = |key: &str| object[key].as_i64().and_then(|number| i32::try_from(number).ok());
         report.init_pid = report.init_pid.or(number("child-pid"));
+        report.layer_pid = report.layer_pid.or(number("layer-pid"));
         report.exit_code = report.exit_code.or(number("exit-code"));
         if let (Some(name), Some(pid)) = (word(&object["part"]), number("pid"))
             && report.parts.len() < MAX_PARTS
@@ -66,6 +68,8 @@ mod tests {
     #[test]
     fn the_record_is_read_as_far_as_it_was_written() {
         assert_eq!(parse(""), Report::default());
+        let launched = Report { layer_pid: Some(76), ..Report::default() };
+        assert_eq!(parse("{\"layer-pid\": 76}\n{ \"child-pid\": 77"), launched);
         let begun = Report { init_pid: Some(77), ..Report::default() };
         let started = "{ \"child-pid\": 77, \"ipc-namespace\": 4026532263 }\n";
         assert_eq!(parse(started), begun);
@@ -87,7 +91,7 @@ mod tests {
         let part = |name: &str, pid| Part { name: name.to_owned(), pid };
         let died = Died { part: "virtiofsd".to_owned(), how: "killed by signal 9".to_owned() };
         let parts = vec![part("virtiofsd", 8), part("qemu", 9)];
-        assert_eq!(parse(record), Report { init_pid: Some(9), exit_code: None, parts, died: Some(died) });
+        assert_eq!(parse(record), Report { init_pid: Some(9), parts, died: Some(died), ..Report::default() });
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
     run::Run,
 };
 use crate::client::{
-    ConnectionError,
+    ConnectionError, Entrusted,
     dial::{Begun, MAX_HYBRID_LINE_BYTES, finish_vsock, is_ok},
 };
 
@@ -44,6 +44,8 @@ const READ_BYTES: usize = 32 * 1024;
 pub(crate) struct Channel {
     socket: OwnedFd,
     stage: Stage,
+    /// Until the device has connected.
+    entrusted: Option<Entrusted>,
     through_device: bool,
     /// Greeting and request, until they can be sent.
     unsent: Vec<u8>,
@@ -132,13 +134,13 @@ impl Channel {
         let mut unsent = Vec::with_capacity(HELLO_BYTES + 64);
         unsent.extend_from_slice(&Hello::new(Features(0), *way.token()).encode());
         codec::encode_frame(Kind::Request, request, &mut unsent).map_err(io::Error::other)?;
-        let (socket, stage) = match way.target().begin()? {
-            Begun::Connected(socket) => (socket, Stage::Sent),
-            Begun::Asked(socket) => (socket, Stage::Asked),
-            Begun::UnderWay(socket) => (socket, Stage::Connecting),
+        let (socket, stage, entrusted) = match way.target().begin()? {
+            Begun::Connected(socket) => (socket, Stage::Sent, None),
+            Begun::Asked(socket, entrusted) => (socket, Stage::Asked, entrusted),
+            Begun::UnderWay(socket) => (socket, Stage::Connecting, None),
         };
         let through_device = way.target().is_device();
-        let mut channel = Self { socket, stage, through_device, unsent, buffer: Vec::new() };
+        let mut channel = Self { socket, stage, entrusted, through_device, unsent, buffer: Vec::new() };
         if stage == Stage::Sent {
             match channel.send() {
                 Ok(true) => {}
@@ -219,6 +221,7 @@ impl Channel {
         match line {
             Some(end) if is_ok(&self.buffer[..end]) => {
                 self.buffer.drain(..=end);
+                self.entrusted.take().into_iter().for_each(Entrusted::take_back);
                 // What became of it shows in what is read next.
                 self.connected().map(|_| true)
             }

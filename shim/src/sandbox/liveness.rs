@@ -127,6 +127,10 @@ fn state_of(facts: &Facts) -> (State, Option<String>) {
             Phase::Running => (State::Running, None),
             Phase::Stopping => (State::Stopping, None),
         },
+        // Its device may take calls for a moment longer.
+        (Answer::Broken(_) | Answer::Silent, Some(Stage::Running | Stage::Stopping)) if is_broken(facts) => {
+            (State::Stopping, None)
+        }
         (Answer::Broken(problem), _) => (State::Error, Some(problem.clone())),
         (Answer::Silent, Some(Stage::Starting)) => (State::Starting, None),
         (Answer::Silent, Some(Stage::Stopping)) => (State::Stopping, None),
@@ -149,6 +153,14 @@ fn is_coming(facts: &Facts) -> bool {
 fn is_going(facts: &Facts) -> bool {
     let layer_lives = matches!(facts.supervisor, Some((_, Condition::Alive | Condition::Stopped)));
     facts.monitored && layer_lives && facts.run.as_ref().is_some_and(Run::is_of_this_boot)
+}
+
+/// Whether something is gone that a machine cannot do without: what is left of it ends as well.
+fn is_broken(facts: &Facts) -> bool {
+    let mut carriers = facts.parts.iter().map(|(.., condition)| *condition);
+    let gone = |seen: &Seen| matches!(seen, Some((_, Condition::Gone)));
+    !facts.shares_kernel
+        && (gone(&facts.init) || gone(&facts.supervisor) || carriers.any(|one| one == Condition::Gone))
 }
 
 fn tell_status(view: &mut SandboxView, status: &Status, facts: &Facts) {
@@ -288,6 +300,19 @@ mod tests {
         assert_eq!(decide(&facts).state, State::Stopping);
         facts.supervisor = Some((ID, Condition::Gone));
         assert_eq!(decide(&facts).state, State::Stopped);
+    }
+
+    #[test]
+    fn a_machine_of_which_a_part_is_gone_is_stopping() {
+        let mut facts = facts(Some(Stage::Running), Answer::Silent);
+        facts.init = Some((ID, Condition::Gone));
+        assert_eq!(decide(&facts).state, State::Running);
+        facts.shares_kernel = false;
+        assert_eq!(decide(&facts).state, State::Stopping);
+        facts.init = Some((ID, Condition::Alive));
+        assert_eq!(decide(&facts).state, State::Running);
+        facts.parts = vec![("virtiofsd".to_owned(), ID, Condition::Gone)];
+        assert_eq!(decide(&facts).state, State::Stopping);
     }
 
     #[test]

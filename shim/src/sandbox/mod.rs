@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod atomic;
+pub(crate) mod bounded;
 mod channel;
 /// A way into a sandbox, whether it runs or not.
 pub mod endpoint;
@@ -55,10 +56,11 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, Instant},
 };
 
-use agent_protocol::message::UnitKind;
+use agent_protocol::message::{Phase, UnitKind};
 use rustix::{
     fs::{CWD, RenameFlags, renameat_with},
     io::Errno,
@@ -83,13 +85,27 @@ use self::{
     view::{SandboxView, State},
 };
 use crate::{
-    client::{Connection, ConnectionError},
+    client::{self, COMING_UP, Connection, ConnectionError},
     isolation::{Patience, ProcessId},
 };
 
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
 /// milliseconds, or for as long as somebody may have to wait for a graceful end; that is told then.
 pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Before an init that comes or goes is called once more.
+const CALL_AGAIN: Duration = Duration::from_millis(20);
+
+/// Whether an init can be spoken to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    /// There is none.
+    Nobody,
+    /// One comes or goes.
+    Passing,
+    /// There is one, although something may keep it from answering.
+    Somebody,
+}
 
 /// What the folder of a sandbox is called while it is made.
 const DRAFT: &str = ".new-";
@@ -339,10 +355,34 @@ impl Sandbox {
 
     /// Speaks to its init.
     pub fn connect(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
+        loop {
+            match self.call(deadline) {
+                // Of a machine that goes down or comes up, its device takes the calls.
+                Err(error) if error.is_passing() && Instant::now() + CALL_AGAIN < deadline => {
+                    thread::sleep(CALL_AGAIN);
+                }
+                connection => return connection,
+            }
+        }
+    }
+
+    /// What its init does, asked for once.
+    pub(crate) fn presence(&self) -> Presence {
+        let deadline = Instant::now() + self.patience().answer;
+        let status = self.call(deadline).and_then(|mut connection| client::status(&mut connection, deadline));
+        match status {
+            Ok(status) if status.phase == Phase::Stopping => Presence::Passing,
+            Err(ConnectionError::NotRunning) => Presence::Nobody,
+            Err(error) if error.is_passing() || error.is_to_come() => Presence::Passing,
+            Ok(_) | Err(_) => Presence::Somebody,
+        }
+    }
+
+    fn call(&self, deadline: Instant) -> Result<Connection, ConnectionError> {
         let way = Way::of(&self.folder)
             .map_err(|error| ConnectionError::Io("looking at the sandbox's folder", error))?;
         if way.target().is_not_yet() {
-            return Err(ConnectionError::Stuck("its machine is coming up"));
+            return Err(ConnectionError::Stuck(COMING_UP));
         }
         if way.target().is_device() && Run::has_closed_door(&self.folder) {
             return Err(ConnectionError::Stuck("what takes its calls is stopped"));
@@ -373,6 +413,12 @@ impl Sandbox {
     pub(crate) fn diagnose(&self) -> SandboxView {
         let answer = if self.is_alive() { Answer::Silent } else { Answer::Dead };
         self.observe_with(answer)
+    }
+
+    /// Whether the monitor of the last start is there, be it after the sandbox's end.
+    pub fn is_monitored(&self) -> bool {
+        let monitor = Run::read(&self.folder).and_then(|run| run.processes().monitor);
+        monitor.is_some_and(|id| process::condition(id) != process::Condition::Gone)
     }
 
     /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.
@@ -536,6 +582,22 @@ mod tests {
         let error = State::Error;
         assert_eq!(states, [("a", error), ("b", error), ("empty", error), ("web", State::Created)]);
         assert!(views[1].reason.as_ref().unwrap().contains("version 99"));
+    }
+
+    /// Its device takes calls and has nobody to hand them to, and then ends.
+    #[test]
+    fn a_machine_that_goes_down_is_waited_for_and_told_as_gone() {
+        let temp = TempDir::new();
+        let (sandbox, _lock) = Sandbox::create(&data(&temp), &record("web")).unwrap();
+        let device = std::os::unix::net::UnixListener::bind(sandbox.folder().join("vsock.sock")).unwrap();
+        let token = agent_protocol::handshake::Token([7; 32]);
+        address::write(sandbox.folder(), &"hybrid:vsock.sock:1024".parse().unwrap(), &token).unwrap();
+        let device = thread::spawn(move || (0..3).for_each(|_| drop(device.accept().unwrap())));
+        assert_eq!(sandbox.presence(), Presence::Passing);
+        let error = sandbox.connect(Instant::now() + Duration::from_mins(1)).unwrap_err();
+        assert!(matches!(error, ConnectionError::NotRunning), "{error}");
+        assert_eq!(sandbox.presence(), Presence::Nobody);
+        device.join().unwrap();
     }
 
     #[test]

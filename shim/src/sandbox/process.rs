@@ -30,6 +30,15 @@ pub(crate) fn condition(id: ProcessId) -> Condition {
     }
 }
 
+/// Whether it has ended but for others: the first process of a namespace sleeps, without memory and with nothing open, until
+/// somebody has collected all others.
+pub(crate) fn waits_for_others(id: ProcessId) -> bool {
+    let sleeps = fs::read(format!("/proc/{}/stat", id.pid)).ok().and_then(|stat| parse_stat(&stat));
+    // Giving up memory takes its time, in which a process runs.
+    sleeps.is_some_and(|(state, _)| state == b'S')
+        && fs::read(format!("/proc/{}/cmdline", id.pid)).is_ok_and(|command| command.is_empty())
+}
+
 /// The recorded process, held, so that its number cannot change its meaning; `None` where it is gone.
 pub(crate) fn hold(id: ProcessId) -> Option<Process> {
     Process::find(id).ok().flatten().filter(|process| process.alive().unwrap_or(false))
@@ -41,6 +50,40 @@ pub(crate) fn kill(id: ProcessId) {
         // It may have ended since; a refusal of the kernel shows in the wait that follows.
         drop(process.signal(Signal::KILL));
     }
+}
+
+/// Kills what is left of the session that this process began. For a session that is known to be there: as long as one process is
+/// in it, its number is nobody else's.
+pub(crate) fn kill_session(leader: i32) {
+    // What one of them starts meanwhile is found the next time.
+    for _ in 0..SESSION_ROUNDS {
+        let members = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let members = members.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let mut found = false;
+        for process in members.filter_map(|pid| Process::now(pid).ok().flatten()) {
+            // Held, so that what is read is about this process.
+            let is_one = parent_and_session(process.id().pid).is_some_and(|(_, session)| session == leader);
+            if is_one && process.alive().unwrap_or(false) {
+                found |= process.signal(Signal::KILL).is_ok();
+            }
+        }
+        if !found {
+            return;
+        }
+    }
+}
+
+/// How often the members of a session are looked for.
+const SESSION_ROUNDS: usize = 10;
+
+fn parent_and_session(pid: i32) -> Option<(i32, i32)> {
+    const FROM_STATE_TO_PARENT: usize = 1;
+    const FROM_PARENT_TO_SESSION: usize = 2;
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
+    let mut fields = str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_ascii_whitespace();
+    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<i32>().ok();
+    Some((number(FROM_STATE_TO_PARENT)?, number(FROM_PARENT_TO_SESSION - 1)?))
 }
 
 /// Kills and reaps every child of this process, which has one thread. Returns whether there may be more.
@@ -65,15 +108,9 @@ pub(crate) fn identify(pid: i32) -> Option<ProcessId> {
 /// The same where `parent` has started it, or it is in the session that `parent` began. Numbers are read from a file that may be
 /// old: a process that has one of them by now is somebody else's.
 pub(crate) fn identify_child(pid: i32, parent: ProcessId) -> Option<ProcessId> {
-    const FROM_STATE_TO_PARENT: usize = 1;
-    const FROM_PARENT_TO_SESSION: usize = 2;
     let process = Process::now(pid).ok().flatten()?;
     // Held, so that what is read is about this process.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end_of_name = stat.iter().rposition(|byte| *byte == b')')?;
-    let mut fields = str::from_utf8(&stat[end_of_name + 1..]).ok()?.split_ascii_whitespace();
-    let mut number = |skipped: usize| fields.nth(skipped)?.parse::<i32>().ok();
-    let (of, session) = (number(FROM_STATE_TO_PARENT)?, number(FROM_PARENT_TO_SESSION - 1)?);
+    let (of, session) = parent_and_session(pid)?;
     let belongs = of == parent.pid || session == parent.pid;
     (belongs && process.id().start_ticks >= parent.start_ticks).then(|| process.id())
 }
@@ -141,6 +178,32 @@ mod tests {
         assert_eq!(identify_child(pid, ProcessId { start_ticks: other.start_ticks + 1, ..me() }), None);
         kill(other);
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_session_ends_without_its_leader() {
+        let script = "sleep 60 & sleep 60 & echo $$; exec sleep 60";
+        let mut leader = std::process::Command::new("setsid")
+            .args(["sh", "-c", script])
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let said = leader.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(said), &mut line).unwrap();
+        let pid: i32 = line.trim().parse().unwrap();
+        let members = || {
+            let all = fs::read_dir("/proc").unwrap().flatten();
+            let all = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+            let of = |one: &i32| parent_and_session(*one).is_some_and(|(_, session)| session == pid);
+            all.filter(of).filter_map(identify).filter(|id| condition(*id) != Condition::Gone).count()
+        };
+        assert_eq!(members(), 3);
+        kill(identify(pid).unwrap());
+        leader.wait().unwrap();
+        kill_session(pid);
+        assert_eq!(members(), 0);
+        kill_session(pid);
     }
 
     #[test]

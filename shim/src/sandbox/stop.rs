@@ -12,6 +12,8 @@ use std::{
 use agent_protocol::{Request, ServerMessage, spec::Shutdown};
 use nix::poll::{PollFd, PollTimeout, poll};
 
+use crate::isolation::Process;
+
 use super::{
     Sandbox, StateError,
     channel::{self, Channel, Flow, OpenError, Received},
@@ -26,10 +28,15 @@ use super::{
 const FORCE_PATIENCE: Duration = Duration::from_millis(300);
 /// How long the kernel may take to end a killed init and all that is inside.
 const KILL_PATIENCE: Duration = Duration::from_millis(300);
+/// How long the layer's process may outlive what it has made.
+const LAYER_PATIENCE: Duration = Duration::from_millis(200);
 /// How long the monitor may take to write down how it ended.
 const MONITOR_PATIENCE: Duration = Duration::from_millis(250);
 /// The same, where it has an engine remove the container.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(25);
+/// How long the kernel may take until the last process of it is gone, which others may see until then: it has a machine's memory to
+/// free.
+const GONE_PATIENCE: Duration = Duration::from_secs(2);
 /// What a graceful end may take beyond the deadline init has for it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -60,6 +67,13 @@ pub enum StopError {
 
 /// Asks init for the end, and waits for it. What takes longer than init's own deadline is killed.
 pub fn gracefully(sandbox: &Sandbox) -> Result<Stopped, StopError> {
+    let carriers = Carriers::of(sandbox);
+    let stopped = ask_for_the_end(sandbox)?;
+    carriers.wait_gone();
+    Ok(stopped)
+}
+
+fn ask_for_the_end(sandbox: &Sandbox) -> Result<Stopped, StopError> {
     let folder = sandbox.folder();
     let mut channel = match Channel::open(folder, &Request::Stop { force: false }) {
         Ok(channel) => channel,
@@ -96,6 +110,13 @@ pub fn gracefully(sandbox: &Sandbox) -> Result<Stopped, StopError> {
 
 /// Ends it now. Takes a second at most, whatever is stuck.
 pub fn force(sandbox: &Sandbox) -> Result<Stopped, StateError> {
+    let carriers = Carriers::of(sandbox);
+    let stopped = end_now(sandbox)?;
+    carriers.wait_gone();
+    Ok(stopped)
+}
+
+fn end_now(sandbox: &Sandbox) -> Result<Stopped, StateError> {
     let folder = sandbox.folder();
     let asked = match Channel::open(folder, &Request::Stop { force: true }) {
         Err(OpenError::Dead) => {
@@ -170,17 +191,17 @@ pub(super) fn kill_monitor(sandbox: &Sandbox) {
     }
 }
 
-/// Whether there is one.
-fn kill_init(sandbox: &Sandbox) -> bool {
-    let recorded = recorded(sandbox).init;
-    // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init
-    // lives: we were not refused, so it does.
-    let init = recorded.or_else(|| {
-        let report = launch::layer_for(&sandbox.record().ok()?).ok()?.report(sandbox.folder()).ok()?;
-        process::identify(report.init_pid?)
-    });
-    if let Some(init) = init {
-        process::kill(init);
+/// Whether there is one. Of a sandbox that was not refused to us: somebody holds what init listens on.
+pub(super) fn kill_init(sandbox: &Sandbox) -> bool {
+    let report = || launch::layer_for(&sandbox.record().ok()?).ok()?.report(sandbox.folder()).ok();
+    // A start whose monitor was killed early has no record of init. The layer has one, which holds as long as init lives.
+    let report = recorded(sandbox).init.is_none().then(report).flatten().unwrap_or_default();
+    let init = recorded(sandbox).init.or_else(|| process::identify(report.init_pid?));
+    match (init, report.layer_pid) {
+        (Some(init), _) => process::kill(init),
+        // It ended before it could tell of what is to become init, and that waits for it, for ever.
+        (None, Some(layer)) => process::kill_session(layer),
+        (None, None) => {}
     }
     init.is_some()
 }
@@ -199,11 +220,35 @@ fn kill_parts(sandbox: &Sandbox) {
     }
 }
 
-/// The layer's process ends with init, unless it is stopped.
+/// The layer's process ends with init, unless it is stopped. It has something to write down, and to collect.
 fn kill_layer(sandbox: &Sandbox) {
     let Some(supervisor) = recorded(sandbox).supervisor.and_then(process::hold) else { return };
-    if !supervisor.exited_within(Duration::from_millis(100)).unwrap_or(true) {
+    let is_stopped = process::condition(supervisor.id()) == Condition::Stopped;
+    if is_stopped || !supervisor.exited_within(LAYER_PATIENCE).unwrap_or(true) {
         process::kill(supervisor.id());
+    }
+}
+
+/// The processes that a sandbox is made of, held from before its end.
+struct Carriers(Vec<Process>);
+
+impl Carriers {
+    fn of(sandbox: &Sandbox) -> Self {
+        let recorded = recorded(sandbox);
+        let parts = recorded.parts.iter().map(|part| part.id);
+        let ids = recorded.supervisor.into_iter().chain(recorded.init).chain(parts);
+        Self(ids.filter_map(process::hold).collect())
+    }
+
+    /// Waits until the last one is gone, and all that it had open with it.
+    fn wait_gone(&self) {
+        let end = Instant::now() + GONE_PATIENCE;
+        // One that the kernel holds is left to it: nothing of the sandbox goes on in it.
+        let is_gone =
+            |process: &Process| !process.alive().unwrap_or(false) || process::waits_for_others(process.id());
+        while !self.0.iter().all(is_gone) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::remains::ask;
 use crate::isolation::process::Process;
-use crate::requirement::Answer;
+use crate::programs::Answer;
 use crate::sys;
 
 /// The subcommand of ours that is this process. It is nobody's to type.
@@ -101,6 +101,8 @@ fn read(job: RawFd) -> Result<Job, Failed> {
 
 /// Returns whether init ran.
 fn carry_out(job: &Job) -> Result<bool, Failed> {
+    // What the engine leaves beside the container is ours to know, where no daemon keeps it.
+    prctl::set_child_subreaper(true).map_err(io::Error::from).map_err(failed("adopting the container"))?;
     let called_off = called_off(job).map_err(failed("catching signals"))?;
     let record = sys::inherited(job.record_fd).map(fs::File::from).map_err(failed("taking the record"))?;
     let handed = job.numbers.iter().map(|number| match number {
@@ -115,7 +117,7 @@ fn carry_out(job: &Job) -> Result<bool, Failed> {
     let mut command = Command::new(&job.program);
     command.args(&job.args).stdin(Stdio::null()).stdout(Stdio::null());
     let mut engine = command.spawn().map_err(failed("executing the engine"))?;
-    let init = meet(job, &mut engine, &listener, &handed, &called_off);
+    let init = meet(job, &mut engine, &listener, &handed, &record, &called_off);
     // Before the agent runs: nothing inside can call here any more, and what was handed over is init's alone.
     drop((listener, handed));
     fs::remove_file(job.place.join(FOLDER).join(SOCKET)).map_err(failed("removing the socket for init"))?;
@@ -125,7 +127,6 @@ fn carry_out(job: &Job) -> Result<bool, Failed> {
         engine.wait().map_err(failed("waiting for the engine"))?;
         return Ok(false);
     };
-    note(&record, "child-pid", init.id().pid)?;
     end_of_engine(&mut engine).map_err(failed("waiting for the engine"))?;
     if wait_for(&init, &called_off).map_err(failed("waiting for the end"))? == Woken::CalledOff {
         // It ends with its parent.
@@ -133,7 +134,7 @@ fn carry_out(job: &Job) -> Result<bool, Failed> {
         let _ = init.exited_within(CODE_WITHIN);
     }
     if let Some(code) = exit_code(job) {
-        note(&record, "exit-code", code)?;
+        note(&record, "exit-code", code).map_err(failed("writing the record"))?;
     }
     Ok(true)
 }
@@ -178,13 +179,14 @@ fn meet(
     engine: &mut Child,
     listener: &UnixListener,
     handed: &[OwnedFd],
+    record: &fs::File,
     called_off: &SignalFd,
 ) -> io::Result<Option<Process>> {
     let end = Instant::now() + CALL_WITHIN;
     loop {
         match listener.accept() {
             Ok((caller, _)) => {
-                if let Some(init) = answer(job, &caller, handed)? {
+                if let Some(init) = answer(job, &caller, handed, record)? {
                     return Ok(Some(init));
                 }
                 continue;
@@ -208,13 +210,23 @@ fn meet(
     }
 }
 
-/// Hands everything over, where it is init that calls; its number is what the kernel says.
-fn answer(job: &Job, caller: &UnixStream, handed: &[OwnedFd]) -> io::Result<Option<Process>> {
+/// Hands everything over, where it is init that calls; its number is what the kernel says. That is recorded before: who hears
+/// of init looks into the record once.
+fn answer(
+    job: &Job,
+    caller: &UnixStream,
+    handed: &[OwnedFd],
+    record: &fs::File,
+) -> io::Result<Option<Process>> {
     let credentials = getsockopt(caller, PeerCredentials)?;
     if credentials.uid() != job.user {
         return Ok(None);
     }
     let Some(init) = Process::now(credentials.pid())? else { return Ok(None) };
+    note(record, "child-pid", init.id().pid)?;
+    if let Some((name, pid)) = companion(init.id().pid) {
+        write_line(record, &serde_json::json!({ "part": name, "pid": pid }))?;
+    }
     let numbers: Vec<u8> = job.numbers.iter().filter_map(|number| u8::try_from(*number).ok()).collect();
     let raw: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
@@ -286,8 +298,26 @@ fn code_of(state: &str) -> Option<i32> {
     code.parse().ok().filter(|code| (0..=255).contains(code))
 }
 
-fn note(mut record: &fs::File, name: &str, value: i32) -> Result<(), Failed> {
-    writeln!(record, "{}", serde_json::json!({ name: value })).map_err(failed("writing the record"))
+fn note(record: &fs::File, name: &str, value: i32) -> io::Result<()> {
+    write_line(record, &serde_json::json!({ name: value }))
+}
+
+fn write_line(mut record: &fs::File, line: &serde_json::Value) -> io::Result<()> {
+    // In one piece, for whoever reads meanwhile.
+    record.write_all(format!("{line}\n").as_bytes())
+}
+
+/// What the engine has left to wait for init, by name; it was left to us.
+fn companion(init: i32) -> Option<(String, i32)> {
+    let pid = parent_of(init)?;
+    let is_ours = parent_of(pid)? == i32::try_from(std::process::id()).ok()?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    is_ours.then(|| (name.trim().to_owned(), pid))
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> Failed {

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::ExitCode;
@@ -11,14 +11,18 @@ use std::process::ExitCode;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use rustix::process::{PidfdFlags, pidfd_open};
 
+use super::calls::Calls;
 use super::ends::Ends;
-use super::job::{Job, LAUNCHER};
-use super::parts::Parts;
+use super::job::{Job, LAUNCHER, OWN};
+use super::parts::{Keeper, Parts};
+use super::plan::VSOCK_SOCKET;
 use super::{bridge, filter, output, room, watch};
+use crate::client::CALLS_SUFFIX;
 use crate::isolation::launcher::{self, Failed, enter_namespaces, failed, file, os};
 use crate::isolation::plan::USER_ID;
-use crate::sys;
+use crate::sys::{self, Child};
 
 /// What begins each line in which the launcher says why it gave up.
 pub(super) const WORDS: &str = "microvm: ";
@@ -59,7 +63,11 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     room::enter(&job.place)?;
     confine()?;
     let mut ends = Ends::open(&job.numbers, bridged)?;
-    let mut parts = Parts::new(record)?;
+    let mut parts = Parts::new(record, keeper)?;
+    let taking = || Calls::take(&Path::new(OWN).join(format!("{VSOCK_SOCKET}{CALLS_SUFFIX}")));
+    // The host's own device needs nobody for that.
+    let calls = job.numbers.vhost_vsock.is_none().then(taking).transpose();
+    let calls = calls.map_err(failed("listening for calls"))?;
     let started = start(job, &mut ends, &mut parts);
     if started.is_err() {
         // What they said is why.
@@ -67,8 +75,7 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     }
     started?;
     let (console, report) = ends.ours();
-    let code = watch::until_the_end(&mut parts, console, report, log)?;
-    drop(keeper);
+    let code = watch::until_the_end(&mut parts, calls, console, report, log)?;
     if let Some(code) = code {
         parts.note(&serde_json::json!({ "exit-code": code }))?;
     }
@@ -99,20 +106,21 @@ fn confine() -> Result<(), Failed> {
 
 /// Makes a namespace of processes for what is started from here on, and a first process in it, with which all others end. That
 /// one ends with us: it waits for the end of a line that only we hold.
-fn keep_processes_together(place: &Path) -> Result<OwnedFd, Failed> {
+fn keep_processes_together(place: &Path) -> Result<Keeper, Failed> {
     let apart = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
     unshare(apart).map_err(os("parting from the host's processes"))?;
     let doing = "starting the first process";
     let (mut ours, theirs) = UnixStream::pair().map_err(failed(doing))?;
-    if sys::fork().map_err(failed(doing))?.is_none() {
+    let Some(pid) = sys::fork().map_err(failed(doing))? else {
         drop(ours);
         keep(place, theirs);
-    }
+    };
     drop(theirs);
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| failed(doing)(error.into()))?;
     let mut answer = [0];
     ours.read_exact(&mut answer).map_err(failed(doing))?;
     match answer {
-        [READY] => Ok(ours.into()),
+        [READY] => Ok(Keeper { process: Child { pid, pidfd }, line: ours }),
         [errno] => Err(failed(PROCESSES)(io::Error::from_raw_os_error(i32::from(errno)))),
     }
 }

@@ -32,8 +32,19 @@ const ENDS_AFTER: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 /// Between two looks for a socket.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
+/// What the process is called that all others end with.
+const KEEPER: &str = "keeper";
+
+/// The first process of the parts' own namespace: the kernel ends them with it.
+pub(super) struct Keeper {
+    pub(super) process: Child,
+    /// It ends with this line, and the line with it.
+    pub(super) line: UnixStream,
+}
+
 /// All that run, what they say, and the record.
 pub(super) struct Parts {
+    keeper: Keeper,
     running: Vec<(String, Child)>,
     record: File,
     said: File,
@@ -53,19 +64,23 @@ pub(super) struct Ended {
 
 impl Parts {
     /// None yet.
-    pub(super) fn new(record: File) -> Result<Parts, Failed> {
+    pub(super) fn new(record: File, keeper: Keeper) -> Result<Parts, Failed> {
         let pipe = pipe_with(PipeFlags::CLOEXEC).and_then(|(said, saying)| {
             rustix::io::ioctl_fionbio(&said, true)?;
             Ok((said, saying))
         });
         let (said, saying) = pipe.map_err(|error| failed("making a pipe")(error.into()))?;
-        Ok(Parts {
+        let pid = keeper.process.pid.as_raw_nonzero().get();
+        let mut parts = Parts {
+            keeper,
             running: vec![],
             record,
             said: said.into(),
             saying: Some(saying),
             words: Words::default(),
-        })
+        };
+        parts.note(&json!({ "part": KEEPER, "pid": pid }))?;
+        Ok(parts)
     }
 
     /// Writes a line into the record.
@@ -166,6 +181,16 @@ impl Parts {
             return Ok(ended(machine, true, &patience)?.or(Some(first)));
         }
         Ok(None)
+    }
+
+    /// What has ended first, now that all have ended: with the keeper, the kernel ends the others at once.
+    pub(super) fn cause(&self, ended: Ended) -> io::Result<Ended> {
+        if poll(&mut [PollFd::new(&self.keeper.line, PollFlags::IN)], Some(&Timespec::default()))? == 0 {
+            return Ok(ended);
+        }
+        let patience = Timespec::try_from(KILLED_WITHIN).unwrap_or_default();
+        let how = wait_for(&self.keeper.process, &patience)?.unwrap_or(ended.how);
+        Ok(Ended { name: KEEPER.to_owned(), how, is_machine: false })
     }
 
     /// Passes on what they say, within bounds.

@@ -8,6 +8,7 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::json;
 
+use super::calls::Calls;
 use super::job::OWN;
 use super::launcher::WORDS;
 use super::output::{LastWord, Log};
@@ -24,6 +25,7 @@ pub(super) const CONSOLE: &str = "console: ";
 /// Returns when the machine and all its parts are gone. The result is init's exit code, as far as it is known.
 pub(super) fn until_the_end(
     parts: &mut Parts,
+    mut calls: Option<Calls>,
     console: UnixStream,
     report: UnixStream,
     log: Log,
@@ -36,9 +38,10 @@ pub(super) fn until_the_end(
         line.set_nonblocking(true).map_err(doing())?;
     }
     let mut open = false;
-    let Ended { name, how, is_machine } = loop {
+    let first = loop {
         {
             let mut fds = parts.to_watch();
+            fds.extend(calls.iter().flat_map(Calls::to_watch));
             fds.extend(lines.iter().flatten().map(|line| PollFd::new(line, PollFlags::IN)));
             match poll(&mut fds, None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -52,12 +55,14 @@ pub(super) fn until_the_end(
             // Where the host's kernel takes the calls there is no such mark.
             drop(fs::remove_file(Path::new(OWN).join(NOT_YET)));
         }
+        calls.iter_mut().for_each(Calls::turn);
         parts.listen();
         if let Some(ended) = parts.ended().map_err(doing())? {
             break ended;
         }
     };
     parts.end();
+    let Ended { name, how, is_machine } = parts.cause(first).map_err(doing())?;
     // What was written last.
     read(&mut lines[0], |bytes| output.add(bytes));
     read(&mut lines[1], |bytes| last_word.hear(bytes));

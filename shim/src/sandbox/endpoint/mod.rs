@@ -26,7 +26,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use self::keeper::keep;
 use super::{
-    Sandbox, StateError,
+    Presence, Sandbox, StateError,
     address::Way,
     lock::ChangeLock,
     paths::DataDir,
@@ -87,8 +87,15 @@ impl Endpoint {
     pub fn open(data: &DataDir, sandbox: &Sandbox, patience: Duration) -> Result<Self, EndpointError> {
         let end = Instant::now() + patience;
         loop {
-            if sandbox.is_alive() {
-                return Ok(Self(Kind::Running(sandbox.clone())));
+            match sandbox.presence() {
+                Presence::Nobody => {}
+                // One that is about to end would be gone before it is spoken to.
+                Presence::Passing if Instant::now() < end => {
+                    thread::sleep(RETRY);
+                    continue;
+                }
+                // Whoever speaks to it is told what is wrong.
+                Presence::Passing | Presence::Somebody => return Ok(Self(Kind::Running(sandbox.clone()))),
             }
             match sandbox.lock(Duration::ZERO) {
                 // It may come up, or whoever reads it be done.

@@ -125,11 +125,17 @@ impl Watch<'_> {
         let layer = launch::capabilities(self.record.isolation);
         // Init outlives it, where that is a process of the host's.
         let killed_layer = || {
-            let signal = self.layer_signal.filter(|_| !layer.shares_kernel)?;
-            Some(format!("the isolation layer ended (killed by signal {signal})"))
+            let alone = !layer.shares_kernel && !self.layer_was_stuck && self.run.supervisor.is_some();
+            let how = || match self.layer_signal {
+                Some(signal) => format!(" (killed by signal {signal})"),
+                None => String::new(),
+            };
+            alone.then(|| format!("the isolation layer ended{}", how()))
         };
-        let Some(died) = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?.died else {
-            return killed_layer();
+        let report = self.layer.as_ref()?.report(self.sandbox.folder()).ok()?;
+        let Some(died) = report.died else {
+            // It writes down one or the other, if it can.
+            return report.exit_code.is_none().then(killed_layer).flatten();
         };
         let made = layer.makes;
         let how = died.how.strip_prefix("was ").unwrap_or(&died.how);
@@ -141,24 +147,34 @@ impl Watch<'_> {
     }
 
     /// The layer's process ends with init, unless it is stopped or stuck.
-    fn end_layer(&mut self) -> Option<i32> {
+    pub(super) fn end_layer(&mut self) -> Option<i32> {
         let layer = self.supervisor.take();
         // An engine is asked for the code that init did not tell.
         let asks = self.run.remains.container.is_some() && self.seen.ended.is_none();
         let patience = if asks { ENGINE_PATIENCE } else { LAYER_PATIENCE };
         let ended_itself = layer.as_ref().is_none_or(|layer| layer.exited_within(patience).unwrap_or(true));
         if let (Some(layer), false) = (&layer, ended_itself) {
+            self.layer_was_stuck = true;
             process::kill(layer.id());
             drop(layer.exited_within(KERNEL_PATIENCE));
         }
-        // Whoever was to end them is gone. A machine can be unreachable, and be there.
-        self.init.iter().for_each(|init| process::kill(init.id()));
-        self.run.parts.iter().for_each(|part| process::kill(part.id));
+        // A machine can be unreachable, and be there.
+        self.end_machine();
         match layer {
             Some(layer) if ended_itself => self.collect_layer(&layer),
             Some(layer) => finish_child(&layer)?.exit_status(),
             None => None,
         }
+    }
+
+    /// Nobody ends what is left of a machine: whoever was to do it is gone, or stuck.
+    pub(super) fn end_machine(&mut self) {
+        if let Some(layer) = &self.supervisor {
+            self.layer_was_stuck = true;
+            process::kill(layer.id());
+        }
+        self.init.iter().for_each(|init| process::kill(init.id()));
+        self.run.parts.iter().for_each(|part| process::kill(part.id));
     }
 
     fn write_end(&mut self, stage: Stage, code: Option<i32>, reason: String) {

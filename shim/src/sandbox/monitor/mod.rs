@@ -100,7 +100,7 @@ pub(super) fn settle(sandbox: &Sandbox, reason: &str) -> Result<(), StateError> 
 fn adopt(sandbox: &Sandbox) -> Result<(), StateError> {
     let Some(lock) = take_lock(sandbox)? else { return Ok(()) };
     let Some(mut watch) = Watch::resume(sandbox)? else { return Ok(()) };
-    if channel::is_alive(sandbox.folder()) {
+    if watch.comes_to_life() {
         watch.take_over();
         watch.until_the_end();
     } else {

@@ -35,6 +35,7 @@ use crate::{
         process,
         record::Record,
         run::{Run, RunningPart, Stage},
+        stop,
         unit_log::{self, UnitLog, is_fit_for_a_file},
         view::{AgentState, AgentView},
     },
@@ -48,6 +49,12 @@ const REOPEN: Duration = Duration::from_millis(100);
 
 /// For what an init that is gone has said last: as much as its buffers hold.
 const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an init may take whose layer has ended: it is there, or nobody is about to become it.
+const ORPHAN_COMES_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long the layer may take to end what is left of a machine.
+const LAYER_ENDS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Bytes of one unit's output that are written before the others get their turn.
 const TURN_READS: usize = 8;
@@ -65,6 +72,8 @@ pub(super) struct Watch<'a> {
     pub(super) init: Option<Process>,
     /// What killed the layer's process, if something did.
     pub(super) layer_signal: Option<i32>,
+    /// Whether that process did not end, and was ended by us.
+    pub(super) layer_was_stuck: bool,
     /// The command that started the sandbox, as long as it listens.
     pub(super) line: Option<UnixStream>,
     pub(super) seen: Seen,
@@ -72,6 +81,8 @@ pub(super) struct Watch<'a> {
     events: Option<Channel>,
     taps: BTreeMap<String, Tap>,
     reopen_at: Option<Instant>,
+    /// When what is left of a machine is ended.
+    falls_apart_at: Option<Instant>,
     /// Whether logs begin anew or go on.
     pub(super) is_fresh: bool,
 }
@@ -118,11 +129,13 @@ impl<'a> Watch<'a> {
             supervisor: None,
             init: None,
             layer_signal: None,
+            layer_was_stuck: false,
             line: None,
             seen: Seen::default(),
             events: None,
             taps: BTreeMap::new(),
             reopen_at: None,
+            falls_apart_at: None,
             is_fresh: true,
         }
     }
@@ -142,6 +155,35 @@ impl<'a> Watch<'a> {
             watch.agent = agent;
         }
         Ok(Some(watch))
+    }
+
+    /// Whether it lives. Where a start was cut short, somebody may hold what init is to listen on, and nobody become init: that
+    /// is ended.
+    pub(super) fn comes_to_life(&mut self) -> bool {
+        let folder = self.sandbox.folder();
+        let is_alive = || channel::is_alive(folder);
+        if self.run.stage != Stage::Starting {
+            return is_alive();
+        }
+        let start = launch::capabilities(self.record.isolation).patience.start;
+        let begun = Instant::now();
+        while is_alive() {
+            match probe::ask(folder) {
+                Answer::Silent => {}
+                answer => return !matches!(answer, Answer::Dead),
+            }
+            let report = self.layer.as_ref().and_then(|layer| layer.report(folder).ok()).unwrap_or_default();
+            let at_work = self.supervisor.as_ref().is_some_and(|layer| layer.alive().unwrap_or(true))
+                || report.layer_pid.is_some_and(is_running);
+            if begun.elapsed() >= if at_work { start } else { ORPHAN_COMES_WITHIN } {
+                stop::kill_init(self.sandbox);
+                self.find_processes();
+                self.end_layer();
+                break;
+            }
+            thread::sleep(REOPEN);
+        }
+        false
     }
 
     /// Goes on with a sandbox that lives.
@@ -173,7 +215,8 @@ impl<'a> Watch<'a> {
 
     /// Waits for something to happen and takes note of it. Returns false once init is gone.
     pub(super) fn turn(&mut self, deadline: Option<Instant>) -> bool {
-        let until = [deadline, self.reopen_at, self.work.due()].into_iter().flatten().min();
+        let until =
+            [deadline, self.reopen_at, self.falls_apart_at, self.work.due()].into_iter().flatten().min();
         let timeout = until.map_or(PollTimeout::NONE, |until| {
             let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
@@ -185,11 +228,20 @@ impl<'a> Watch<'a> {
         }
         let mut suspicion = self.reap_supervisor();
         suspicion |= self.init.as_ref().is_some_and(|init| !init.alive().unwrap_or(true));
+        if suspicion {
+            self.may_fall_apart();
+        }
+        if self.falls_apart_at.is_some_and(|at| Instant::now() >= at) {
+            self.falls_apart_at = None;
+            self.end_machine();
+        }
         suspicion |= self.read_events();
         suspicion |= self.read_taps();
         self.work_turn();
         if self.reopen_at.is_some_and(|at| Instant::now() >= at) {
             self.reopen();
+            // A call that fails may be the last sign of its end. Before, there is nobody yet.
+            suspicion |= self.seen.agent_started;
         }
         !suspicion || channel::is_alive(self.sandbox.folder())
     }
@@ -381,6 +433,17 @@ impl<'a> Watch<'a> {
         ended
     }
 
+    /// A machine without its layer's process, or without itself, is none. The layer ends what is left of it, where it can.
+    fn may_fall_apart(&mut self) {
+        if launch::capabilities(self.record.isolation).shares_kernel {
+            return;
+        }
+        // Seen once: it would wake us again and again.
+        self.init = self.init.take().filter(|init| init.alive().unwrap_or(true));
+        let patience = if self.supervisor.is_some() { LAYER_ENDS_WITHIN } else { Duration::ZERO };
+        self.falls_apart_at = Some(Instant::now() + patience);
+    }
+
     /// Collects how the layer's process ended by itself: its code, if it has one.
     pub(super) fn collect_layer(&mut self, process: &Process) -> Option<i32> {
         let status = finish_child(process)?;
@@ -427,6 +490,10 @@ impl<'a> Watch<'a> {
 pub(super) fn finish_child(process: &Process) -> Option<WaitStatus> {
     let pid = rustix::process::Pid::from_raw(process.id().pid)?;
     Some(waitpid(Some(pid), WaitOptions::NOHANG).ok()??.1)
+}
+
+fn is_running(pid: i32) -> bool {
+    Process::now(pid).is_ok_and(|process| process.is_some_and(|process| process.alive().unwrap_or(true)))
 }
 
 /// Whether the command at the other end of the line is gone.
