@@ -119,9 +119,17 @@ fn init_is_killed() -> anyhow::Result<()> {
         let monitor = sandbox.pid(Part::Monitor)?;
         let killed_at = Instant::now();
         sandbox.kill(Part::Init)?;
-        let listed = listed(&sandbox)?;
+        // Its layer's process ends an instant later.
+        let listed = until("its end", || {
+            let listed = listed(&sandbox)?;
+            ensure!(
+                ["stopping", "stopped"].contains(&listed["state"].as_str().unwrap_or_default()),
+                "{listed:#}"
+            );
+            Ok((listed["state"] == "stopped").then_some(listed))
+        })?;
         ensure!(killed_at.elapsed() < RIGHT_WITHIN, "list took {:?}", killed_at.elapsed());
-        ensure!(listed["state"] == "stopped" && listed["agent"]["state"] == "exited", "{listed:#}");
+        ensure!(listed["agent"]["state"] == "exited", "{listed:#}");
         let end = sandbox.wait_for_event("sandbox-stopped")?;
         ensure!(end["reason"] == "init was killed from outside" && end["code"] == 137, "{end:#}");
         agent_tests::until_gone(monitor)?;
