@@ -12,6 +12,8 @@ pub mod config;
 pub mod env;
 // What starts PID 1 in a world of its own.
 pub mod isolation;
+// Programs of the host: where they are, and what they answer.
+mod programs;
 // What the agent did, brought home.
 pub mod repo;
 // What this machine must have, and how a person gets what is missing.

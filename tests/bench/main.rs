@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context, bail};
 
+mod machine;
 mod ours;
 mod rounds;
 mod rows;

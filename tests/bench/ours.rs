@@ -2,6 +2,8 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,7 +18,7 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Next, Stdio as Streams, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{Home, Nix, Who};
+use agent_tests::{Home, Layer, Machine, Nix, TOKEN, Who};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
@@ -49,6 +51,19 @@ impl Ours {
         let mut ours = Self::new(workshop)?;
         ours.nix = ours.home.nix()?;
         Ok(ours.nix.is_some().then_some(ours))
+    }
+
+    /// The same, whose sandboxes are machines. Programs in `first` are found before all others.
+    pub(crate) fn with_machines(workshop: &Workshop, first: Option<&Path>) -> anyhow::Result<Self> {
+        let layer = Layer::named("microvm").context("there is no such layer")?;
+        let missing = layer.missing();
+        ensure!(missing.is_empty(), "machines need {}", missing.join(", "));
+        let mut ours = Self::new(workshop)?;
+        let path = layer.search_path(&ours.home.search_path());
+        let first = first.map(|folder| format!("{}:", folder.display())).unwrap_or_default();
+        ours.home.variable("PATH", first + &path);
+        layer.variables().into_iter().for_each(|(name, value)| ours.home.variable(name, value));
+        Ok(ours)
     }
 
     /// The packages that its Nix has.
@@ -123,8 +138,7 @@ impl Ours {
 
     /// A caller of its init.
     pub(crate) fn caller(&self, name: &str) -> Caller {
-        let path = self.home.data().join("agents").join(name).join("control.sock");
-        Caller { address: Address::Unix(path) }
+        Caller { address: Address::Unix(self.folder(name).join("control.sock")), token: Token::default() }
     }
 }
 
@@ -145,12 +159,37 @@ fn silent(mut command: Command) -> Command {
 /// Somebody who speaks the protocol all the time.
 pub(crate) struct Caller {
     address: Address,
+    token: Token,
 }
 
 impl Caller {
+    /// Who speaks to the init of a machine of the tests' own.
+    pub(crate) fn of_machine(machine: &Machine) -> Self {
+        Self { address: machine.address(), token: TOKEN }
+    }
+
+    /// The same machine's stream of bytes from a port where something else listens.
+    pub(crate) fn dial(&self, port: u32) -> anyhow::Result<UnixStream> {
+        let Address::Hybrid { path, .. } = &self.address else {
+            bail!("the host's own device has no socket to dial")
+        };
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+        // Byte by byte: what follows is not the device's.
+        let mut answer = Vec::new();
+        while answer.last() != Some(&b'\n') {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).context("the device hung up")?;
+            answer.push(byte[0]);
+        }
+        ensure!(answer.starts_with(b"OK "), "the device answered {}", String::from_utf8_lossy(&answer));
+        Ok(stream)
+    }
+
     fn connect(&self) -> anyhow::Result<Connection> {
         let deadline = Instant::now() + PATIENCE;
-        Ok(Connection::open(Target::Address(&self.address), &Token::default(), deadline)?)
+        Ok(Connection::open(Target::Address(&self.address), &self.token, deadline)?)
     }
 
     /// Asks for a sign of life.

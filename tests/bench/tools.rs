@@ -78,6 +78,11 @@ impl Workshop {
         self.folder.path().join("floor")
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// A place in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -285,6 +290,11 @@ pub(crate) mod processes {
             next += 1;
         }
         all
+    }
+
+    /// What the kernel calls it.
+    pub(crate) fn name(pid: i32) -> String {
+        fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
     }
 
     /// Its parent.

@@ -8,6 +8,7 @@
 //! [`conformance`] runs every behaviour on each.
 
 mod binaries;
+mod boot;
 mod cells;
 pub mod conformance;
 mod home;
@@ -29,9 +30,10 @@ mod wait;
 mod workshop;
 
 pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
+pub use boot::{Boot, counting_qemu};
 pub use home::{Home, Who, finish};
 pub use layer::{LAYER, LAYERS, Layer, layer};
-pub use machine::{CID, Ended, Files, Machine, PORT, guest_kernel};
+pub use machine::{CID, Ended, Files, Machine, PORT, TOKEN, guest_kernel};
 pub use output::Output;
 pub use own_nix::{Decoys, Nix, stand_in};
 pub use parts::{Part, is_alive, state, until_gone};

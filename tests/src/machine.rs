@@ -16,6 +16,7 @@ use std::{
 
 use agent_protocol::{
     Request, ServerMessage,
+    address::Address,
     failure::Failure,
     handshake::{TOKEN_BYTES, Token, Verdict},
     message::{ExecRequest, Status},
@@ -49,7 +50,8 @@ pub const PORT: u32 = 1024;
 /// Booting takes some seconds without KVM, and longer where others boot at the same time.
 const MACHINE_WITHIN: Duration = Duration::from_mins(2);
 
-const TOKEN: Token = Token([b't'; TOKEN_BYTES]);
+/// What init knows its host by.
+pub const TOKEN: Token = Token([b't'; TOKEN_BYTES]);
 
 /// A guest whose init does what the test's spec says. Killed on drop.
 pub struct Machine {
@@ -172,6 +174,11 @@ impl Machine {
         self.folder.path().join("root")
     }
 
+    /// Where init is called.
+    pub fn address(&self) -> Address {
+        Address::Hybrid { path: self.folder.path().join("vsock.sock"), port: PORT }
+    }
+
     /// Everything that was on the guest's console up to now, and what those around it said.
     pub fn console(&self) -> String {
         ["console", "device.log", "virtiofsd.log", "qemu.log"].map(|name| self.text(name)).concat()
@@ -278,7 +285,7 @@ pub struct Files(pub BTreeMap<String, (usize, Vec<u8>)>);
 
 impl Files {
     /// As cpio(5) has it, in the form that the kernel reads ("newc").
-    fn archive(&self) -> Vec<u8> {
+    pub fn archive(&self) -> Vec<u8> {
         let mut archive = Vec::new();
         let mut add = |name: &str, mode: usize, content: &[u8]| {
             let fields = [0, mode, 0, 0, 1, 0, content.len(), 0, 0, 0, 0, name.len() + 1, 0]
@@ -449,7 +456,7 @@ fn quiet(program: &str, log: &Path) -> anyhow::Result<Command> {
     Ok(command)
 }
 
-fn which(program: &str) -> Option<PathBuf> {
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let built = tools().map(Path::to_owned);
     built

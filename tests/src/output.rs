@@ -38,6 +38,11 @@ impl Output {
         serde_json::from_slice(&self.stdout).with_context(|| format!("reading the JSON of {self}"))
     }
 
+    /// Whether its standard error is empty, but for what a machine lacks on this host.
+    pub fn is_quiet(&self) -> bool {
+        self.errors().lines().all(|line| line.starts_with("note: the machine"))
+    }
+
     /// Itself, if it succeeded.
     pub fn success(self) -> anyhow::Result<Self> {
         self.exits(0)

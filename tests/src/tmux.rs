@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
-use crate::{Home, agent_shim, cells::canonical, until};
+use crate::{Home, agent_shim, cells::canonical, layer, until};
 
 /// Everything tmux tells about a terminal's modes. Bracketed paste is not among it: see [`Pane::paste`].
 const MODES: &str = "visible=#{cursor_flag} insert=#{insert_flag} keys=#{keypad_cursor_flag},#{keypad_flag} \
@@ -91,7 +91,7 @@ impl Tmux {
         let project = home.project("project")?;
         let bin = agent_shim().parent().context("the shim's folder")?;
         let mut shell = home.command("sh", ["-i"]);
-        shell.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", bin.display()));
+        shell.env("PATH", format!("{}:{}", bin.display(), home.search_path()));
         shell.env("PS1", PROMPT).env_remove("TERM").current_dir(&project);
         self.spawn(columns, rows, &project, &in_words(&shell))
     }
@@ -225,7 +225,7 @@ impl Pane<'_> {
 
     /// Waits until it shows the same as another terminal, in the same modes.
     pub fn equals(&self, other: &Pane<'_>) -> anyhow::Result<()> {
-        let end = Instant::now() + SAME;
+        let end = Instant::now() + SAME * layer().patience;
         loop {
             let (this, that) = (self.shown()?, other.shown()?);
             if this.program() == that.program() {

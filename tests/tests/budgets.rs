@@ -18,7 +18,9 @@ use agent_protocol::{
     message::{AttachFrom, AttachRequest, ExecRequest, LeaseWish, Stdio, TerminalSize},
 };
 use agent_shim::client::{Connection, Incoming, Target};
-use agent_tests::{Home, Sandbox, Who, agent_init, deadline, finish, until};
+use agent_tests::{
+    Boot, Home, Layer, Machine, Sandbox, Who, agent_init, counting_qemu, deadline, finish, until,
+};
 use anyhow::{Context, bail, ensure};
 
 /// Overrides the number of commands that must leave nothing behind.
@@ -40,6 +42,46 @@ fn init_is_small() -> anyhow::Result<()> {
         return Ok(());
     };
     ensure!(file.len() <= LIMIT_BYTES, "{} has {} bytes", released.display(), file.len());
+    Ok(())
+}
+
+/// A billion instructions a second is what a slow processor does; and counted, they do not depend on who else uses the host.
+#[test]
+fn init_is_ready_in_a_machine_after_a_hundred_million_instructions() -> anyhow::Result<()> {
+    const MOST_MS: f64 = 100.0;
+    let machines = Layer::named("microvm").context("a layer")?;
+    let missing = machines.missing();
+    if !missing.is_empty() {
+        agent_tests::skip(&format!("machines need {}", missing.join(", ")));
+        return Ok(());
+    }
+    let mut home = Home::new(Who::Myself)?;
+    let counting = counting_qemu(home.path())?;
+    let path = machines.search_path(&home.search_path());
+    home.variable("PATH", format!("{}:{path}", counting.display()));
+    machines.variables().into_iter().for_each(|(name, value)| home.variable(name, value));
+    home.project("project")?;
+    let start = "start --name box --env host --accel tcg --vcpus 1 project -- sleep 1000";
+    home.run(start.split(' '))?.success()?;
+    let boot = Boot::of(&home.data().join("agents/box"))?;
+    ensure!(boot.init <= MOST_MS, "at 1 ns an instruction: {boot:?}");
+    Ok(())
+}
+
+/// What is the machine's own is not counted: its kernel, and init's program, which is larger where it is built for tests.
+#[test]
+fn init_is_small_in_a_machine_and_one_thread() -> anyhow::Result<()> {
+    const MOST_KB: u64 = 1024;
+    let Some(machine) = Machine::start(serde_json::json!({}))? else { return Ok(()) };
+    let status = machine.sh("cat /proc/1/status")?;
+    let number = |key: &str| -> anyhow::Result<u64> {
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        let value = value.and_then(|value| value.split_whitespace().next());
+        Ok(value.with_context(|| format!("no {key} in {status}"))?.parse()?)
+    };
+    assert_eq!(number("Threads")?, 1);
+    let memory = number("RssAnon")?;
+    ensure!(memory <= MOST_KB, "{memory} kB");
     Ok(())
 }
 

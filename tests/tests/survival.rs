@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use agent_tests::{Home, Part, Sandbox, is_alive, until};
+use agent_tests::{Home, Part, Sandbox, is_alive, layer, until};
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
@@ -117,21 +117,25 @@ fn init_is_killed() -> anyhow::Result<()> {
         let sandbox = Sandbox::builder().who(*who).start()?;
         sandbox.sh("echo kept > ~/file")?.success()?;
         let monitor = sandbox.pid(Part::Monitor)?;
+        // `agent-init`, or what a machine is for the host; the kernel keeps 15 letters.
+        let called = std::fs::read_to_string(format!("/proc/{}/comm", sandbox.pid(Part::Init)?))?;
+        let called = called.trim().trim_start_matches("agent-");
         let killed_at = Instant::now();
         sandbox.kill(Part::Init)?;
-        // Its layer's process ends an instant later.
-        let listed = until("its end", || {
+        // Its layer's process ends an instant later; the parts of a machine end each other.
+        let listed = until("its end to be seen", || {
             let listed = listed(&sandbox)?;
-            ensure!(
-                ["stopping", "stopped"].contains(&listed["state"].as_str().unwrap_or_default()),
-                "{listed:#}"
-            );
+            let is_seen = ["stopping", "stopped"].contains(&listed["state"].as_str().unwrap_or_default());
+            ensure!(is_seen || !layer().shares_kernel, "{listed:#}");
             Ok((listed["state"] == "stopped").then_some(listed))
         })?;
-        ensure!(killed_at.elapsed() < RIGHT_WITHIN, "list took {:?}", killed_at.elapsed());
+        let within = RIGHT_WITHIN * layer().patience;
+        ensure!(killed_at.elapsed() < within, "list took {:?}", killed_at.elapsed());
         ensure!(listed["agent"]["state"] == "exited", "{listed:#}");
         let end = sandbox.wait_for_event("sandbox-stopped")?;
-        ensure!(end["reason"] == "init was killed from outside" && end["code"] == 137, "{end:#}");
+        let reason = end["reason"].as_str().unwrap_or_default();
+        ensure!(reason.contains(called) && reason.contains("killed"), "{called}: {end:#}");
+        ensure!(end["code"] == 137, "{end:#}");
         agent_tests::until_gone(monitor)?;
 
         sandbox.tell("exec", &["--", "true"])?.exits(125)?.complains("hint:")?;

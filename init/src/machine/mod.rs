@@ -15,7 +15,9 @@ mod share;
 
 use std::{
     env,
+    fs::File,
     io::{self, Write},
+    os::unix::fs::FileExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     time::Duration,
@@ -78,27 +80,70 @@ pub(crate) struct Running {
     pub(crate) clock: Option<clock::Keeper>,
     /// Keeps what the kernel remembers of the host's files below the host's bound. Absent where there is none.
     pub(crate) files: Option<files::Forgetter>,
-    /// When init began, since the kernel did.
-    began: Duration,
+    took: Took,
+    haste: Option<Haste>,
     report: Option<Report>,
 }
 
+/// While it lasts, the kernel interrupts all processors where it would else wait until each has come by: what is mounted, and the
+/// control groups, make it wait ten milliseconds at a time (Documentation/admin-guide/kernel-parameters.txt, rcu_expedited).
+struct Haste(File);
+
+impl Haste {
+    /// None where the kernel has no such choice.
+    fn begin() -> Option<Self> {
+        let mut file = File::options().write(true).open("/sys/kernel/rcu_expedited").ok()?;
+        file.write_all(b"1").ok()?;
+        Some(Self(file))
+    }
+}
+
+impl Drop for Haste {
+    fn drop(&mut self) {
+        // It was taken a moment ago. If not now, more is interrupted than need be, and nothing is wrong.
+        let _ = self.0.write_at(b"0", 0);
+    }
+}
+
+/// When something was done, since the kernel began.
+#[derive(Clone, Copy)]
+struct Took {
+    began: Duration,
+    drivers: Duration,
+    files: Duration,
+}
+
 impl Running {
-    /// Tells the host that init listens, and how long that took since init began and since the kernel did.
+    /// Tells the host that init listens, and the console how long that took.
     pub(crate) fn tell_ready(&mut self) {
         if let Some(report) = &mut self.report {
             report.tell_ready();
         }
-        let now = uptime();
-        let (init, kernel) = (now.saturating_sub(self.began), self.began);
-        tracing::info!(init_ms = init.as_millis(), kernel_ms = kernel.as_millis(), "the machine is up");
+        self.haste = None;
+        // Written whatever the log level is: who wonders why a machine came up late looks here.
+        let _ = writeln!(io::stderr(), "agent-init: {}", self.took.words(uptime()));
+    }
+}
+
+impl Took {
+    /// What each part of the way took until `now`.
+    fn words(self, now: Duration) -> String {
+        let ms = |from: Duration, to: Duration| to.saturating_sub(from).as_secs_f64() * 1e3;
+        format!(
+            "the machine is up: kernel {:.1} ms, init {:.1} ms, of these drivers {:.1}, files {:.1}",
+            ms(Duration::ZERO, self.began),
+            ms(self.began, now),
+            ms(self.began, self.drivers),
+            ms(self.drivers, self.files),
+        )
     }
 }
 
 fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
-    // Permissions are as they are written down here; programs get the usual mask at the end.
+    // Permissions are as they are written down here; programs get the mask that was asked for, at the end.
     umask(Mode::empty());
     mounts::for_booting()?;
+    let haste = Haste::begin();
     let spec = boot::read_spec(&SpecSource::File(SPEC.into()))
         .inspect_err(|_| *report = Report::open(power::REPORT_WITHOUT_SPEC).ok())?;
     let machine = spec.machine.as_ref().context("the spec describes no machine")?;
@@ -107,16 +152,22 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     }
     boot::log_to_stderr(spec.log_level);
     let token = boot::read_token(&spec)?;
-    let (clock, files) = boot(&spec, machine)?;
+    let mut took = Took { began, drivers: began, files: began };
+    let (clock, files) = boot(&spec, machine, &mut took)?;
     let said = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
-    boot::start(spec, token, Some(Running { clock, files, began, report: said }))
+    boot::start(spec, token, Some(Running { clock, files, took, haste, report: said }))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.
-fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
+fn boot(
+    spec: &InitSpec,
+    machine: &Machine,
+    took: &mut Took,
+) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
     power::heed_the_host();
     modules::load(&machine.modules)?;
     modules::close();
+    took.drivers = uptime();
     let clock = clock::Keeper::open();
     let files = files::Forgetter::open(machine.root.most_files);
     network::start(machine.network.as_ref())?;
@@ -125,9 +176,10 @@ fn boot(spec: &InitSpec, machine: &Machine) -> Result<(Option<clock::Keeper>, Op
     mounts::switch_root()?;
     let user = spec.user.clone().unwrap_or_default();
     mounts::make(&machine.mounts, &user, has_kvm)?;
+    took.files = uptime();
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
-    umask(Mode::from_raw_mode(0o022));
+    umask(Mode::from_raw_mode(machine.umask));
     Ok((clock, files))
 }
 

@@ -6,7 +6,7 @@ use agent_protocol::{
     frame::Kind,
     message::{EventsRequest, LogFrom, LogRequest},
 };
-use tokio::task::yield_now;
+use tokio::{sync::watch, task::yield_now};
 
 use super::{
     Server,
@@ -74,13 +74,17 @@ async fn send_events(shared: &Shared, request: EventsRequest, outgoing: &Outgoin
         if !request.follow || is_over {
             return Ok(());
         }
-        tokio::select! {
-            // The last words come first: both may be true by the time that this task has its turn.
-            biased;
-            // Everybody else goes first: for what is told here a client may wait elsewhere.
-            () = woken => yield_now().await,
-            _ = ending.wait_for(|ending| *ending) => {}
-        }
+        more_or_the_end(woken, &mut ending).await;
+    }
+}
+
+async fn more_or_the_end(woken: impl Future<Output = ()>, ending: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        // The last words come first: both may be true by the time that this task has its turn.
+        biased;
+        // Everybody else goes first: for what is told here a client may wait elsewhere.
+        () = woken => yield_now().await,
+        _ = ending.wait_for(|ending| *ending) => {}
     }
 }
 
@@ -122,12 +126,6 @@ async fn send_log(
         if !request.follow || is_over {
             return Ok(());
         }
-        tokio::select! {
-            // The last words come first: both may be true by the time that this task has its turn.
-            biased;
-            // Everybody else goes first: for what is told here a client may wait elsewhere.
-            () = woken => yield_now().await,
-            _ = ending.wait_for(|ending| *ending) => {}
-        }
+        more_or_the_end(woken, &mut ending).await;
     }
 }

@@ -24,10 +24,17 @@ pub struct Machine {
     /// The network device, where there is one. The loopback device always comes up.
     #[serde(default)]
     pub network: Option<Interface>,
+    /// The permissions that programs take from what they make, unless they say otherwise: umask(2).
+    #[serde(default = "usual_umask")]
+    pub umask: u32,
     /// Where init tells that it listens, and how it ended, each as one line of JSON: `{"ready": true}`, `{"exit-code": 0}`. A
     /// serial port, say.
     #[serde(default)]
     pub report: Option<String>,
+}
+
+fn usual_umask() -> u32 {
+    0o022
 }
 
 /// A file system of the host's.
@@ -191,6 +198,7 @@ impl Machine {
             let gateway = network.gateway.as_ref().is_none_or(|text| text.parse::<Ipv4Addr>().is_ok());
             require(gateway, "machine.network.gateway".to_owned(), "must be an IPv4 address");
         }
+        require(self.umask <= 0o777, "machine.umask".to_owned(), "is no mask of permissions");
         if let Some(report) = &self.report {
             require(is_absolute(report), "machine.report".to_owned(), "is not an absolute path");
         }

@@ -292,6 +292,7 @@ fn machine(change: impl FnOnce(&mut serde_json::Value)) -> Result<InitSpec, Spec
                 { "kind": "read-only", "at": "/etc" },
             ],
             "network": { "address": "10.0.2.15/24", "gateway": "10.0.2.2" },
+            "umask": 63,
             "report": "/dev/ttyS1",
         },
     });
@@ -340,6 +341,7 @@ fn a_machine_is_checked_in_all_its_parts() {
             "machine.network.address: must be an IPv4 address",
         ),
         ("/machine/network/gateway", json!("fe80::1"), "machine.network.gateway: must be an IPv4 address"),
+        ("/machine/umask", json!(0o1000), "machine.umask: is no mask of permissions"),
         ("/machine/report", json!("ttyS1"), "machine.report: is not an absolute path"),
     ] {
         let error = machine(|spec| *spec.pointer_mut(path).unwrap() = value).unwrap_err().to_string();

@@ -9,9 +9,13 @@ use super::{
     error::{CliError, Kind},
     output::{clean, print_json, print_line},
 };
-use crate::requirement::{
-    Facts, Fix, Machine, Purpose, Report, Selection, Severity, Step,
-    report::{Checked, Finding, LayerState},
+use crate::{
+    isolation::Isolation,
+    requirement::{
+        Facts, Fix, Machine, Report, Selection, Severity, Step,
+        report::{Checked, Finding, LayerState},
+    },
+    sandbox::record::EnvKind,
 };
 
 /// Check what this machine has and lacks, and how to get it
@@ -22,32 +26,10 @@ use crate::requirement::{
 pub(crate) struct DoctorArgs {
     /// What is to keep sandboxes apart from this machine
     #[arg(long, value_enum, default_value_t)]
-    isolation: Layer,
+    isolation: Isolation,
     /// Where the tools inside are to come from
-    #[arg(long, value_enum, value_name = "WHERE", default_value_t)]
-    env: Tools,
-}
-
-/// What keeps sandboxes apart from this machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Layer {
-    /// Namespaces, by bubblewrap
-    #[default]
-    Bwrap,
-    /// A container
-    Oci,
-    /// A virtual machine
-    Microvm,
-}
-
-/// Where the tools inside come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum Tools {
-    /// This machine
-    #[default]
-    Host,
-    /// Nix
-    Nix,
+    #[arg(long, value_enum, value_name = "WHERE", default_value_t = EnvKind::Host)]
+    env: EnvKind,
 }
 
 pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<ExitCode, CliError> {
@@ -65,12 +47,7 @@ pub(crate) fn run(global: &Global, args: &DoctorArgs) -> Result<ExitCode, CliErr
 
 impl DoctorArgs {
     fn selection(&self) -> Selection {
-        let isolation = match self.isolation {
-            Layer::Bwrap => Purpose::Bwrap,
-            Layer::Oci => Purpose::Oci,
-            Layer::Microvm => Purpose::Microvm,
-        };
-        Selection { isolation, nix: self.env == Tools::Nix }
+        Selection { isolation: self.isolation.into(), nix: self.env == EnvKind::Nix }
     }
 }
 

@@ -86,8 +86,11 @@ impl Wake {
         Ok(Self(inotify))
     }
 
-    /// Waits for a change. Returns false where none will come: the sandbox is over.
+    /// Waits for a change. Returns false where none will come: the sandbox is over, and its monitor has nothing left to do, such
+    /// as bringing its work home.
     pub(super) fn wait(&self, sandbox: &Sandbox) -> bool {
+        // Before the wait: whoever ended since may have written a last word, which is read in one more round.
+        let watched = sandbox.is_monitored();
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX);
         let changed = matches!(poll(&mut fds, timeout), Ok(ready) if ready > 0);
@@ -100,7 +103,7 @@ impl Wake {
             sandbox.ensure_monitored();
             return true;
         }
-        false
+        watched
     }
 }
 

@@ -47,10 +47,7 @@ use self::{
     context::{Context, Global},
     error::CliError,
 };
-use crate::{
-    isolation::{engine, microvm, oci},
-    repo::helper,
-};
+use crate::{isolation, repo::helper};
 
 /// Run coding agents in sandboxes that outlive the terminal
 ///
@@ -104,17 +101,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     if helper::is_called(args.first()) {
         return helper::main(&args[1..]);
     }
-    if let Some(job) = oci::launcher::job(&args) {
-        return oci::launcher::run(job);
-    }
-    if let Some(job) = microvm::launcher::job(&args) {
-        return microvm::launcher::run(job);
-    }
-    if microvm::kvm::is_called(&args) {
-        return microvm::kvm::run();
-    }
-    if let Some(job) = engine::launcher::job(&args) {
-        return engine::launcher::run(job);
+    if let Some(code) = isolation::own_process(&args) {
+        return code;
     }
     let (global, command) = match parse(&args) {
         Ok(parsed) => parsed,

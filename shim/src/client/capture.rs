@@ -23,6 +23,19 @@ pub struct Captured {
 /// Most bytes kept of a command's standard error.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 
+/// A program and its arguments, in the sandbox's own variables and folder and as its user.
+pub fn command(words: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> ExecRequest {
+    ExecRequest {
+        argv: words.into_iter().map(Into::into).collect(),
+        env: Vec::new(),
+        directory: None,
+        user: None,
+        stdin: false,
+        stdio: Stdio::Frames,
+        timeout_ms: None,
+    }
+}
+
 /// Runs a command inside until it has ended. Its input is empty; an output of more than `most` bytes is an error, and so
 /// is an end after `deadline`. Init ends a command whose connection is gone.
 ///

@@ -378,10 +378,8 @@ fn network_openness(network: &Network) -> u8 {
 
 /// Higher is more open.
 fn isolation_openness(isolation: Isolation) -> u8 {
-    match isolation {
-        Isolation::Microvm => 0,
-        Isolation::Bwrap | Isolation::Oci => 1,
-    }
+    // A kernel of its own stands between what runs inside and the host's.
+    u8::from(isolation.capabilities().shares_kernel)
 }
 
 /// Higher is more open.

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::sandbox::{
     atomic::{self, Survives},
+    bounded::read_bounded,
     paths::{DataDir, check_folder},
 };
 
@@ -292,13 +293,6 @@ fn remove_file(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    use io::Read;
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most { Err(io::ErrorKind::InvalidData.into()) } else { Ok(bytes) }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::engine::EngineError;
 use super::limits::LimitError;
 use super::microvm::{error::MachineError, kernel::KernelError};
+use super::userns::UsernsSwitch;
 use crate::requirement::Requirement;
 
 /// Decides the exit code and the tone of the message.
@@ -153,17 +154,6 @@ pub enum IsolationError {
     },
 }
 
-/// What switches user namespaces off on a host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UsernsSwitch {
-    /// Older Debian's and Arch's patch.
-    DebianSysctl,
-    /// Ubuntu 23.10 and later.
-    AppArmor,
-    /// The count is zero or used up.
-    MaxNamespaces,
-}
-
 impl IsolationError {
     /// What kind of problem it is.
     pub fn kind(&self) -> ErrorKind {
@@ -218,7 +208,7 @@ impl IsolationError {
                 Requirement::OciRuntimeMissing
             }
             Self::BwrapTooOld { .. } => Requirement::BwrapTooOld,
-            Self::NoUserNamespaces { switch: Some(switch), .. } => Self::switch_requirement(*switch),
+            Self::NoUserNamespaces { switch: Some(switch), .. } => switch.requirement(),
             Self::NoUserNamespaces { switch: None, .. } => Requirement::UserNamespacesRefused,
             Self::NoIdMapping { .. } => Requirement::IdMappedMountsMissing,
             Self::Limit(LimitError::NotHere { .. }) => Requirement::LimitsNotDelegated,
@@ -236,14 +226,5 @@ impl IsolationError {
             | Self::Step { .. }
             | Self::Failed { .. } => return None,
         })
-    }
-
-    /// The requirement that a switch takes away.
-    pub(crate) fn switch_requirement(switch: UsernsSwitch) -> Requirement {
-        match switch {
-            UsernsSwitch::DebianSysctl => Requirement::UserNamespacesSysctl,
-            UsernsSwitch::AppArmor => Requirement::UserNamespacesApparmor,
-            UsernsSwitch::MaxNamespaces => Requirement::UserNamespacesCount,
-        }
     }
 }

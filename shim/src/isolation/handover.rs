@@ -2,18 +2,20 @@
 //! it writes by itself.
 
 use std::ffi::{CString, OsStr};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use serde::Serialize;
+
 use super::error::IsolationError;
 use super::limits::Made;
-use super::memory;
-use super::plan::{Content, PromisedFd};
-use crate::sys::Step;
+use super::plan::{Content, LaunchPlan};
+use super::{Handles, memory};
+use crate::sys::{Program, Step};
 
 /// Descriptors on their way into a program, each with the number it will have there.
 pub(super) struct Passed {
@@ -23,8 +25,35 @@ pub(super) struct Passed {
 }
 
 impl Passed {
+    /// Nothing yet. No number will be above `last`.
     pub(super) fn new(last: RawFd) -> Passed {
         Passed { fds: Vec::new(), last, noted_in: None }
+    }
+
+    /// What every launch passes, where no number is above `last`: nothing to read, where to print, and each promised
+    /// descriptor, those of the sandbox's cgroup among them.
+    pub(super) fn by(
+        plan: &LaunchPlan,
+        handles: Handles,
+        cgroup: Option<&Made<'_>>,
+        last: RawFd,
+    ) -> Result<Passed, IsolationError> {
+        let mut passed = Passed::new(last);
+        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
+        passed.add(null.into(), 0)?;
+        passed.add(handles.stdout, 1)?;
+        passed.add(handles.stderr, 2)?;
+        let mut given = handles.promised;
+        if let Some(cgroup) = cgroup {
+            given.extend(cgroup.for_init()?);
+        }
+        for fd in &plan.fds {
+            let place = given.iter().position(|(name, _)| *name == fd.name);
+            let place =
+                place.ok_or_else(|| IsolationError::Plan(format!("no descriptor for `{}`", fd.name)))?;
+            passed.add(given.swap_remove(place).1, fd.number)?;
+        }
+        Ok(passed)
     }
 
     /// Moves the descriptor above all target numbers, so that putting one in place cannot close another.
@@ -43,23 +72,15 @@ impl Passed {
         Ok(())
     }
 
-    /// Adds each promised descriptor under its number: those that the caller gives, and those of the sandbox's cgroup.
-    pub(super) fn promised(
-        &mut self,
-        fds: &[PromisedFd],
-        mut given: Vec<(&'static str, OwnedFd)>,
-        cgroup: Option<&Made<'_>>,
-    ) -> Result<(), IsolationError> {
-        if let Some(cgroup) = cgroup {
-            given.extend(cgroup.for_init()?);
-        }
-        for fd in fds {
-            let place = given.iter().position(|(name, _)| *name == fd.name);
-            let place =
-                place.ok_or_else(|| IsolationError::Plan(format!("no descriptor for `{}`", fd.name)))?;
-            self.add(given.swap_remove(place).1, fd.number)?;
-        }
-        Ok(())
+    /// Adds a file's content.
+    pub(super) fn content(&mut self, content: &Content, number: RawFd) -> Result<(), IsolationError> {
+        self.add(in_memory(content)?, number)
+    }
+
+    /// Adds what a launcher of ours is to do.
+    pub(super) fn job(&mut self, job: &impl Serialize, number: RawFd) -> Result<(), IsolationError> {
+        let job = serde_json::to_string(job).map_err(|error| IsolationError::Plan(error.to_string()))?;
+        self.content(&Content::Text(job), number)
     }
 
     /// Has the program's number written into the record under this number before it can do anything.
@@ -88,7 +109,7 @@ pub(super) fn open_record(path: &Path) -> Result<OwnedFd, IsolationError> {
 }
 
 /// Puts a file's content where the layer can read it and nobody can find or change it.
-pub(super) fn in_memory(content: &Content) -> Result<OwnedFd, IsolationError> {
+fn in_memory(content: &Content) -> Result<OwnedFd, IsolationError> {
     match content {
         Content::Text(text) => {
             memory::sealed(text.as_bytes()).map_err(|source| step("keeping a text in memory", source))
@@ -98,6 +119,12 @@ pub(super) fn in_memory(content: &Content) -> Result<OwnedFd, IsolationError> {
         Content::Given(path) => memory::sealed_copy_without_links(path)
             .map_err(|source| step(format!("copying {} to memory", path.display()), source)),
     }
+}
+
+/// Our own binary, as the launcher of this name whose job is under this number.
+pub(super) fn launcher(binary: &Path, name: &str, job: RawFd) -> Result<Program, IsolationError> {
+    let args = ["agent-shim", name, &job.to_string()].map(c_string).into_iter().collect::<Result<_, _>>()?;
+    Ok(Program { path: c_string(binary)?, args, env: Vec::new() })
 }
 
 /// Makes a folder that something is mounted on; the one of an earlier start will do.
@@ -123,7 +150,6 @@ pub(super) fn step(doing: impl Into<String>, source: io::Error) -> IsolationErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs::File;
 
     #[test]
     fn a_number_cannot_be_promised_twice() {

@@ -1,4 +1,4 @@
-//! What starts PID 1 in a world of its own: bubblewrap, or the runtime of a container.
+//! What starts PID 1 in a world of its own: bubblewrap, the runtime of a container or an engine, or a machine.
 //!
 //! A layer turns a [`Request`] into a [`LaunchPlan`], a plain value, and a plan into a running PID 1.
 //! Everything above this module works with the trait [`Layer`] and cannot tell which one it has;
@@ -11,6 +11,7 @@ pub mod error;
 mod handover;
 pub mod ids;
 mod launcher;
+mod layers;
 pub mod limits;
 pub mod memory;
 pub mod microvm;
@@ -20,12 +21,15 @@ pub mod plan;
 pub mod process;
 mod record;
 mod rootfs;
+mod said;
 pub mod shape;
+mod shown;
 mod sources;
 mod stage;
 mod start;
 pub mod store;
 mod tree;
+pub mod userns;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -40,6 +44,8 @@ use agent_protocol::{
 use serde::{Deserialize, Serialize};
 
 pub use error::{ErrorKind, IsolationError};
+pub(crate) use layers::variable_names;
+pub use layers::{ContainerMaker, Isolation, own_process};
 pub use limits::Limits;
 pub use network::{NetworkChoice, NetworkKind};
 pub use plan::{Access, Caller, LaunchPlan, Mount, Network, PromisedFd, StoreView};

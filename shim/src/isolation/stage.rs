@@ -4,16 +4,17 @@
 //! we still may read everything, its owner is mapped to that id, and it is attached at a place the id can
 //! reach. On disk nothing changes hands: what the id creates there belongs to the folder's owner.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::error::IsolationError;
+use super::handover::c_string;
 use super::plan::Access;
 use super::sources::Staged;
-use crate::sys;
+use crate::sys::{self, Step};
 
 /// A mount that is not attached anywhere yet.
 #[derive(Debug)]
@@ -64,6 +65,21 @@ pub(super) fn detach(staged: &[Staged<'_>], id: u32) -> Result<Vec<Detached>, Is
         detached.push(Detached { mount, folder: kind == FileType::Directory });
     }
     Ok(detached)
+}
+
+/// Attaches what was detached, each at its place below the folder `cover`, in a mount table of the new process's own.
+pub(super) fn steps(
+    cover: &Path,
+    staged: &[Staged<'_>],
+    detached: &[Detached],
+) -> Result<Vec<Step>, IsolationError> {
+    let mut steps = vec![Step::PrivateMounts, Step::Cover(c_string(cover)?)];
+    for (staged, detached) in staged.iter().zip(detached) {
+        let at = c_string(&staged.at)?;
+        steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
+        steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
+    }
+    Ok(steps)
 }
 
 /// Whether root here is the machine's root with `id` at its disposal: not so in most containers.

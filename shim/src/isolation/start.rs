@@ -1,16 +1,14 @@
 //! Starting a layer's program in the surroundings that its plan asks for.
 
-use std::fs;
-use std::os::fd::AsRawFd;
 use std::path::Path;
 
-use super::bwrap::switched_off_by;
 use super::error::IsolationError;
 use super::handover::{self, Passed, c_string, step};
 use super::limits::Made;
 use super::plan::{Caller, LaunchPlan};
 use super::process::Process;
 use super::sources::{STAGE, Sources, Tree};
+use super::userns::{setting, switched_off_by};
 use super::{Launched, Remains, stage, tree};
 use crate::sys::{self, Program, SpawnError, Step};
 
@@ -32,13 +30,7 @@ pub(super) fn start(
         steps.push(Step::JoinCgroup(cgroup.entrance()));
     }
     if let Caller::Root { .. } = plan.caller {
-        steps.push(Step::PrivateMounts);
-        steps.push(Step::Cover(c_string(STAGE)?));
-        for (staged, detached) in sources.staged.iter().zip(&detached) {
-            let at = c_string(&staged.at)?;
-            steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
-            steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
-        }
+        steps.extend(stage::steps(Path::new(STAGE), &sources.staged, &detached)?);
     }
     if let Some(place) = &sources.place {
         match plan.caller {
@@ -71,9 +63,4 @@ fn failed(program: &Program, steps: &[Step], trees: &[Tree<'_>], error: SpawnErr
         SpawnError::Step(at, source) => tree::explain(steps, at, source, trees, switch)
             .unwrap_or_else(|source| step(format!("preparing {path} ({:?})", steps[at]), source)),
     }
-}
-
-/// A file below /proc/sys.
-pub(super) fn setting(name: &str) -> Option<String> {
-    fs::read_to_string(Path::new("/proc/sys").join(name)).ok()
 }

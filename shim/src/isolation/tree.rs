@@ -9,10 +9,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::{fs, io};
 
-use super::error::{IsolationError, UsernsSwitch};
+use super::error::IsolationError;
 use super::handover::{self, c_string};
 use super::plan::Caller;
 use super::sources::Tree;
+use super::userns::UsernsSwitch;
 use crate::sys::Step;
 
 /// What the child does to make the trees, root's after everything was staged. Looks at the packages; for an ordinary user

@@ -25,7 +25,10 @@ use rustix::{
     process::{Pid, PidfdFlags, Resource, Rlimit, pidfd_open, prlimit},
 };
 
-use crate::client::interrupt::{Interrupt, wait_for};
+use crate::{
+    client::interrupt::{Interrupt, wait_for},
+    programs::is_program,
+};
 
 /// The oldest git that does all we ask: `GIT_CONFIG_COUNT`, `--config-env` and `rev-parse --path-format` came with it.
 pub(crate) const OLDEST: (u32, u32) = (2, 31);
@@ -303,10 +306,6 @@ impl HostGit {
 fn version(said: &str) -> Option<(u32, u32)> {
     let mut numbers = said.strip_prefix("git version ")?.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-fn is_program(path: &Path) -> bool {
-    rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() && path.is_file()
 }
 
 impl Running {

@@ -10,11 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::{
-    exit::How,
-    failure::FailureKind,
-    message::{ExecRequest, Stdio},
-};
+use agent_protocol::{exit::How, failure::FailureKind, message::ExecRequest};
 
 use super::{
     host_git::HostGit,
@@ -171,13 +167,8 @@ fn run(
     within: Duration,
 ) -> Result<(Option<Vec<u8>>, String), LackingError> {
     let request = ExecRequest {
-        argv: words.iter().map(|word| word.as_bytes().to_vec()).collect(),
-        env: Vec::new(),
-        directory: None,
-        user: None,
-        stdin: false,
-        stdio: Stdio::Frames,
         timeout_ms: Some(within.as_millis().try_into().unwrap_or(u64::MAX)),
+        ..capture::command(words.iter().copied())
     };
     let deadline = Instant::now() + within + ANSWER_PATIENCE;
     let captured = capture::capture(connect(reach)?, request, most, deadline);

@@ -8,6 +8,7 @@ use super::facts::{
 use super::report::{Checked, Finding};
 use super::version::Version;
 use super::{Check, Requirement};
+use crate::isolation::userns::{self, UsernsSwitch};
 use crate::isolation::{IsolationError, bwrap};
 
 /// The first kernel whose close_range(2) can leave descriptors to exec.
@@ -164,7 +165,7 @@ fn user_namespaces(found: &UserNamespaces, bwrap: &Program) -> Outcome {
     }
     // Without bwrap nothing is tried; what switches them off is known all the same.
     let off = |name: &str| format!("user namespaces are switched off: {name}");
-    match bwrap::switched_off_by(setting).map(IsolationError::switch_requirement) {
+    match userns::switched_off_by(setting).map(UsernsSwitch::requirement) {
         Some(Requirement::UserNamespacesApparmor) if found.profile => Outcome::default(),
         Some(requirement) => one(requirement, off(requirement.missing())),
         None => Outcome::default(),

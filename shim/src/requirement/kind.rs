@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::{Distribution, Fix, fixes};
+use crate::isolation::Isolation;
 
 /// What a requirement is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -116,6 +117,16 @@ impl Check {
             Check::Virtiofsd => "virtiofsd",
             Check::Vsock => "vsock",
             Check::Passt => "passt",
+        }
+    }
+}
+
+impl From<Isolation> for Purpose {
+    fn from(isolation: Isolation) -> Purpose {
+        match isolation {
+            Isolation::Bwrap => Purpose::Bwrap,
+            Isolation::Oci => Purpose::Oci,
+            Isolation::Microvm => Purpose::Microvm,
         }
     }
 }

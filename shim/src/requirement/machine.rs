@@ -6,11 +6,10 @@ use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::{Access, access};
-
 use super::{Distribution, Facts, gather};
 use crate::config::{load::Sources, settings::Settings};
 use crate::isolation::Caller;
+use crate::programs;
 use crate::sandbox::paths::DataDir;
 use crate::sys;
 
@@ -97,12 +96,8 @@ impl Machine {
 
     /// A program in PATH.
     pub(super) fn program(&self, name: &str) -> Option<PathBuf> {
-        std::env::split_paths(self.path()).map(|folder| folder.join(name)).find(|path| is_program(path))
+        programs::find(name, self.path())
     }
-}
-
-pub(super) fn is_program(path: &Path) -> bool {
-    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
 /// What a person's own configuration and the variables say. One that cannot be read says nothing here: whoever starts a

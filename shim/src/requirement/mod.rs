@@ -4,7 +4,6 @@
 //! Each thing that can be missing is a [`Requirement`] with an id that never changes, and a [`Fix`] for each
 //! distribution. `doctor` prints them all; a command that fails because of one prints the same fix as its hint.
 
-mod ask;
 mod checks;
 mod distribution;
 mod facts;
@@ -16,7 +15,6 @@ mod machine;
 pub mod report;
 mod version;
 
-pub(crate) use ask::{Answer, Question};
 pub use distribution::{Distribution, Family};
 pub use facts::Facts;
 pub use fix::{Fix, Step};

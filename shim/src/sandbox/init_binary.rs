@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Access, access};
+use crate::programs::is_program;
 
 /// Names init's binary where it is neither beside the shim nor in `../libexec/agent-shim`.
 pub(crate) const INIT_VARIABLE: &str = "AGENT_SHIM_INIT";
@@ -64,10 +64,6 @@ pub(crate) fn git_of(shim: &Path, init: &Path) -> io::Result<PathBuf> {
         let looked = places[0].display();
         io::Error::new(io::ErrorKind::NotFound, format!("{GIT} comes with it, and is not at {looked}"))
     })
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && access(path, Access::EXEC_OK).is_ok()
 }
 
 #[cfg(test)]

@@ -26,11 +26,8 @@ use crate::{
     isolation::{
         Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
         PromisedFd, Reach, Request, Secret, UserMount,
-        bwrap::{self, Bubblewrap},
-        engine::{EngineError, WithEngine},
+        engine::EngineError,
         limits,
-        microvm::{self, MicroVm},
-        oci::{self, Oci},
         plan::{HOME, USER, USER_ID},
     },
     requirement::Requirement,
@@ -134,24 +131,13 @@ impl LaunchError {
 
 /// What the layer of a kind of sandbox can do.
 pub(crate) fn capabilities(isolation: Isolation) -> &'static Capabilities {
-    match isolation {
-        Isolation::Bwrap => &bwrap::CAPABILITIES,
-        Isolation::Oci => &oci::CAPABILITIES,
-        Isolation::Microvm => &microvm::CAPABILITIES,
-    }
+    isolation.capabilities()
 }
 
 /// Finds what runs a sandbox.
 pub(crate) fn layer_for(record: &Record) -> Result<Box<dyn Layer>, IsolationError> {
     let path = env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into());
-    match record.isolation {
-        Isolation::Oci if let Some((engine, image)) = record.engine() => {
-            Ok(Box::new(WithEngine::find(engine, image, &path)?))
-        }
-        Isolation::Bwrap => Ok(Box::new(Bubblewrap::find(&path)?)),
-        Isolation::Oci => Ok(Box::new(Oci::find(&path, record.runtime())?)),
-        Isolation::Microvm => Ok(Box::new(MicroVm::find(&path)?)),
-    }
+    record.isolation.find(record.container_maker(), &path)
 }
 
 /// What appears at `/workspace`.

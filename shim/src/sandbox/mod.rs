@@ -5,6 +5,7 @@
 
 pub(crate) mod address;
 pub(crate) mod atomic;
+pub(crate) mod bounded;
 mod channel;
 /// A way into a sandbox, whether it runs or not.
 pub mod endpoint;
@@ -412,6 +413,12 @@ impl Sandbox {
     pub(crate) fn diagnose(&self) -> SandboxView {
         let answer = if self.is_alive() { Answer::Silent } else { Answer::Dead };
         self.observe_with(answer)
+    }
+
+    /// Whether the monitor of the last start is there, be it after the sandbox's end.
+    pub fn is_monitored(&self) -> bool {
+        let monitor = Run::read(&self.folder).and_then(|run| run.processes().monitor);
+        monitor.is_some_and(|id| process::condition(id) != process::Condition::Gone)
     }
 
     /// Starts a monitor where the sandbox has lost its own: whatever was running is watched again.

@@ -13,26 +13,11 @@ use super::{
 };
 use crate::isolation::{Limits, Remains};
 
-/// What is used of what may be used. What nobody counts, or nothing bounds, is absent.
+/// What is used of what may be used, as it is shown. Where no cgroup counts memory, it is what all processes have together,
+/// shared pages once for each; where none counts processes, threads are not among them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct ResourcesView {
-    /// Memory now. Where no cgroup counts it, what all processes have together, shared pages once for each.
-    pub memory_bytes: Option<u64>,
-    /// The most memory that was used.
-    pub memory_peak_bytes: Option<u64>,
-    /// The most memory that may be used.
-    pub memory_limit_bytes: Option<u64>,
-    /// Processor time so far.
-    pub cpu_ms: Option<u64>,
-    /// Processor time that may be used, in thousandths of one processor.
-    pub cpu_limit_milli: Option<u64>,
-    /// Processes now; threads too, where a cgroup counts them.
-    pub pids: Option<u64>,
-    /// The most processes and threads that may be.
-    pub pids_limit: Option<u64>,
-    /// Processes that the kernel has ended because memory ran out.
-    pub out_of_memory: Option<u64>,
-}
+#[serde(transparent)]
+pub struct ResourcesView(Resources);
 
 /// What is known, best first: the host's own count, what init counts in a machine, what init sees in its process table.
 pub(super) fn of(
@@ -52,7 +37,7 @@ pub(super) fn of(
     let counted = remains.map(Remains::usage).unwrap_or_default();
     // An init of an earlier version does not know the question.
     let told = ask(folder, Instant::now() + PATIENCE).unwrap_or_default();
-    laid_over(counted, laid_over(told, asked)).into()
+    ResourcesView(laid_over(counted, laid_over(told, asked)))
 }
 
 /// `first`, and `second` where it has nothing.
@@ -89,53 +74,28 @@ fn ask(folder: &Path, end: Instant) -> Option<Resources> {
     }
 }
 
-impl From<Resources> for ResourcesView {
-    fn from(resources: Resources) -> Self {
-        let Resources {
-            memory_bytes,
-            memory_peak_bytes,
-            memory_limit_bytes,
-            cpu_ms,
-            cpu_limit_milli,
-            pids,
-            pids_limit,
-            out_of_memory,
-        } = resources;
-        Self {
-            memory_bytes,
-            memory_peak_bytes,
-            memory_limit_bytes,
-            cpu_ms,
-            cpu_limit_milli,
-            pids,
-            pids_limit,
-            out_of_memory,
-        }
-    }
-}
-
 impl ResourcesView {
     /// Lines for people, each with its name.
     pub fn describe(&self) -> [(&'static str, Option<String>); 3] {
+        let Self(all) = self;
         let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
-        let memory = self.memory_bytes.map(|used| {
-            let of = self.memory_limit_bytes.map_or(String::new(), |most| format!(" of {}", mib(most)));
-            let peak = self
-                .memory_peak_bytes
-                .map_or(String::new(), |peak| format!(", at most {} so far", mib(peak)));
-            let ended = self.out_of_memory.filter(|ended| *ended > 0);
+        let memory = all.memory_bytes.map(|used| {
+            let of = all.memory_limit_bytes.map_or(String::new(), |most| format!(" of {}", mib(most)));
+            let peak =
+                all.memory_peak_bytes.map_or(String::new(), |peak| format!(", at most {} so far", mib(peak)));
+            let ended = all.out_of_memory.filter(|ended| *ended > 0);
             let ended =
                 ended.map_or(String::new(), |ended| format!(", ran out: {ended} ended by the kernel"));
             format!("{}{of}{peak}{ended}", mib(used))
         });
-        let time = self.cpu_ms.map(|ms| {
-            let of = self.cpu_limit_milli.map_or(String::new(), |milli| {
+        let time = all.cpu_ms.map(|ms| {
+            let of = all.cpu_limit_milli.map_or(String::new(), |milli| {
                 format!(", at most {}.{:03} processors", milli / 1000, milli % 1000)
             });
             format!("{}.{} s{of}", ms / 1000, ms % 1000 / 100)
         });
-        let processes = self.pids.map(|now| {
-            format!("{now}{}", self.pids_limit.map_or(String::new(), |most| format!(" of {most}")))
+        let processes = all.pids.map(|now| {
+            format!("{now}{}", all.pids_limit.map_or(String::new(), |most| format!(" of {most}")))
         });
         [("memory", memory), ("processor time", time), ("processes", processes)]
     }
@@ -147,15 +107,15 @@ mod tests {
 
     #[test]
     fn what_is_used_reads_beside_what_may_be() {
-        let unbounded = ResourcesView::from(Resources {
+        let unbounded = Resources {
             memory_bytes: Some(5 << 20),
             cpu_ms: Some(1250),
             pids: Some(3),
             ..Resources::default()
-        });
-        let words = |view: ResourcesView| view.describe().map(|(_, value)| value.unwrap_or_default());
+        };
+        let words = |all| ResourcesView(all).describe().map(|(_, value)| value.unwrap_or_default());
         assert_eq!(words(unbounded), ["5 MiB", "1.2 s", "3"]);
-        let bounded = ResourcesView {
+        let bounded = Resources {
             memory_limit_bytes: Some(64 << 20),
             memory_peak_bytes: Some(64 << 20),
             cpu_limit_milli: Some(1500),

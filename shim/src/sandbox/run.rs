@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     atomic::{self, Survives},
+    bounded::read_bounded,
     process::{Condition, boot_id, condition},
-    record::read_bounded,
     view::AgentView,
 };
 use crate::isolation::{ProcessId, Remains};

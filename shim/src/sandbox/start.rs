@@ -25,7 +25,7 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::isolation::engine;
+use crate::isolation;
 
 use super::{
     Sandbox, StateError, channel,
@@ -217,7 +217,7 @@ pub(super) fn own_command(data: &DataDir) -> io::Result<Command> {
     command.env_clear().env(DATA_VARIABLE, data.path());
     // An engine of the person's is theirs to configure as well.
     let ours = ["PATH", "HOME", "XDG_CONFIG_HOME", super::init_binary::INIT_VARIABLE];
-    for name in ours.iter().chain(engine::variable_names()) {
+    for name in ours.iter().chain(isolation::variable_names()) {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

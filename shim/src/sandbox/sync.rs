@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     atomic::{self, Survives},
-    record::{Record, SyncMode, Workspace, read_bounded},
+    bounded::read_bounded,
+    record::{Record, SyncMode, Workspace},
 };
 
 const PULLED_FILE: &str = "pulled.json";

@@ -1,6 +1,7 @@
 //! A guest of one instruction, made by KVM: nothing less tells whether it runs guests.
 //!
 //! The numbers and layouts are those of <linux/kvm.h> for x86-64, which the kernel keeps for all time.
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;

@@ -2,17 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use agent_protocol::{
-    exit::How,
-    failure::FailureKind,
-    message::{ExecRequest, Stdio},
-};
+use agent_protocol::{exit::How, failure::FailureKind, message::ExecRequest};
 
 use super::{Branch, FOLDER, WorktreeError};
 use crate::{
     client::{
         ConnectionError,
-        capture::{Captured, capture},
+        capture::{Captured, capture, command},
     },
     isolation::plan::WORKSPACE,
     sandbox::endpoint::Endpoint,
@@ -226,13 +222,10 @@ impl Inside<'_> {
         // Words that we look for, and nobody who would be asked.
         let env = [("LC_ALL", "C"), ("GIT_TERMINAL_PROMPT", "0"), ("GIT_OPTIONAL_LOCKS", "0")];
         let request = ExecRequest {
-            argv: argv.iter().map(|word| word.as_bytes().to_vec()).collect(),
             env: env.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec())).to_vec(),
             directory: Some(folder.as_bytes().to_vec()),
-            user: None,
-            stdin: false,
-            stdio: Stdio::Frames,
             timeout_ms: Some(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
+            ..command(argv.iter().copied())
         };
         Ok(capture(connection, request, MAX_ANSWER_BYTES, Instant::now() + within + CONNECT_WITHIN)?)
     }

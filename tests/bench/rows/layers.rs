@@ -10,11 +10,12 @@ use std::{
 };
 
 use agent_tests::{Home, Who};
-use anyhow::{Context, ensure};
+use anyhow::{Context, anyhow, ensure};
 use serde_json::Value;
 
 use super::{Setting, against};
 use crate::{
+    machine,
     ours::Ours,
     rounds::{Contender, in_turn, single},
     table::{Row, Series, Unit},
@@ -146,17 +147,41 @@ pub(super) fn start_oci(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     }])
 }
 
-/// What all processes of a sandbox keep in memory while nothing happens: monitor, the layer's own, init.
+/// What all processes of a sandbox keep in memory while nothing happens: monitor, the layer's own, init. A machine's are those of
+/// all its parts, its memory included; the agent is in it.
 pub(super) fn rest(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
+    const AGENT: [&str; 2] = ["sleep", "100000"];
     let ours = Ours::new(setting.workshop)?;
     let mut series: Vec<Series> = Vec::new();
     for layer in ["bwrap", "oci"] {
-        let size = ours.start(layer, &["--isolation", layer], &["sleep", "100000"]).and_then(|_| {
-            let pids = carried_by(&ours.folder(layer))?;
-            pids.into_iter().map(processes::pss_kb).sum::<anyhow::Result<i32>>()
+        let size = ours.start(layer, &["--isolation", layer], &AGENT).and_then(|_| {
+            let pids = carried_by(&ours.folder(layer), ["monitor", "supervisor", "init"])?;
+            pids.into_iter().map(pss_kb).sum()
         });
-        series.push(single(layer, size.map(f64::from))?);
+        series.push(single(layer, size)?);
     }
+    let mut inside = Err(anyhow!("there is no machine"));
+    let machines = Ours::with_machines(setting.workshop, None);
+    let parts = machines.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(|machines| {
+        machines.start("microvm", &[], &AGENT)?;
+        inside = init_inside(machines, "microvm");
+        parts_of_machine(&machines.folder("microvm"))
+    });
+    match parts {
+        Ok(parts) => {
+            series.push(single("microvm", Ok(parts.iter().map(|(_, size)| size).sum()))?);
+            for (name, size) in parts {
+                series.push(single(&format!("  {name}"), Ok(size))?);
+            }
+        }
+        Err(error) => series.push(single("microvm", Err(error))?),
+    }
+    series.push(single("init in the machine", inside)?);
+    let bare = machines.as_ref().map_err(|error| anyhow!("{error:#}")).and_then(|machines| {
+        let (machine, _) = machine::Bare::new(machines, setting.workshop)?.stay()?;
+        pss_kb(machine.pid())
+    });
+    series.push(single("qemu, an init that does nothing", bare)?);
     Ok(vec![Row {
         name: "rest-layers",
         what: "PSS of all that carries a sandbox at rest, by layer".to_owned(),
@@ -166,11 +191,29 @@ pub(super) fn rest(setting: &Setting<'_>) -> anyhow::Result<Vec<Row>> {
     }])
 }
 
-fn carried_by(folder: &Path) -> anyhow::Result<Vec<i32>> {
+fn pss_kb(pid: i32) -> anyhow::Result<f64> {
+    processes::pss_kb(pid).map(f64::from)
+}
+
+/// What init says of itself in there, where the host sees the machine alone.
+fn init_inside(machines: &Ours, name: &str) -> anyhow::Result<f64> {
+    let output = machines.exec(name, &["cat", "/proc/1/status"]).stdout(Stdio::piped()).output()?;
+    machine::resident_kb(&String::from_utf8_lossy(&output.stdout))
+}
+
+fn parts_of_machine(folder: &Path) -> anyhow::Result<Vec<(String, f64)>> {
+    let pids = carried_by(folder, ["monitor", "supervisor"])?;
+    let below = pids.iter().skip(1).flat_map(|launcher| processes::tree(*launcher)).skip(1);
+    let parts = below.map(|pid| (processes::name(pid), pid)).collect::<Vec<_>>();
+    let ours = ["monitor", "launcher"].map(str::to_owned).into_iter().zip(pids);
+    ours.chain(parts).map(|(name, pid)| Ok((name, pss_kb(pid)?))).collect()
+}
+
+fn carried_by<const N: usize>(folder: &Path, who: [&str; N]) -> anyhow::Result<Vec<i32>> {
     let run: Value = serde_json::from_slice(&fs::read(folder.join("run.json"))?)?;
     let pid = |name: &str| {
         let pid = run[name]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
         pid.with_context(|| format!("no {name} in {run:#}"))
     };
-    ["monitor", "supervisor", "init"].map(pid).into_iter().collect()
+    who.map(pid).into_iter().collect()
 }

@@ -10,6 +10,7 @@ mod clones;
 mod commands;
 mod crowd;
 mod layers;
+mod machines;
 mod orphans;
 mod pulls;
 mod rest;
@@ -37,13 +38,16 @@ impl Setting<'_> {
 type Measure = fn(&Setting<'_>) -> anyhow::Result<Vec<Row>>;
 
 /// Every kind of row, under the name that `--only` takes.
-pub(crate) const ROWS: [(&str, Measure); 23] = [
+pub(crate) const ROWS: [(&str, Measure); 26] = [
     ("exec", commands::whole_client),
     ("exec-open", commands::open_client),
     ("start", starts::start),
     ("start-nix", starts::start_nix),
     ("start-oci", layers::start_oci),
+    ("start-microvm", machines::start),
     ("init-share", starts::init_share),
+    ("init-guest", machines::init_share),
+    ("vsock", machines::commands),
     ("stdout", streams::stdout),
     ("pty", screens::flood),
     ("echo", screens::echo),

@@ -24,6 +24,9 @@ fn pid_1_and_the_kernel() {
         let told = until("the agent's report", || Ok(report.exists().then(|| fs::read(&report))))?;
         let printed = world.outside(&["landlock"])?;
         judge(board, "the agent", &Output { stdout: told?, ..printed })?;
+        // The judge of what can be written, where it can be.
+        board.control("replace-init", world.inside("box", &["write", "/workspace/report"]));
+        board.control("replace-init", world.inside("box", &["write", "/home/sandbox"]));
         board.attempt("what was tried left PID 1 as it was", world.is_unharmed("box", &before));
         board.attempt("another user than its own", {
             let output = world.home.run(["exec", "box", "-u", "0", "--", "id", "-u"])?;

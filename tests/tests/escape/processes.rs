@@ -3,12 +3,12 @@
 use std::fs;
 use std::process::{Child, Stdio};
 
-use agent_tests::{Who, until};
+use agent_tests::{Who, is_alive, layer, until, until_gone};
 use anyhow::{Context, bail, ensure};
 use serde_json::Value;
 
 use crate::board::each_person;
-use crate::world::{PROBE, World};
+use crate::world::{PROBE, World, backwards};
 
 #[test]
 fn processes() {
@@ -29,7 +29,9 @@ fn processes() {
 
         board.attempt("taking descriptors from commands that are just starting", young_children(world));
 
-        let mut of_the_host = world.home.command("sleep", ["600"]);
+        // With a name of its own, too: a number that is taken inside proves nothing.
+        let named = format!("600{}", std::process::id());
+        let mut of_the_host = world.home.command("sleep", [&named]);
         let mut of_the_host = of_the_host.stdin(Stdio::null()).spawn()?;
         let reached = reach_others(world, &mut of_the_host);
         let sibling = world.status("sibling")?;
@@ -39,6 +41,9 @@ fn processes() {
             "a process of the host's",
             world.inside("box", &["process", &of_the_host.id().to_string()]),
         );
+        let with = ["processes-with", &backwards(&named)];
+        board.control("processes of the host's, by a word of theirs", world.outside(&with));
+        board.probed("processes of the host's, by a word of theirs", world.inside("box", &with));
         board.probed("a process of another sandbox", world.inside("box", &["process", &pid]));
         board.attempt("killing everything", reached);
         board.attempt("killing everything hits no other sandbox", world.is_unharmed("sibling", &sibling));
@@ -68,9 +73,10 @@ fn processes() {
 /// A race, while the host starts many commands.
 fn young_children(world: &World) -> anyhow::Result<()> {
     let path = |name: &str| world.home.path().join("project-box").join(name);
+    let seconds = (20 * layer().patience).to_string();
     world
         .home
-        .run(["exec", "box", "--detach", "--", PROBE, "young-children", "/workspace/young"])?
+        .run(["exec", "box", "--detach", "--", PROBE, "young-children", "/workspace/young", &seconds])?
         .success()?;
     until("the race to begin", || Ok(path("young.began").exists().then_some(())))?;
     let told = until("its report", || {
@@ -116,8 +122,16 @@ fn outlive(world: &World) -> anyhow::Result<()> {
         "trap '' HUP INT TERM QUIT; setsid sh -c 'setsid sleep {duration} & setsid sleep {duration} &' < /dev/null > /dev/null 2>&1 &"
     );
     world.sh("mortal", &daemon)?.success()?;
-    until("the daemon", || Ok((alive(&duration)? == 2).then_some(())))?;
+    // A pattern that is not among the arguments of who looks for it.
+    let count = format!("grep -lsxz '[9]{}' /proc/[0-9]*/cmdline | wc -l", &duration[1..]);
+    until("the daemon", || Ok((world.sh("mortal", &count)?.success()?.text() == "2").then_some(())))?;
+    // Where processes inside are the host's, they are seen to be alive there; a machine takes them with it.
+    let visible = if layer().shares_kernel { 2 } else { 0 };
+    ensure!(alive(&duration)? == visible, "{} of them are on the host", alive(&duration)?);
+    let init = world.status("mortal")?["init"]["pid"].as_i64().context("init's process")?;
+    ensure!(is_alive(init.try_into()?));
     world.home.run(["stop", "mortal"])?.success()?;
+    until_gone(init.try_into()?)?;
     until("the end of the daemon", || Ok((alive(&duration)? == 0).then_some(())))
 }
 

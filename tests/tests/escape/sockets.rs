@@ -5,9 +5,10 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use agent_tests::{Output, finish};
+use agent_protocol::address::Address;
+use agent_tests::{Output, finish, layer};
 use anyhow::{Context, ensure};
 
 use crate::board::each_person;
@@ -79,12 +80,15 @@ fn sockets_and_networks() {
         ];
         board.probed("D-Bus, X11 and engines by their paths", world.inside("box", &services));
 
-        let control = world.at("data/agent-shim/agents/box/control.sock");
-        board.control("the control socket by its path", world.outside(&["connect", &control]));
-        board.probed(
-            "the control socket by its path and by detours",
-            world.inside("box", &["connect", &control, "/control.sock", "control.sock"]),
-        );
+        for (control, _opened) in control_sockets(world, "box")? {
+            let name = control.file_name().context("a name")?.to_string_lossy().into_owned();
+            let control = control.to_string_lossy();
+            board.control("the control socket by its path", world.outside(&["connect", &control]));
+            board.probed(
+                "the control socket by its path and by detours",
+                world.inside("box", &["connect", &control, &format!("/{name}"), &name]),
+            );
+        }
 
         let name = world.marker.clone();
         let address = SocketAddr::from_abstract_name(&name)?;
@@ -118,7 +122,18 @@ fn sockets_and_networks() {
         let port = service.local_addr()?.port();
         let udp = UdpSocket::bind(("127.0.0.1", port))?;
         let port = port.to_string();
-        board.control("a service on the host's loopback", world.inside("box", &["loopback", &port]));
+        board.control("a service on the host's loopback", world.outside(&["loopback", &port]));
+        if layer().shares_kernel {
+            board.control(
+                "a service on the host's loopback through its network",
+                world.inside("box", &["loopback", &port]),
+            );
+        } else {
+            board.probed(
+                "a service on the host's loopback from a network of the machine's own",
+                world.inside("box", &["loopback", &port]),
+            );
+        }
         board.probed(
             "a service on the host's loopback without its network",
             world.inside("cut", &["loopback", &port]),
@@ -137,6 +152,23 @@ fn sockets_and_networks() {
         );
         Ok(())
     });
+}
+
+/// The sockets by which the host reaches init. A layer that has none in the sandbox's folder gets one of the test's there.
+fn control_sockets(world: &World, name: &str) -> anyhow::Result<Vec<(PathBuf, Option<UnixListener>)>> {
+    let folder = PathBuf::from(world.at("data/agent-shim/agents")).join(name);
+    let usual = folder.join("control.sock");
+    if usual.exists() {
+        return Ok(vec![(usual, None)]);
+    }
+    let opened = UnixListener::bind(&usual)?;
+    chown(&usual, Some(world.home.uid()), None)?;
+    let mut all = vec![(usual, Some(opened))];
+    let address = fs::read_to_string(folder.join("address"))?;
+    if let Address::Hybrid { path, .. } = address.trim().parse()? {
+        all.push((folder.join(path), None));
+    }
+    Ok(all)
 }
 
 fn only_usual(output: &Output) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use agent_tests::{Home, Output, Who, finish};
+use agent_tests::{Home, Output, Who, finish, until};
 use anyhow::{Context, ensure};
 
 /// Where the probe is inside.
@@ -106,9 +106,13 @@ impl World {
         self.home.shim(args)
     }
 
-    /// What `status --json` says.
+    /// What `status --json` says, once init has answered it: what was tried may have kept it busy.
     pub(crate) fn status(&self, name: &str) -> anyhow::Result<serde_json::Value> {
-        self.home.run(["status", name, "--json"])?.success()?.json()
+        until(&format!("the status of {name}"), || {
+            let status = self.home.run(["status", name, "--json"])?.success()?.json()?;
+            let busy = status["state"] == "running" && status["init"].is_null();
+            Ok((!busy).then_some(status))
+        })
     }
 
     /// Whether the sandbox runs, answers, and never lost PID 1 or its agent.

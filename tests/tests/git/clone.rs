@@ -123,7 +123,7 @@ fn what_cannot_be_cloned_is_told_and_leaves_nothing() -> anyhow::Result<()> {
     ensure!(none(&home)?);
     // Outside of a repository the folder itself is it, and nobody is told of clones.
     let bound = start(&home, &["--name", "bound", "plain"])?.success()?;
-    ensure!(!bound.errors().contains("note:"), "{bound}");
+    ensure!(!bound.errors().contains("clone"), "{bound}");
     home.run(["destroy", "--force", "bound"])?.success()?;
     // Without git nobody can tell what is a repository, and nobody is let into it by surprise.
     let empty = home.project("empty")?;

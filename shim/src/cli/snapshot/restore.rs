@@ -4,10 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use agent_protocol::{
-    exit::How,
-    message::{ExecRequest, Stdio},
-};
+use agent_protocol::exit::How;
 
 use super::{
     known::{Place, at_home, chosen},
@@ -20,7 +17,7 @@ use crate::{
         output::{clean, print_json, print_line},
         resolve,
     },
-    client::capture::capture,
+    client::capture::{capture, command},
     isolation::plan::WORKSPACE,
     repo::snapshot::{RestoreError, Restored, SnapshotError, restore},
     terminal::sanitize::sanitized,
@@ -155,16 +152,7 @@ fn git(place: &Place<'_>, words: &[&str]) -> Result<(), CliError> {
     let deadline = Instant::now() + WORKTREE_WITHIN;
     let endpoint = place.reach().endpoint().map_err(|error| failed(error.into()))?;
     let connection = endpoint.connect(deadline).map_err(|error| failed(SnapshotError::Connection(error)))?;
-    let argv = ["git", "-C", WORKSPACE].iter().chain(words).map(|word| word.as_bytes().to_vec()).collect();
-    let request = ExecRequest {
-        argv,
-        env: Vec::new(),
-        directory: None,
-        user: None,
-        stdin: false,
-        stdio: Stdio::Frames,
-        timeout_ms: None,
-    };
+    let request = command(["git", "-C", WORKSPACE].iter().chain(words).copied());
     let captured =
         capture(connection, request, MAX_SAID_BYTES, deadline).map_err(|error| match error.into() {
             SnapshotError::NoProgram => CliError::new(Kind::Requirement, "there is no git inside")

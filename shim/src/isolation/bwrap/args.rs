@@ -3,14 +3,11 @@
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use crate::isolation::plan::{Access, Caller, Content, LaunchPlan, Mount, Network, USER_ID};
+use crate::isolation::plan::{Access, Content, LaunchPlan, Mount, Network, USER_ID};
+use crate::isolation::shown;
 use crate::isolation::sources::Sources;
-use crate::terminal::{
-    quote::quoted,
-    sanitize::{Sanitized, sanitized},
-};
+use crate::terminal::quote::quoted;
 
 /// The command, and what has to be in place for it.
 #[derive(Debug)]
@@ -100,34 +97,8 @@ pub(super) fn to_shell(plan: &LaunchPlan) -> String {
 }
 
 fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> std::fmt::Result {
-    for fd in &plan.fds {
-        writeln!(out, "# descriptor {} is inherited: {}", fd.number, fd.name)?;
-    }
-    if let Some(cgroup) = &plan.limits.cgroup {
-        writeln!(out, "# in the cgroup {}", shown(&cgroup.folder))?;
-        for (file, value) in &cgroup.settings {
-            writeln!(out, "#   {file} = {value}")?;
-        }
-    }
-    if let Caller::Root { runs_as } = plan.caller {
-        writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
-        for staged in &rendered.sources.staged {
-            let (at, source) = (staged.at.display(), shown(staged.source));
-            // A store is everyone's to read as it is.
-            let owner =
-                if staged.is_store { String::new() } else { format!(" with its owner shown as {runs_as}") };
-            writeln!(out, "#   {at} is {source}{owner}")?;
-        }
-    }
-    if let Some((store, _)) = plan.readable.first().and_then(|path| path.rsplit_once('/')) {
-        let count = plan.readable.len();
-        let store = sanitized(store);
-        writeln!(out, "# of {store}, init lets {count} paths be used and no others, by Landlock")?;
-    }
-    for tree in &rendered.sources.trees {
-        let (at, count, store) = (shown(&tree.at), tree.closure.names().len(), shown(tree.store));
-        writeln!(out, "# in a mount namespace in which {at} holds {count} paths of {store}")?;
-    }
+    shown::descriptors(out, plan)?;
+    shown::surroundings(out, plan, &rendered.sources)?;
     write!(out, "env -i")?;
     for (name, value) in &plan.env {
         write!(out, " {}", quoted(format!("{name}={value}").as_bytes()))?;
@@ -151,20 +122,17 @@ fn write_shell(out: &mut String, plan: &LaunchPlan, rendered: &Rendered<'_>) -> 
     writeln!(out, " \\\n  {}>>{} </dev/null", rendered.status_fd, quoted(record.as_os_str().as_bytes()))
 }
 
-/// A path in a comment, which ends with its line.
-fn shown(path: &Path) -> Sanitized<'_> {
-    sanitized(path.as_os_str().as_bytes())
-}
-
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::isolation::limits::LimitPlan;
-    use crate::isolation::plan::{Namespaces, PromisedFd, StoreView};
+    use crate::isolation::plan::{Caller, Namespaces, PromisedFd, StoreView};
     use crate::isolation::sources::Staged;
     use crate::isolation::store::Closure;
 

@@ -1,9 +1,8 @@
 //! What bwrap's complaints mean.
 
-use crate::isolation::error::{IsolationError, UsernsSwitch};
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
+use crate::isolation::error::IsolationError;
+use crate::isolation::said::short;
+use crate::isolation::userns::switched_off_by;
 
 /// What bwrap prints when it may not make namespaces: its own words from 0.8 to 0.11, and the two ways
 /// in which AppArmor lets it make one and then denies what it is for.
@@ -43,24 +42,10 @@ pub(crate) fn explain(
     IsolationError::Failed { program: "bwrap", said }
 }
 
-/// Looks for the switch of each distribution.
-pub(crate) fn switched_off_by(setting: impl Fn(&str) -> Option<String>) -> Option<UsernsSwitch> {
-    let is = |name: &str, value: &str| setting(name).is_some_and(|found| found.trim() == value);
-    if is("kernel/unprivileged_userns_clone", "0") {
-        Some(UsernsSwitch::DebianSysctl)
-    } else if is("user/max_user_namespaces", "0") {
-        Some(UsernsSwitch::MaxNamespaces)
-    } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
-        Some(UsernsSwitch::AppArmor)
-    } else {
-        None
-    }
-}
-
 /// A program's last words. Both print to the same place, so only lines that begin as its own do count.
 fn last_words(printed: &str, of: &str) -> Option<String> {
     let said = printed.lines().rev().find_map(|line| line.strip_prefix(of))?;
-    Some(said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect())
+    Some(short(said))
 }
 
 #[cfg(test)]

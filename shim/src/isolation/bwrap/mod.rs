@@ -7,22 +7,21 @@ mod args;
 mod explain;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, in_memory, open_record, step};
+use super::handover::{Passed, c_string, open_record};
 use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
-use crate::requirement::{Answer, Question};
+use crate::programs::{self, Answer, Question};
 use crate::sys::Program;
 
-pub(crate) use explain::{explain, switched_off_by};
+pub(crate) use explain::explain;
 
 /// The first version with `--disable-userns`.
 const OLDEST: &str = "0.8.0";
@@ -51,11 +50,7 @@ pub struct Bubblewrap {
 impl Bubblewrap {
     /// Looks for bwrap in a list of folders like `PATH`.
     pub fn find(search: &OsStr) -> Result<Bubblewrap, IsolationError> {
-        let is_program =
-            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-        std::env::split_paths(search)
-            .map(|folder| folder.join("bwrap"))
-            .find(is_program)
+        programs::find("bwrap", search)
             // Root runs it as an id that may not get through a link in its home.
             .and_then(|found| found.canonicalize().ok())
             .map(|program| Bubblewrap { program })
@@ -92,18 +87,14 @@ impl Layer for Bubblewrap {
 
     fn launch(&self, plan: &LaunchPlan, handles: Handles) -> Result<Launched, IsolationError> {
         let rendered = args::render(plan);
-        let mut passed = Passed::new(rendered.status_fd + i32::try_from(rendered.files.len()).unwrap_or(0));
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
+        let last = rendered.status_fd + i32::try_from(rendered.files.len()).unwrap_or(0);
         let cgroup = plan.limits.make()?;
-        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
+        let mut passed = Passed::by(plan, handles, cgroup.as_ref(), last)?;
         passed.add(open_record(&record_path(&plan.folder))?, rendered.status_fd)?;
         // What it has begun when it is killed waits for it, and is found by its session.
         passed.note_it_in(rendered.status_fd);
         for (number, content) in &rendered.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
 
         let program = Program {
@@ -119,7 +110,7 @@ impl Layer for Bubblewrap {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain(printed, start::setting, || self.version())
+        explain(printed, userns::setting, || self.version())
     }
 }
 

@@ -10,11 +10,9 @@ use crate::isolation::limits::Limits;
 use crate::isolation::plan::{
     Access, Caller, Container, HOME, LaunchPlan, Mount, Network, Origin, StoreView, USER,
 };
+use crate::isolation::shown;
 use crate::isolation::sources::Staged;
-use crate::terminal::{
-    quote::quoted,
-    sanitize::{Sanitized, sanitized},
-};
+use crate::terminal::{quote::quoted, sanitize::sanitized};
 
 /// How many ids there are inside.
 const IDS_INSIDE: u32 = 0x1_0000;
@@ -204,7 +202,7 @@ pub(super) fn to_shell(plan: &LaunchPlan) -> String {
     if let Caller::Root { runs_as } = plan.caller {
         let _ = writeln!(out, "# in a mount namespace in which, with its owner shown as {runs_as},");
         for staged in &rendered.staged {
-            let _ = writeln!(out, "#   {} is {}", shown(&staged.at), shown(staged.source));
+            let _ = writeln!(out, "#   {} is {}", shown::path(&staged.at), shown::path(staged.source));
         }
     }
     let _ = write!(out, "{}", quoted(plan.program.as_os_str().as_encoded_bytes()));
@@ -215,11 +213,6 @@ pub(super) fn to_shell(plan: &LaunchPlan) -> String {
     }
     out.push('\n');
     out
-}
-
-/// A path in a comment, which ends with its line.
-fn shown(path: &Path) -> Sanitized<'_> {
-    sanitized(path.as_os_str().as_encoded_bytes())
 }
 
 #[cfg(test)]

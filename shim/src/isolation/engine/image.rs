@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::error::{EngineError, known, plain, short};
 use super::{Engine, remains::ask};
-use crate::requirement::Answer;
+use crate::programs::Answer;
 
 /// How long an engine may take to say what an image is.
 const INSPECTED_WITHIN: Duration = Duration::from_secs(30);

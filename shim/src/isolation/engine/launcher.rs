@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::remains::ask;
 use crate::isolation::process::Process;
-use crate::requirement::Answer;
+use crate::programs::Answer;
 use crate::sys;
 
 /// The subcommand of ours that is this process. It is nobody's to type.

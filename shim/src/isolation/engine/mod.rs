@@ -15,21 +15,21 @@ mod remains;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::IsolationError;
-use super::handover::{self, Passed, c_string, in_memory, open_record, step};
+use super::handover::{self, Passed, c_string, open_record, step};
 use super::limits::{LimitError, LimitPlan, Limits};
-use super::plan::{Caller, Container, Content, INIT, LaunchPlan, PromisedFd, USER_ID};
+use super::plan::{Caller, Container, INIT, LaunchPlan, PromisedFd, USER_ID};
 use super::process::Process;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Remains, Report, Request, draft,
     ids, record, stage,
 };
+use crate::programs;
 use crate::sys::{self, Program, SpawnError, Step};
 
 pub use error::EngineError;
@@ -140,11 +140,10 @@ impl Engine {
 
     /// Looks for its program in a list of folders like `PATH`.
     pub fn find(self, search: &OsStr) -> Result<PathBuf, EngineError> {
-        let is_program =
-            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-        std::env::split_paths(search).map(|folder| folder.join(self.name())).find(is_program).ok_or_else(
-            || EngineError::Missing { engine: self, searched: search.to_string_lossy().into_owned() },
-        )
+        programs::find(self.name(), search).ok_or_else(|| EngineError::Missing {
+            engine: self,
+            searched: search.to_string_lossy().into_owned(),
+        })
     }
 }
 
@@ -226,17 +225,9 @@ impl Layer for WithEngine {
             record_fd,
             dies_with_parent: plan.dies_with_parent,
         };
-        let mut passed = Passed::new(record_fd);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised, None)?;
-        let text = serde_json::to_string(&job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(text))?, job_fd)?;
+        let mut passed = Passed::by(plan, handles, None, record_fd)?;
+        passed.job(&job, job_fd)?;
         passed.add(open_record(&record_path(&plan.folder))?, record_fd)?;
-        let number = job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
         let env = variables();
         let env = env.iter().map(|(key, value)| {
             let mut entry = OsString::from(key);
@@ -244,7 +235,8 @@ impl Layer for WithEngine {
             entry.push(value);
             c_string(entry)
         });
-        let program = Program { path: c_string(&ours)?, args, env: env.collect::<Result<_, _>>()? };
+        let env = env.collect::<Result<_, _>>()?;
+        let program = Program { env, ..handover::launcher(&ours, LAUNCHER, job_fd)? };
         let leftover = Leftover {
             engine: self.engine,
             program: self.program.clone(),
@@ -338,13 +330,7 @@ fn start(
         Caller::Root { runs_as } => stage::detach(staged, runs_as)?,
     };
     if let Caller::Root { .. } = plan.caller {
-        steps.push(Step::PrivateMounts);
-        steps.push(Step::Cover(c_string(&place)?));
-        for (staged, detached) in staged.iter().zip(&detached) {
-            let at = c_string(&staged.at)?;
-            steps.push(Step::MountPoint { at: at.clone(), folder: detached.folder });
-            steps.push(Step::Attach { mount: detached.mount.as_raw_fd(), at });
-        }
+        steps.extend(stage::steps(&place, staged, &detached)?);
     }
     steps.extend(passed.steps());
     let child = sys::spawn(&steps, program).map_err(|error| match error {

@@ -8,7 +8,7 @@ use std::{fs, io, thread};
 use serde::{Deserialize, Serialize};
 
 use super::{Engine, variables};
-use crate::requirement::{Answer, Question};
+use crate::programs::{Answer, Question};
 
 /// How long an engine may take to remove a container, all tries together.
 const REMOVED_WITHIN: Duration = Duration::from_secs(20);

@@ -16,7 +16,7 @@ use super::needs::{ALWAYS, Need};
 use super::plan::{Card, Files, MachinePlan, Processor, Vsock};
 use crate::isolation::error::IsolationError;
 use crate::isolation::{Accelerator, Caller, Network, Request, ids};
-use crate::requirement::{Answer, Question};
+use crate::programs::{self, Answer, Question, is_program};
 
 /// How long a program may take to say what it can.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
@@ -31,6 +31,9 @@ const MIB: u64 = 1024 * 1024;
 const VCPUS: u32 = 4;
 /// As many as qemu's machine takes without further devices.
 const MOST_VCPUS: u32 = 255;
+
+/// A mask that nobody chose.
+const USUAL_UMASK: u32 = 0o022;
 
 /// What virtiofsd asks for.
 const VIRTIOFSD_MOST_FILES: u64 = 1_000_000;
@@ -61,19 +64,13 @@ impl Programs {
 
     /// The first of this name.
     pub(super) fn find(&self, name: &str) -> Option<PathBuf> {
-        let found =
-            std::env::split_paths(&self.search).map(|folder| folder.join(name)).find(|path| is_program(path));
         // Root runs it as an id that may not get through a link in its home.
-        found.and_then(|found| found.canonicalize().ok())
+        programs::find(name, &self.search).and_then(|found| found.canonicalize().ok())
     }
 
     pub(super) fn searched(&self) -> String {
         self.search.to_string_lossy().into_owned()
     }
-}
-
-fn is_program(path: &Path) -> bool {
-    path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// Decides on a machine for `request`.
@@ -113,7 +110,19 @@ pub(super) fn decide(request: &Request, programs: &Programs) -> Result<MachinePl
         files,
         vsock,
         card,
+        umask: own_umask(),
     })
+}
+
+/// The mask of this process. There is no system call that tells it and leaves it alone.
+fn own_umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    umask_in(&status).unwrap_or(USUAL_UMASK)
+}
+
+fn umask_in(status: &str) -> Option<u32> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
 }
 
 fn memory(asked: Option<u64>, host: u64) -> Result<u64, MachineError> {
@@ -333,5 +342,12 @@ mod tests {
         assert_eq!(vcpus(None, 2).unwrap(), 2);
         assert_eq!(vcpus(Some(8), 2).unwrap(), 8);
         assert!(vcpus(Some(0), 2).is_err() && vcpus(Some(256), 2).is_err());
+    }
+
+    #[test]
+    fn the_mask_of_permissions_is_read_as_the_kernel_writes_it() {
+        assert_eq!(umask_in("Name:\tsh\nUmask:\t0077\nState:\tR"), Some(0o077));
+        assert_eq!(umask_in("Name:\tUmask: 0077\n"), None);
+        assert!(own_umask() <= 0o777);
     }
 }

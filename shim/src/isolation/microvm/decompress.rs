@@ -1,4 +1,4 @@
-//! A kernel module as it is on disk, packed or not, and as the kernel takes it.
+//! Kernels and their modules are packed on disk: this unpacks them.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,6 +15,8 @@ pub(super) enum Packing {
     Gzip,
     Xz,
     Zstd,
+    /// The frames that kernels have, which are an older kind.
+    Lz4,
 }
 
 /// The name without `.ko` and what follows, and how the file is packed; nothing where it is no module.
@@ -40,7 +42,8 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     unpack(packing, io::BufReader::new(file), MAX_MODULE_BYTES)
 }
 
-fn unpack(packing: Packing, packed: impl Read, most: u64) -> io::Result<Vec<u8>> {
+/// What is packed, up to `most` bytes.
+pub(super) fn unpack(packing: Packing, packed: impl Read, most: u64) -> io::Result<Vec<u8>> {
     match packing {
         Packing::Plain => bounded(packed, most),
         Packing::Gzip => bounded(flate2::read::GzDecoder::new(packed), most),
@@ -48,6 +51,7 @@ fn unpack(packing: Packing, packed: impl Read, most: u64) -> io::Result<Vec<u8>>
         Packing::Zstd => {
             bounded(ruzstd::decoding::StreamingDecoder::new(packed).map_err(io::Error::other)?, most)
         }
+        Packing::Lz4 => bounded(lz4_flex::frame::FrameDecoder::new(packed), most),
     }
 }
 

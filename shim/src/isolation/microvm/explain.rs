@@ -3,12 +3,10 @@
 use super::error::MachineError;
 use super::launcher::{PROCESSES, WORDS};
 use super::watch::CONSOLE;
-use crate::isolation::bwrap::switched_off_by;
 use crate::isolation::error::IsolationError;
 use crate::isolation::launcher::NAMESPACE_STEPS;
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
+use crate::isolation::said::short;
+use crate::isolation::userns::switched_off_by;
 
 /// How many lines of the console are shown.
 const CONSOLE_LINES: usize = 6;
@@ -49,10 +47,6 @@ fn without_time(line: &str) -> &str {
         Some((time, said)) if time.trim().parse::<f64>().is_ok() => said.trim(),
         _ => line,
     }
-}
-
-fn short(said: &str) -> String {
-    said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]

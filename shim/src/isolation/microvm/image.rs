@@ -50,6 +50,22 @@ pub(super) fn version(head: &[u8]) -> Result<String, NoKernel> {
     if is_version(version) { Ok(version.to_owned()) } else { Err(NoKernel::Version) }
 }
 
+/// What is packed in a whole image, with the length that the build puts after it. Since 2.08 the image says where.
+pub(super) fn payload(image: &[u8]) -> Option<&[u8]> {
+    version(image.get(..image.len().min(HEAD_BYTES))?).ok()?;
+    if u16_at(image, 0x206)? < 0x0208 {
+        return None;
+    }
+    let setup = match *image.get(0x1f1)? {
+        0 => 4,
+        sectors => usize::from(sectors),
+    };
+    // From the beginning of what follows the setup code, of which the first sector is not counted.
+    let begin = (setup + 1) * 0x200 + usize::try_from(u32_at(image, 0x248)?).ok()?;
+    let length = usize::try_from(u32_at(image, 0x24c)?).ok()?;
+    image.get(begin..begin.checked_add(length)?).filter(|payload| payload.len() > 8)
+}
+
 /// It becomes part of a path.
 fn is_version(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._+~-".contains(&byte);
@@ -58,6 +74,10 @@ fn is_version(text: &str) -> bool {
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// The beginning of an image with this version, for tests.
@@ -104,6 +124,7 @@ mod tests {
     #[test]
     fn every_cut_and_every_offset_is_refused_in_words() {
         let whole = image_of("6.1.0");
+        assert_eq!(payload(&whole), None);
         // Ends with the text's zero byte.
         let least = 0x400 + "6.1.0 (someone@somewhere) #1 SMP\0".len();
         for length in 0..least {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::plan::Processor;
-use crate::requirement::{Answer, Question};
+use crate::programs::{Answer, Question};
 
 /// The subcommand of ours that tries it. It is nobody's to type.
 const TRIAL: &str = "microvm-kvm";

@@ -5,6 +5,8 @@
 //! those that show something of it, and init makes the others inside.
 
 mod bridge;
+/// What is kept between starts.
+pub mod cache;
 mod calls;
 mod cpio;
 mod decide;
@@ -36,6 +38,7 @@ mod shown;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod unpacked;
 mod watch;
 
 use std::ffi::OsStr;
@@ -50,18 +53,17 @@ use agent_protocol::{address::Address, spec::Machine};
 use self::decide::Programs;
 use self::error::MachineError;
 use self::job::LAUNCHER;
-use self::plan::{Card, MachinePlan, NOT_YET, PORT, VSOCK_SOCKET, addresses};
+use self::plan::{Card, MachinePlan, NOT_YET, PORT, Processor, VSOCK_SOCKET, addresses};
 use self::render::{Host, Places};
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, folder, in_memory, open_record, step};
+use super::handover::{self, Passed, folder, open_record, step};
 use super::limits::Limits;
 use super::plan::{Content, LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
 use crate::requirement::older_qemu;
-use crate::sys::Program;
 
 /// What the caller promises: init's spec, and the token that it knows its host by.
 pub(crate) const SPEC: &str = "spec";
@@ -141,19 +143,10 @@ impl Layer for MicroVm {
         decide::allow_files(plan.caller);
         let rendered = render::render(plan, machine, &places, &Host::here());
         let numbers = rendered.job.numbers;
-        let mut passed = Passed::new(rendered.last_fd);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
-        passed.promised(&plan.fds, handles.promised, None)?;
-        let job =
-            serde_json::to_string(&rendered.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(job))?, rendered.job_fd)?;
+        let mut passed = Passed::by(plan, handles, None, rendered.last_fd)?;
+        passed.job(&rendered.job, rendered.job_fd)?;
         passed.add(archive(machine)?, numbers.archive)?;
-        let kernel = File::open(&machine.kernel)
-            .map_err(|source| step(format!("opening {}", machine.kernel.display()), source))?;
-        passed.add(kernel.into(), numbers.kernel)?;
+        passed.add(kernel(machine)?, numbers.kernel)?;
         passed.add(open_record(&record_path(&plan.folder))?, numbers.record)?;
         passed.add(console_log(&plan.folder)?, numbers.console)?;
         if let Some(number) = numbers.vhost_vsock {
@@ -161,11 +154,9 @@ impl Layer for MicroVm {
             passed.add(device.map_err(|source| step("opening /dev/vhost-vsock", source))?.into(), number)?;
         }
         for (number, content) in &rendered.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
-        let number = rendered.job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
-        let program = Program { path: c_string(&rendered.launcher)?, args, env: Vec::new() };
+        let program = handover::launcher(&rendered.launcher, LAUNCHER, rendered.job_fd)?;
         start::start(plan, &rendered.sources, &passed, &program, None)
     }
 
@@ -186,7 +177,7 @@ impl Layer for MicroVm {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        let error = explain::explain(printed, start::setting);
+        let error = explain::explain(printed, userns::setting);
         // Asked only now: it takes qemu longer to say its version than the rest of a plan does.
         let is_qemu = |error: &IsolationError| matches!(error, IsolationError::Failed { .. });
         let answer = is_qemu(&error).then(|| decide::ask(&self.qemu, "--version"));
@@ -229,13 +220,24 @@ fn make_way(own: &Path) -> Result<(), IsolationError> {
 /// Init and the kernel's modules, made for an earlier start or for this one.
 fn archive(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
     let doing = || "making the machine's first file system";
-    let folder = initramfs::own_cache_folder().ok_or_else(|| {
-        step(doing(), io::Error::new(io::ErrorKind::NotFound, "there is no HOME to keep it in"))
-    })?;
-    let cached = initramfs::cached(&machine.init, &machine.kernel_version, &machine.modules, &folder);
-    let mut file = cached.map_err(|source| step(doing(), source))?.file;
+    let MachinePlan { init, kernel_version, modules, .. } = machine;
+    let made = match cache::own_folder() {
+        Some(folder) => initramfs::cached(init, kernel_version, modules, &folder).map(|cached| cached.file),
+        None => initramfs::in_memory(init, modules),
+    };
+    let mut file = made.map_err(|source| step(doing(), source))?;
     file.rewind().map_err(|source| step(doing(), source))?;
     Ok(file.into())
+}
+
+/// What qemu loads. Only an emulated processor is so slow at unpacking that it has to be spared that.
+fn kernel(machine: &MachinePlan) -> Result<OwnedFd, IsolationError> {
+    let file = match (&machine.processor, cache::own_folder()) {
+        (Processor::Tcg { .. }, Some(folder)) => unpacked::best(&machine.kernel, &folder),
+        _ => File::open(&machine.kernel),
+    };
+    let doing = || format!("opening {}", machine.kernel.display());
+    Ok(file.map_err(|source| step(doing(), source))?.into())
 }
 
 fn console_log(sandbox: &Path) -> Result<OwnedFd, IsolationError> {

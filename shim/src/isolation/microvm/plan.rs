@@ -57,6 +57,8 @@ pub struct MachinePlan {
     pub vsock: Vsock,
     /// Its network card, if it has one.
     pub card: Card,
+    /// What programs take from the permissions of what they make: the person's own, as where they inherit it.
+    pub umask: u32,
 }
 
 /// What carries out a machine's instructions.
@@ -161,6 +163,7 @@ impl MachinePlan {
             root: Share { tag: TAG.to_owned(), kind: self.files.kind(), most_files: self.files.most() },
             mounts: tree::machine_half(&plan.mounts, kvm),
             network,
+            umask: self.umask,
             report: Some(REPORT.to_owned()),
         }
     }

@@ -51,5 +51,6 @@ pub(super) fn machine() -> MachinePlan {
         files: Files::Virtiofs { program: "/home/me/.cargo/bin/virtiofsd".into(), most_files: 1 << 20 },
         vsock: Vsock::Device { program: "/usr/bin/vhost-device-vsock".into() },
         card: Card::Passt { program: "/usr/bin/passt".into() },
+        umask: 0o022,
     }
 }

@@ -6,33 +6,28 @@
 
 mod bundle;
 mod config;
+mod explain;
 /// The process that makes the bundle and waits for the container.
 pub mod launcher;
 mod runtime;
 mod shown;
 
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::bwrap::switched_off_by;
 use super::error::IsolationError;
-use super::handover::{Passed, c_string, in_memory, open_record, step};
-use super::launcher::NAMESPACE_STEPS;
-use super::plan::{Content, LaunchPlan};
+use super::handover::{self, Passed, open_record, step};
+use super::plan::LaunchPlan;
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
-    start,
+    start, userns,
 };
-use crate::sys::Program;
 use crate::terminal::sanitize::sanitized;
-use runtime::{Kind, Runtime};
+use explain::explain;
+use runtime::Runtime;
 
 pub use launcher::LAUNCHER;
-
-/// Longest complaint that is passed on.
-const SAID_MAX_CHARS: usize = 400;
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     name: "oci",
@@ -87,23 +82,14 @@ impl Layer for Oci {
             .map_err(|error| IsolationError::Plan(error.to_string()))?;
         bundle.job.ends_with = plan.dies_with_parent.then(|| std::process::id().cast_signed());
         let last = bundle.record_fd + i32::try_from(bundle.files.len()).unwrap_or(0);
-        let mut passed = Passed::new(last);
-        let null = File::open("/dev/null").map_err(|source| step("opening /dev/null", source))?;
-        passed.add(null.into(), 0)?;
-        passed.add(handles.stdout, 1)?;
-        passed.add(handles.stderr, 2)?;
         let cgroup = plan.limits.make()?;
-        passed.promised(&plan.fds, handles.promised, cgroup.as_ref())?;
-        let job =
-            serde_json::to_string(&bundle.job).map_err(|error| IsolationError::Plan(error.to_string()))?;
-        passed.add(in_memory(&Content::Text(job))?, bundle.job_fd)?;
+        let mut passed = Passed::by(plan, handles, cgroup.as_ref(), last)?;
+        passed.job(&bundle.job, bundle.job_fd)?;
         passed.add(open_record(&record_path(&plan.folder))?, bundle.record_fd)?;
         for (number, content) in &bundle.files {
-            passed.add(in_memory(content)?, *number)?;
+            passed.content(content, *number)?;
         }
-        let number = bundle.job_fd.to_string();
-        let args = ["agent-shim", LAUNCHER, &number].map(c_string).into_iter().collect::<Result<_, _>>()?;
-        let program = Program { path: c_string(&bundle.launcher)?, args, env: Vec::new() };
+        let program = handover::launcher(&bundle.launcher, LAUNCHER, bundle.job_fd)?;
         start::start(plan, &bundle.sources, &passed, &program, cgroup)
     }
 
@@ -112,42 +98,12 @@ impl Layer for Oci {
     }
 
     fn explain(&self, printed: &str) -> IsolationError {
-        explain(printed, self.runtime.kind)
+        explain(printed, userns::setting, self.runtime.kind)
     }
 }
 
 fn record_path(folder: &Path) -> PathBuf {
     folder.join("oci.status")
-}
-
-/// What was printed before a container came to be. The launcher's words come last, and those of the runtime before them.
-fn explain(printed: &str, kind: Kind) -> IsolationError {
-    let short = |said: &str| -> String {
-        said.chars().take(SAID_MAX_CHARS).map(|c| if c.is_control() { '?' } else { c }).collect()
-    };
-    let mut lines = printed.lines().rev().filter(|line| !line.trim().is_empty());
-    let last = lines.next().unwrap_or_default();
-    if let Some(said) = last.strip_prefix("agent-init: error: ") {
-        return IsolationError::Failed { program: "agent-init", said: short(said) };
-    }
-    let Some(said) = last.strip_prefix(launcher::WORDS) else {
-        return IsolationError::Failed {
-            program: "oci",
-            said: short(if last.is_empty() { "it exited without saying why" } else { last }),
-        };
-    };
-    if NAMESPACE_STEPS.iter().any(|step| said.starts_with(step)) {
-        return IsolationError::NoUserNamespaces {
-            switch: switched_off_by(start::setting),
-            said: short(said),
-        };
-    }
-    match lines.next() {
-        Some(words) if said.starts_with(launcher::RUNNING) => {
-            IsolationError::Failed { program: kind.name(), said: short(words) }
-        }
-        _ => IsolationError::Failed { program: "oci", said: short(said) },
-    }
 }
 
 #[cfg(test)]

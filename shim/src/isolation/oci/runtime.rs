@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::programs;
+
 /// An OCI runtime of this machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Runtime {
@@ -36,12 +38,9 @@ impl Kind {
 impl Runtime {
     /// Looks for one in a list of folders like `PATH`; for this one, where it is named.
     pub(super) fn find(search: &OsStr, named: Option<&str>) -> Option<Runtime> {
-        let is_program =
-            |path: &PathBuf| path.is_file() && rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok();
-        let folders: Vec<PathBuf> = std::env::split_paths(search).collect();
         let wanted = |kind: &Kind| named.is_none_or(|name| kind.name() == name);
         KINDS.into_iter().filter(wanted).find_map(|kind| {
-            let found = folders.iter().map(|folder| folder.join(kind.name())).find(is_program)?;
+            let found = programs::find(kind.name(), search)?;
             // Root's sandboxes run as an id that may not get through a link in a home.
             Some(Runtime { program: found.canonicalize().ok()?, kind })
         })

@@ -9,12 +9,10 @@ use serde_json::Value;
 use super::bundle::{BINDS, Bundle, ROOT};
 use super::launcher::{BUNDLE_OPTIONS, CGROUPS, SECOND};
 use super::runtime::STATE;
-use crate::isolation::plan::{Caller, Content, LaunchPlan};
+use crate::isolation::plan::{Content, LaunchPlan};
 use crate::isolation::rootfs::{Bind, Entry};
-use crate::terminal::{
-    quote::quoted,
-    sanitize::{Sanitized, sanitized},
-};
+use crate::isolation::shown;
+use crate::terminal::quote::quoted;
 
 /// Longest line of JSON that is not divided.
 const JSON_LINE_CHARS: usize = 130;
@@ -28,40 +26,14 @@ pub(super) fn to_shell(plan: &LaunchPlan, bundle: &Bundle<'_>) -> String {
 }
 
 fn write_surroundings(out: &mut String, plan: &LaunchPlan, bundle: &Bundle<'_>) -> std::fmt::Result {
-    for fd in &plan.fds {
-        writeln!(out, "# descriptor {} is inherited: {}", fd.number, fd.name)?;
-    }
+    shown::descriptors(out, plan)?;
     if let Some(lease) = bundle.job.lease {
         writeln!(
             out,
             "# descriptor {lease} is inherited: a pipe, by which init sees that its parent has gone"
         )?;
     }
-    if let Some(cgroup) = &plan.limits.cgroup {
-        writeln!(out, "# in the cgroup {}", shown(&cgroup.folder))?;
-        for (file, value) in &cgroup.settings {
-            writeln!(out, "#   {file} = {value}")?;
-        }
-    }
-    if let Caller::Root { runs_as } = plan.caller {
-        writeln!(out, "# as user and group {runs_as}, without capabilities, in a mount namespace in which")?;
-        for staged in &bundle.sources.staged {
-            let (at, source) = (shown(&staged.at), shown(staged.source));
-            // A store is everyone's to read as it is.
-            let owner =
-                if staged.is_store { String::new() } else { format!(" with its owner shown as {runs_as}") };
-            writeln!(out, "#   {at} is {source}{owner}")?;
-        }
-    }
-    if let Some((store, _)) = plan.readable.first().and_then(|path| path.rsplit_once('/')) {
-        let (store, count) = (sanitized(store), plan.readable.len());
-        writeln!(out, "# of {store}, init lets {count} paths be used and no others, by Landlock")?;
-    }
-    for tree in &bundle.sources.trees {
-        let (at, count, store) = (shown(&tree.at), tree.closure.names().len(), shown(tree.store));
-        writeln!(out, "# in a mount namespace in which {at} holds {count} paths of {store}")?;
-    }
-    Ok(())
+    shown::surroundings(out, plan, &bundle.sources)
 }
 
 fn write_commands(out: &mut String, bundle: &Bundle<'_>) -> std::fmt::Result {
@@ -181,9 +153,4 @@ fn comma(number: usize) -> &'static str {
 
 fn quote(path: &Path) -> String {
     quoted(path.as_os_str().as_bytes())
-}
-
-/// A path in a comment, which ends with its line.
-fn shown(path: &Path) -> Sanitized<'_> {
-    sanitized(path.as_os_str().as_bytes())
 }

@@ -143,7 +143,7 @@ fn crun_is_preferred_and_runc_is_found() {
 
 #[test]
 fn the_last_words_tell_who_failed() {
-    let said = |printed: &str| explain(printed, Kind::Runc).to_string();
+    let said = |printed: &str| explain(printed, |_| None, Kind::Runc).to_string();
     let printed = "level=error msg=\"no such thing\"\noci: running the runtime: it ended with 1\n";
     assert_eq!(said(printed), "runc failed: level=error msg=\"no such thing\"");
     assert_eq!(said("oci: mounting /x: no such file"), "oci failed: mounting /x: no such file");
@@ -155,5 +155,8 @@ fn the_last_words_tell_who_failed() {
     assert_eq!(said(""), "oci failed: it exited without saying why");
     assert!(said("oci: making a user namespace: Operation not permitted").contains("user namespaces"));
     let long = format!("oci: {}\u{1b}", "x".repeat(1000));
-    assert!(said(&long).chars().count() < SAID_MAX_CHARS + 20 && !said(&long).contains('\u{1b}'));
+    assert!(
+        said(&long).chars().count() < crate::isolation::said::SAID_MAX_CHARS + 20
+            && !said(&long).contains('\u{1b}')
+    );
 }

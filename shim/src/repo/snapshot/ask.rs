@@ -2,17 +2,13 @@
 
 use std::time::Instant;
 
-use agent_protocol::{
-    exit::How,
-    failure::FailureKind,
-    message::{ExecRequest, Stdio},
-};
+use agent_protocol::{exit::How, failure::FailureKind};
 
 use super::answer::{self, Listed, Refusal, Report};
 use crate::{
     client::{
         Connection, ConnectionError,
-        capture::{Captured, capture},
+        capture::{Captured, capture, command},
     },
     isolation::plan::{GIT, WORKSPACE},
     sandbox::{endpoint::EndpointError, snapshots::SnapshotPolicy},
@@ -107,17 +103,8 @@ impl Ask {
             argv.extend(["--worktree".to_owned(), worktree.to_owned()]);
         }
         argv.push(WORKSPACE.to_owned());
-        let request = ExecRequest {
-            argv: argv.into_iter().map(String::into_bytes).collect(),
-            env: Vec::new(),
-            directory: None,
-            user: None,
-            stdin: false,
-            stdio: Stdio::Frames,
-            timeout_ms: None,
-        };
         let Captured { exit, mut output, .. } =
-            capture(self.connection, request, MAX_ANSWER_BYTES, self.deadline)?;
+            capture(self.connection, command(argv), MAX_ANSWER_BYTES, self.deadline)?;
         match (exit.how, output.pop()) {
             // It says what failed, and then that something did.
             (How::Code(0 | 1), Some(b'\n')) => Ok(output),

@@ -12,7 +12,7 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use super::programs::trial;
 use super::{DataDir, line};
 use crate::isolation::Caller;
-use crate::requirement::ask::{Answer, Question};
+use crate::programs::{Answer, Question};
 use crate::requirement::facts::UserNamespaces;
 use crate::requirement::machine::Machine;
 use crate::sys;

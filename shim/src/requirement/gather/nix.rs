@@ -9,8 +9,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::programs::{ask, ask_version, trial};
 use crate::env::nix_command::usual_places;
+use crate::programs::is_program;
 use crate::requirement::facts::{Daemon, Nix};
-use crate::requirement::machine::{Machine, is_program};
+use crate::requirement::machine::Machine;
 use crate::requirement::version::Version;
 
 /// Files that include each other are read so deep.

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use crate::requirement::ask::{Answer, Question};
+use crate::programs::{Answer, Question, is_program};
 use crate::requirement::facts::{Program, Trial};
-use crate::requirement::machine::{Machine, is_program};
+use crate::requirement::machine::Machine;
 use crate::requirement::version::Version;
 
 /// Where virtiofsd is, which nobody is to start by hand: on most distributions, on Arch, and qemu's old one on Debian.

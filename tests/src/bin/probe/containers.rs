@@ -89,6 +89,7 @@ pub(crate) const ALL: &[Attempt] = &[
         .map(|path| (path.to_owned(), missing(path))))
     }),
     ("processes-of-the-host", Plain::Depends, others),
+    ("threads-of-the-kernel", Plain::Depends, threads_of_the_kernel),
     ("namespaces-of-every-process", Plain::Depends, namespaces),
     ("file-systems-of-the-kernel", Plain::Depends, || {
         any([
@@ -282,11 +283,12 @@ fn descriptors_of_others() -> Outcome {
     if tried.is_empty() { closed("there is nobody else") } else { any(tried) }
 }
 
-/// Nobody is there whose parent is not: PID 1 has none.
+/// Nobody is there whose parent is not: PID 1 has none. Threads of the kernel are judged by themselves.
 fn others() -> Outcome {
     let all = processes();
     let strange: Vec<String> = all
         .iter()
+        .filter(|pid| !is_of_the_kernel(pid))
         .filter(|pid| {
             let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
             let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)).unwrap_or("0");
@@ -301,6 +303,33 @@ fn others() -> Outcome {
     } else {
         open(strange.join(" "))
     }
+}
+
+fn threads_of_the_kernel() -> Outcome {
+    let threads: Vec<String> = processes().into_iter().filter(|pid| is_of_the_kernel(pid)).collect();
+    if threads.is_empty() { closed("there are none") } else { open(threads.join(" ")) }
+}
+
+/// By a flag that no program can set for itself: PF_KTHREAD.
+pub(crate) fn is_of_the_kernel(pid: &str) -> bool {
+    const KTHREAD: u64 = 0x0020_0000;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let flags = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & KTHREAD != 0)
+}
+
+/// Looks for processes with this word among their arguments. It comes backwards, so that asking is no answer.
+pub(crate) fn processes_with(backwards: &str) {
+    let word: String = backwards.chars().rev().collect();
+    let found: Vec<String> = processes()
+        .into_iter()
+        .filter(|pid| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).any(|part| part == word.as_bytes())
+        })
+        .collect();
+    let outcome = if found.is_empty() { closed("none") } else { open(found.join(" ")) };
+    crate::outcome::print("processes-with", &outcome);
 }
 
 fn namespaces() -> Outcome {

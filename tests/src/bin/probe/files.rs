@@ -32,11 +32,14 @@ pub(crate) const ALL: &[Attempt] = &[
     }),
     ("devices", Plain::Closed, devices),
     ("replace-init", Plain::Depends, || {
+        if !writes(Path::new("/tmp")) {
+            return Outcome::Odd("not even our own can be written".into());
+        }
         any(["/run/agent/init", "/run/agent", "/run", "/etc/passwd", "/etc", "/usr/bin", "/usr/bin/env", "/"]
             .map(|path| {
-                let name = CString::new(path).expect("a path");
-                let writable = unsafe { libc::access(name.as_ptr(), libc::W_OK) } == 0;
-                (path.to_owned(), if writable { open("may be written") } else { closed("not writable") })
+                let outcome =
+                    if writes(Path::new(path)) { open("can be written") } else { closed("not writable") };
+                (path.to_owned(), outcome)
             }))
     }),
 ];
@@ -78,44 +81,60 @@ fn writable_below(root: &str, except: &[&str]) -> Outcome {
     if ways.is_empty() { closed("none can be written") } else { open(ways.join(" ")) }
 }
 
+/// Whether something can be written. What a machine shares is read-only on the host, of which access(2) inside knows nothing, so
+/// this tries; nothing changes where it works.
+fn writes(path: &Path) -> bool {
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
+    if unsafe { libc::access(name.as_ptr(), libc::W_OK) } != 0 {
+        return false;
+    }
+    let (path, flags) = if path.is_dir() {
+        (path.join(format!(".probe-{}", std::process::id())), libc::O_CREAT | libc::O_EXCL)
+    } else {
+        (path.to_owned(), libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY)
+    };
+    let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
+    let opened = unsafe { libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC | flags, 0o600) };
+    if opened < 0 {
+        // It is only in use, and would be open to us later.
+        return std::io::Error::last_os_error().raw_os_error() == Some(libc::ETXTBSY);
+    }
+    unsafe { libc::close(opened) };
+    if flags & libc::O_CREAT != 0 {
+        unsafe { libc::unlink(name.as_ptr()) };
+    }
+    true
+}
+
+/// The same for paths that are named, which shows that it can be open at all.
+pub(crate) fn write(paths: &[&str]) {
+    print(
+        "write",
+        &any(paths.iter().map(|path| {
+            let outcome =
+                if writes(Path::new(path)) { open("can be written") } else { closed("not writable") };
+            ((*path).to_owned(), outcome)
+        })),
+    );
+}
+
 /// Where in the whole file system anything can be written.
 pub(crate) fn write_anywhere() {
     const OURS: &[&str] = &["/workspace", "/tmp", "/home/sandbox", "/dev/shm", "/dev/pts", "/proc"];
     const DEVICES: &[&str] =
         &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
     let (mut seen, mut found) = (0_usize, Vec::new());
-    let may_write = |path: &Path| {
-        let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
-        unsafe { libc::access(name.as_ptr(), libc::W_OK) == 0 }
-    };
-    // What a machine shares is read-only on the host, of which access(2) inside knows nothing. Trying changes nothing.
-    let does_write = |path: &Path| {
-        let (path, flags) = if path.is_dir() {
-            (path.join(".probe"), libc::O_CREAT | libc::O_EXCL)
-        } else {
-            (path.to_owned(), libc::O_APPEND | libc::O_NONBLOCK | libc::O_NOCTTY)
-        };
-        let name = CString::new(path.as_os_str().as_bytes()).expect("a path");
-        let opened = unsafe { libc::open(name.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC | flags, 0o600) };
-        if opened >= 0 {
-            unsafe { libc::close(opened) };
-            if flags & libc::O_CREAT != 0 {
-                unsafe { libc::unlink(name.as_ptr()) };
-            }
-        }
-        opened >= 0
-    };
     walk(Path::new("/"), &mut |path, _| {
         seen += 1;
         if OURS.iter().any(|ours| path == Path::new(ours)) {
             return false;
         }
-        if may_write(path) && !DEVICES.iter().any(|device| path == Path::new(device)) && does_write(path) {
+        if !DEVICES.iter().any(|device| path == Path::new(device)) && writes(path) {
             found.push(path.display().to_string());
         }
         true
     });
-    let outcome = if !OURS[..4].iter().all(|ours| may_write(Path::new(ours))) || seen < 1000 {
+    let outcome = if !OURS[..4].iter().all(|ours| writes(Path::new(ours))) || seen < 1000 {
         Outcome::Odd(format!("after {seen} files not even our own can be written"))
     } else if found.is_empty() {
         closed(format!("none of {seen} files"))

@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             }
         }
         ["write-anywhere"] => files::write_anywhere(),
+        ["write", ref paths @ ..] => files::write(paths),
         ["hunt", marker, ref roots @ ..] => files::hunt(marker, roots),
         ["plant-programs"] => files::plant_programs(),
         ["plant-capabilities"] => files::plant_capabilities(),
@@ -64,9 +65,10 @@ fn main() -> ExitCode {
         ["hostile-output"] => spray::hostile_output(),
         ["storm"] => spray::signals(),
         ["notify", socket] => spray::notifications(socket),
-        ["young-children", report] => spray::young_children(report),
+        ["young-children", report, seconds] => spray::young_children(report, seconds),
         ["not-an-exit"] => spray::not_an_exit(),
         ["process", pid] => init::another_process(pid),
+        ["processes-with", word] => containers::processes_with(word),
         _ => {
             eprintln!("unknown attempt {args:?}");
             return ExitCode::from(2);

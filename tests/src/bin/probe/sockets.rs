@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
@@ -67,12 +67,15 @@ pub(crate) fn connect_loopback(port: &str) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let port: u16 = port.parse().expect("a port");
     let hosts = ["127.0.0.1", "127.0.0.2", "0.0.0.0", "::1", "::ffff:127.0.0.1"];
+    let hosts = hosts.iter().map(|host| host.parse().expect("an address"));
     let mut ways: Vec<(String, Outcome)> = hosts
-        .map(|host| {
-            let address = SocketAddr::new(host.parse().expect("an address"), port);
+        // A network behind a translator may have the host where its way out is.
+        .chain(gateways().into_iter().map(IpAddr::V4))
+        .map(|host: IpAddr| {
+            let address = SocketAddr::new(host, port);
             (format!("tcp {host}"), judge(TcpStream::connect_timeout(&address, PATIENCE).map(drop)))
         })
-        .into();
+        .collect();
     // Nobody answers where nobody listens: an error on the second one tells.
     let datagrams = UdpSocket::bind("127.0.0.1:0").and_then(|socket| {
         socket.connect(("127.0.0.1", port))?;
@@ -81,6 +84,19 @@ pub(crate) fn connect_loopback(port: &str) {
     });
     ways.push(("udp".to_owned(), judge(datagrams)));
     print("loopback", &any(ways));
+}
+
+/// Where packets go that are for nobody near.
+fn gateways() -> Vec<Ipv4Addr> {
+    let table = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let ways = table.lines().skip(1).filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (destination, gateway) = (words.next()?, words.next()?);
+        let gateway = u32::from_str_radix(gateway, 16).ok().filter(|gateway| *gateway != 0)?;
+        // As it lies in memory.
+        (destination == "00000000").then(|| Ipv4Addr::from(gateway.to_ne_bytes()))
+    });
+    ways.collect()
 }
 
 fn judge(result: io::Result<()>) -> Outcome {

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::libc::{self, syscall};
 
+use crate::containers::is_of_the_kernel;
 use crate::init::{forged, pidfd_of_init};
 
 /// Every signal by every way that no filter sees: a pidfd, and the kernel's own notifications.
@@ -62,8 +63,9 @@ fn notified(signal: c_int) {
 /// Takes descriptors from processes that are just being made, before they run what they are to run.
 ///
 /// A command of its own has pipes, files and terminals; sockets and the like belong to whoever made it.
-pub(crate) fn young_children(report: &str) {
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+pub(crate) fn young_children(report: &str, seconds: &str) {
+    let seconds = std::time::Duration::from_secs(seconds.parse().expect("seconds"));
+    let end = std::time::Instant::now() + seconds;
     let (mut last, mut caught, mut taken) = (unsafe { libc::getpid() }, 0, Vec::new());
     std::fs::write(format!("{report}.began"), "").expect("a file");
     while std::time::Instant::now() < end && caught < 20 {
@@ -74,7 +76,11 @@ pub(crate) fn young_children(report: &str) {
         }) else {
             continue;
         };
-        (last, caught) = (pid, caught + 1);
+        last = pid;
+        if is_of_the_kernel(&pid.to_string()) {
+            continue;
+        }
+        caught += 1;
         for _ in 0..20 {
             for number in 3..24 {
                 let fd = unsafe { syscall(libc::SYS_pidfd_getfd, pidfd, number, 0) };
