@@ -82,12 +82,9 @@ pub fn until_gone(pid: i32) -> anyhow::Result<()> {
     until("a process to be gone", || Ok((!is_alive(pid)).then_some(())))
 }
 
-/// Whether a process runs, or could. One without a command line has given up its memory: it is ending, and waits for nothing but
-/// the kernel.
+/// Whether a process runs, or could.
 pub fn is_alive(pid: i32) -> bool {
-    let has_memory =
-        || std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty());
-    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X')) && has_memory()
+    state(pid).is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// The letter that the kernel has for what a process is doing.

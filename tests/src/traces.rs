@@ -28,7 +28,8 @@ impl Traces {
         let mut traces = Self::default();
         let text = unique_name(home);
         for pid in pids() {
-            if is_alive(pid) && names_it(pid, &text) {
+            // One without a command line has given up its memory: it is ending, and waits for nothing but the kernel.
+            if is_alive(pid) && !command(pid).is_empty() && names_it(pid, &text) {
                 traces.processes.insert(format!("{pid}: {}", command(pid)));
             }
         }

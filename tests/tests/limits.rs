@@ -52,7 +52,8 @@ fn rows() -> Vec<Row> {
 fn constants(source: &str) -> Vec<(String, String)> {
     let declared = source.lines().filter_map(|line| {
         let line = line.trim_start();
-        let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub ")).unwrap_or(line);
+        let seen = ["pub(crate) ", "pub(super) ", "pub "].iter().find_map(|how| line.strip_prefix(how));
+        let line = seen.unwrap_or(line);
         let (name, rest) = line.strip_prefix("const ")?.split_once(": ")?;
         let (_, value) = rest.split_once(" = ")?;
         Some((name.to_owned(), value.split_once(';')?.0.to_owned()))

@@ -59,6 +59,13 @@ impl Carrier {
         kill(Pid::from_raw(self.pid), signal).with_context(|| format!("{signal} to {self:?}"))
     }
 
+    /// Whether anything is left of it. The first process of a namespace sleeps without memory until all others are collected.
+    fn is_left(&self) -> bool {
+        let command = fs::read(format!("/proc/{}/cmdline", self.pid));
+        is_alive(self.pid)
+            && !(state(self.pid) == Some('S') && command.is_ok_and(|command| command.is_empty()))
+    }
+
     fn stop(&self) -> anyhow::Result<()> {
         self.signal(Signal::SIGSTOP)?;
         until("a process to be stopped", || Ok((state(self.pid) == Some('T')).then_some(())))
@@ -149,7 +156,7 @@ fn one_is_stopped_and_all_are_ended(sandbox: &Sandbox, name: &str) -> anyhow::Re
     soon(sandbox, name, &["stop", "--force", "box"])?.success()?;
     // Not a moment later; but the monitor may have something to bring home.
     let left: Vec<&Carrier> =
-        all.iter().filter(|carrier| carrier.name != "monitor" && is_alive(carrier.pid)).collect();
+        all.iter().filter(|carrier| carrier.name != "monitor" && carrier.is_left()).collect();
     ensure!(left.is_empty(), "{left:?}");
     let status = sandbox.status()?;
     ensure!(status["state"] == "stopped" && status["stuck"].is_null(), "{status:#}");

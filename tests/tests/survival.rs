@@ -122,10 +122,11 @@ fn init_is_killed() -> anyhow::Result<()> {
         let called = called.trim().trim_start_matches("agent-");
         let killed_at = Instant::now();
         sandbox.kill(Part::Init)?;
-        // At once where it is a process; the parts of a machine end each other.
+        // Its layer's process ends an instant later; the parts of a machine end each other.
         let listed = until("its end to be seen", || {
             let listed = listed(&sandbox)?;
-            ensure!(listed["state"] == "stopped" || !layer().shares_kernel, "{listed:#}");
+            let is_seen = ["stopping", "stopped"].contains(&listed["state"].as_str().unwrap_or_default());
+            ensure!(is_seen || !layer().shares_kernel, "{listed:#}");
             Ok((listed["state"] == "stopped").then_some(listed))
         })?;
         let within = RIGHT_WITHIN * layer().patience;

@@ -469,7 +469,11 @@ mod tests {
         assert!(is_alive(&deep));
         assert_eq!(listener.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(listener);
-        assert!(!is_alive(&deep));
+        // A process that another test starts just now holds a copy until it executes its program.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while is_alive(&deep) {
+            assert!(std::time::Instant::now() < end, "it stays");
+        }
     }
 
     #[test]
