@@ -107,7 +107,7 @@ mod tests {
     use crate::sandbox::testing::TempDir;
 
     /// An ELF file with one note.
-    fn elf(name: &[u8; 4], kind: NoteType) -> Vec<u8> {
+    fn elf(name: [u8; 4], kind: NoteType) -> Vec<u8> {
         let mut file = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         file.extend([2, 0, 0x3e, 0, 1, 0, 0, 0]);
         for number in [0_u64, 64, 0] {
@@ -148,7 +148,7 @@ mod tests {
         let folder = TempDir::new();
         let cache = folder.path().join("cache");
         let image = folder.path().join("vmlinuz");
-        let kernel = elf(b"Xen\0", PHYS32_ENTRY);
+        let kernel = elf(*b"Xen\0", PHYS32_ENTRY);
         fs::write(&image, image_with(&kernel)).unwrap();
         for _ in ["unpacked", "kept"] {
             assert_eq!(io::read_to_string(best(&image, &cache).unwrap()).unwrap().into_bytes(), kernel);
@@ -161,7 +161,7 @@ mod tests {
         let folder = TempDir::new();
         let cache = folder.path().join("cache");
         let image = folder.path().join("vmlinuz");
-        let mut damaged = image_with(&elf(b"Xen\0", PHYS32_ENTRY));
+        let mut damaged = image_with(&elf(*b"Xen\0", PHYS32_ENTRY));
         let end = damaged.len();
         damaged.truncate(end - 20);
         let mut unknown = image_with(b"");
@@ -169,7 +169,7 @@ mod tests {
         let others = [
             image_of("6.1.0"),
             image_with(b"no ELF"),
-            image_with(&elf(b"GNU\0", PHYS32_ENTRY)),
+            image_with(&elf(*b"GNU\0", PHYS32_ENTRY)),
             damaged,
             unknown,
         ];
@@ -185,10 +185,10 @@ mod tests {
 
     #[test]
     fn only_an_entry_for_pvh_counts() {
-        assert!(boots_by_pvh(&elf(b"Xen\0", PHYS32_ENTRY)));
-        assert!(!boots_by_pvh(&elf(b"Xen\0", NoteType(1))));
+        assert!(boots_by_pvh(&elf(*b"Xen\0", PHYS32_ENTRY)));
+        assert!(!boots_by_pvh(&elf(*b"Xen\0", NoteType(1))));
         assert!(!boots_by_pvh(b"\x7fELF"));
-        let whole = elf(b"Xen\0", PHYS32_ENTRY);
+        let whole = elf(*b"Xen\0", PHYS32_ENTRY);
         for length in 0..whole.len() - 8 {
             assert!(!boots_by_pvh(&whole[..length]), "{length}");
         }
