@@ -26,8 +26,8 @@ const LISTENS_WITHIN: Duration = Duration::from_secs(30);
 /// How long one that was killed may take to be gone. One that the kernel holds is left to it.
 const KILLED_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long the machine may take from letting go of its parts to its own end.
-const ENDS_AFTER: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
+/// How long the machine may take from letting go of its parts to its own end: the kernel takes back all of its memory meanwhile.
+const ENDS_AFTER: Timespec = Timespec { tv_sec: 0, tv_nsec: 700_000_000 };
 
 /// Between two looks for a socket.
 const LOOK_AGAIN: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
@@ -175,9 +175,10 @@ impl Parts {
         }
         for part in others {
             let Some(first) = ended(part, false, &Timespec::default())? else { continue };
-            // Some end in order when the machine lets go of them, which is a moment before it has ended itself.
-            let in_order = first.how.exit_status() == Some(0);
-            let patience = if in_order { ENDS_AFTER } else { Timespec::default() };
+            // They end by themselves, some in order and some with an error, when the machine lets go of them, which is a moment
+            // before it has ended itself.
+            let by_itself = first.how.exit_status().is_some();
+            let patience = if by_itself { ENDS_AFTER } else { Timespec::default() };
             return Ok(ended(machine, true, &patience)?.or(Some(first)));
         }
         Ok(None)
