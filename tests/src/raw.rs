@@ -147,6 +147,8 @@ impl Raw {
                 // With bytes of ours unread, init's close arrives as a reset.
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(Heard::End),
                 Ok(read) => self.buffer.advance(read),
+                // A child of the test's has ended.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("waiting for init to say something"),
             }
         }

@@ -8,7 +8,7 @@ use super::{
     pull, resolve,
     stop::{self, Removal},
 };
-use crate::sandbox::{LOCK_PATIENCE, Sandbox, StateError, stop as stop_sandbox, sweep_unfinished};
+use crate::sandbox::{Sandbox, StateError, stop as stop_sandbox, sweep_unfinished};
 
 /// Remove a sandbox with its home and work
 ///
@@ -35,7 +35,7 @@ pub(crate) fn run(ctx: &Context, args: &DestroyArgs) -> Result<ExitCode, CliErro
     }
     if ctx.global.dry_run {
         if !args.force && !args.pull {
-            let lock = sandbox.lock(LOCK_PATIENCE)?;
+            let lock = sandbox.lock(sandbox.lock_patience())?;
             keep::ensure_at_home(ctx, &sandbox, &lock, &forced(&sandbox))?;
         }
         print_line(&format!("{} would be removed", sandbox.folder().display()))?;
@@ -46,7 +46,7 @@ pub(crate) fn run(ctx: &Context, args: &DestroyArgs) -> Result<ExitCode, CliErro
         Err(error) if sandbox.is_alive() => return Err(error),
         _ => {}
     }
-    match sandbox.lock(LOCK_PATIENCE) {
+    match sandbox.lock(sandbox.lock_patience()) {
         // A sandbox that was to be removed at its end is gone.
         Err(StateError::NotFound(_)) => {}
         lock => {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::repo::pull::Pulled;
 use crate::sandbox::{
-    LOCK_PATIENCE, Sandbox, StateError,
+    Sandbox, StateError,
     lock::ChangeLock,
     record::Workspace,
     stop::{self, StopError, Stopped},
@@ -95,7 +95,7 @@ pub(super) fn end(
 ) -> Result<Stopped, CliError> {
     // By force there is no waiting for another command that is stuck: what the kernel is asked to do, it does twice
     // as well as once.
-    let patience = if force { FORCE_LOCK_PATIENCE } else { LOCK_PATIENCE };
+    let patience = if force { FORCE_LOCK_PATIENCE } else { sandbox.lock_patience() };
     let lock = match sandbox.lock(patience) {
         Err(StateError::Locked { .. }) if force => None,
         lock => Some(lock?),

@@ -91,7 +91,10 @@ use crate::{
 
 /// How long a command waits for another one that changes the same sandbox. Commands hold the lock for
 /// milliseconds, or for as long as somebody may have to wait for a graceful end; that is told then.
-pub const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The same for a machine: a command that had a way into one that does not run holds the lock until that is powered off again.
+const LOCK_MACHINE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Before an init that comes or goes is called once more.
 const CALL_AGAIN: Duration = Duration::from_millis(20);
@@ -302,6 +305,12 @@ impl Sandbox {
     /// What it is.
     pub fn record(&self) -> Result<Record, StateError> {
         Record::read(&self.folder)
+    }
+
+    /// How long a command that changes it waits for another one.
+    pub fn lock_patience(&self) -> Duration {
+        let is_machine = self.record().is_ok_and(|record| !record.isolation.capabilities().shares_kernel);
+        if is_machine { LOCK_MACHINE_PATIENCE } else { LOCK_PATIENCE }
     }
 
     /// Keeps other commands from changing it.
