@@ -14,6 +14,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 
+use crate::{Home, skip};
+
 /// The image. Another number wherever it is made in another way.
 pub const IMAGE: &str = "localhost/agent-shim-tests:3";
 
@@ -140,6 +142,24 @@ pub struct Podman {
 }
 
 impl Podman {
+    /// Everyone who can have one here, each with a home that leads to it. Who cannot is counted as skipped.
+    pub fn everyone() -> anyhow::Result<Vec<(Home, Podman)>> {
+        let mut people = Vec::new();
+        for who in Home::everyone() {
+            let mut home = Home::new(*who)?;
+            if let Some(why) = Podman::missing(home.uid()) {
+                skip(&why);
+                continue;
+            }
+            let podman = Podman::of(home.uid())?;
+            for (name, value) in podman.variables() {
+                home.variable(name, value);
+            }
+            people.push((home, podman));
+        }
+        Ok(people)
+    }
+
     /// Why a person cannot have one here.
     pub fn missing(user: u32) -> Option<String> {
         if !Path::new("/usr/bin/podman").exists() {

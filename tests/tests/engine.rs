@@ -15,31 +15,13 @@ use std::{
 use agent_tests::{
     Home, Output, Sandbox, is_alive,
     podman::{BARE_IMAGE, IMAGE, Podman, SILENT_IMAGE},
-    skip, state, until,
+    state, until,
 };
 use anyhow::{Context, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-
-/// Everyone who can have a podman here, each with a home that leads to it.
-fn people() -> anyhow::Result<Vec<(Home, Podman)>> {
-    let mut people = Vec::new();
-    for who in Home::everyone() {
-        let mut home = Home::new(*who)?;
-        if let Some(why) = Podman::missing(home.uid()) {
-            skip(&why);
-            continue;
-        }
-        let podman = Podman::of(home.uid())?;
-        for (name, value) in podman.variables() {
-            home.variable(name, value);
-        }
-        people.push((home, podman));
-    }
-    Ok(people)
-}
 
 fn flags(image: &str) -> [&str; 6] {
     ["--isolation", "oci", "--engine", "podman", "--image", image]
@@ -75,7 +57,7 @@ fn one(output: anyhow::Result<Output>) -> anyhow::Result<String> {
 
 #[test]
 fn the_image_is_the_root_and_the_rest_is_as_everywhere() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let uid = home.uid();
         let sandbox = started(home, &["-e", "GIVEN=yes"])?;
         let look = "echo $FROM_IMAGE $GIVEN $HOME $(id -u):$(id -g) $(pwd) $(cat /proc/1/comm); echo x > made; \
@@ -92,7 +74,7 @@ fn the_image_is_the_root_and_the_rest_is_as_everywhere() -> anyhow::Result<()> {
 
 #[test]
 fn nothing_inside_has_a_right_or_a_way_out() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let sandbox = started(home, &[])?;
         let status = one(sandbox.sh("cat /proc/self/status"))?;
         for line in
@@ -131,7 +113,7 @@ fn nothing_inside_has_a_right_or_a_way_out() -> anyhow::Result<()> {
 
 #[test]
 fn the_images_own_command_is_the_agent_where_nobody_names_one() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let project = home.project("project")?;
         let mut args = vec!["run", "--name", "box"];
         args.extend(flags(IMAGE));
@@ -146,7 +128,7 @@ fn the_images_own_command_is_the_agent_where_nobody_names_one() -> anyhow::Resul
 
 #[test]
 fn what_is_written_beside_our_folders_goes_with_the_container() -> anyhow::Result<()> {
-    for (home, podman) in people()? {
+    for (home, podman) in Podman::everyone()? {
         let sandbox = started(home, &[])?;
         // Only what is the user's own can be written to there; most images have such a place.
         one(sandbox.sh("for f in /workspace /home/sandbox /tmp /dev/shm /var/tmp; do echo x > $f/kept; done 2>/dev/null; true"))?;
@@ -169,7 +151,7 @@ fn what_is_written_beside_our_folders_goes_with_the_container() -> anyhow::Resul
 
 #[test]
 fn mounts_and_secrets_are_there_and_read_only_means_it() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let data = home.project("given")?;
         let key = home.file("key", b"s3cret")?;
         fs::write(data.join("file"), "data")?;
@@ -188,7 +170,7 @@ fn mounts_and_secrets_are_there_and_read_only_means_it() -> anyhow::Result<()> {
 /// podman would copy what a cover is to hide into the cover.
 #[test]
 fn the_state_of_all_sandboxes_stays_hidden_in_a_mount_around_it() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let data = home.path().join("data");
         let mount = format!("{}:/mnt/data", data.display());
         let sandbox = started(home, &["--mount", &mount])?;
@@ -215,7 +197,7 @@ fn carrier(sandbox: &Sandbox, name: &str) -> anyhow::Result<i32> {
 /// Whatever is killed, the rest behaves: an exec goes on or ends, the next start works and nothing is left.
 #[test]
 fn each_process_of_it_can_be_killed() -> anyhow::Result<()> {
-    for (home, podman) in people()? {
+    for (home, podman) in Podman::everyone()? {
         let sandbox = started(home, &[])?;
         for victim in CARRIERS {
             let mut shim =
@@ -251,7 +233,7 @@ fn each_process_of_it_can_be_killed() -> anyhow::Result<()> {
 
 #[test]
 fn each_process_of_it_can_be_stopped() -> anyhow::Result<()> {
-    for (home, podman) in people()? {
+    for (home, podman) in Podman::everyone()? {
         let sandbox = started(home, &[])?;
         for victim in CARRIERS {
             let pid = carrier(&sandbox, victim)?;
@@ -300,7 +282,7 @@ fn find(value: &serde_json::Value, process: &str) -> Option<i64> {
 
 #[test]
 fn what_is_wrong_is_said_and_nothing_is_left() -> anyhow::Result<()> {
-    for (mut home, podman) in people()? {
+    for (mut home, podman) in Podman::everyone()? {
         let project = home.project("project")?;
         let project = project.to_str().context("a path")?.to_owned();
         let start = |home: &Home, engine: &str, image: &str, agent: &[&str]| {
@@ -344,7 +326,7 @@ fn what_is_wrong_is_said_and_nothing_is_left() -> anyhow::Result<()> {
 
 #[test]
 fn a_launch_can_be_shown() -> anyhow::Result<()> {
-    for (home, _) in people()? {
+    for (home, _) in Podman::everyone()? {
         let project = home.project("project")?;
         let mut args = vec!["start", "-n", "--name", "box"];
         args.extend(flags(IMAGE));

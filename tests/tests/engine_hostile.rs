@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use agent_tests::{Home, copy_program, podman::Podman, skip};
+use agent_tests::{Home, copy_program, podman::Podman};
 use anyhow::{Context, ensure};
 
 /// Places that something is mounted at, or that are read: each line is in an image of its own, as links.
@@ -23,16 +23,8 @@ const LINKED: [&[&str]; 8] = [
 
 #[test]
 fn links_in_an_image_lead_nowhere_outside() -> anyhow::Result<()> {
-    for who in Home::everyone() {
-        let mut home = Home::new(*who)?;
-        if let Some(why) = Podman::missing(home.uid()) {
-            skip(&why);
-            continue;
-        }
-        let podman = Podman::of(home.uid())?;
-        for (name, value) in podman.variables() {
-            home.variable(name, value);
-        }
+    for (home, podman) in Podman::everyone()? {
+        let user = home.uid();
         let precious = home.project("precious")?;
         for folder in ["sandbox", "agent", "handover"] {
             home.project(&format!("precious/{folder}"))?;
@@ -43,9 +35,9 @@ fn links_in_an_image_lead_nowhere_outside() -> anyhow::Result<()> {
         let before = facts(&precious)?;
         for (number, links) in LINKED.iter().enumerate() {
             tried(&home, &podman, number, links, &precious)
-                .with_context(|| format!("{links:?} as {who:?}"))?;
+                .with_context(|| format!("{links:?} as user {user}"))?;
             let now = facts(&precious)?;
-            ensure!(now == before, "{links:?} as {who:?}: {before:#?} became {now:#?}");
+            ensure!(now == before, "{links:?} as user {user}: {before:#?} became {now:#?}");
         }
     }
     Ok(())

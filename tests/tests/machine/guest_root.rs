@@ -26,9 +26,7 @@ fn over_virtio_fs_for_an_ordinary_user() -> anyhow::Result<()> {
     all_rights_inside_are_none_outside(Who::Ordinary, Share::Virtiofs)
 }
 
-/// What belongs to whom is the same with either share, and a machine takes long to boot: this one runs by its name.
 #[test]
-#[ignore = "the others are this in other words, and boot as long"]
 fn over_virtio_fs_for_root() -> anyhow::Result<()> {
     if nix::unistd::geteuid().is_root() {
         all_rights_inside_are_none_outside(Who::Myself, Share::Virtiofs)
@@ -37,9 +35,7 @@ fn over_virtio_fs_for_root() -> anyhow::Result<()> {
     }
 }
 
-/// The same.
 #[test]
-#[ignore = "the others are this in other words, and boot as long"]
 fn over_9p_for_an_ordinary_user() -> anyhow::Result<()> {
     all_rights_inside_are_none_outside(Who::Ordinary, Share::Plan9)
 }
