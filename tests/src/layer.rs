@@ -49,7 +49,7 @@ pub const LAYERS: [Layer; 3] = [
         shares_kernel: false,
         patience: 4,
         tests_per_processor: 1,
-        programs: &[&["qemu-system-x86_64"], &["virtiofsd"], &["vhost-device-vsock"]],
+        programs: &[&["qemu-system-x86_64"], &["virtiofsd"], &["vhost-device-vsock"], &["passt"]],
     },
 ];
 
