@@ -14,9 +14,8 @@ use super::{
 use crate::{
     env::catalog::DEFAULT_PRESET,
     isolation::MachineWishes,
-    sandbox::{
-        launch,
-        record::{AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace},
+    sandbox::record::{
+        AgentRecord, CloneRecord, EnvKind, MountRecord, Record, SecretRecord, SyncMode, Workspace,
     },
 };
 
@@ -115,7 +114,7 @@ impl Settings {
 
     /// A configuration may hold what is for one kind of sandbox; who says it on the command line expects it to work.
     pub fn check_layer(&self, record: &Record) -> Result<(), ConfigError> {
-        let layer = launch::capabilities(record.isolation);
+        let layer = record.isolation.capabilities();
         // An engine may have others; it is asked at the start.
         if let (None, Err(error)) = (&record.container, record.network.on(layer)) {
             return Err(ConfigError::written(error.to_string()).hint(error.hint().unwrap_or_default()));

@@ -20,10 +20,7 @@ use super::{
 use crate::{
     env::pin::Nixpkgs,
     isolation::{Accelerator, Network, NetworkChoice},
-    sandbox::{
-        launch,
-        record::{AgentConfig, CloneObjects, Engine, EnvKind, Isolation, Store, Workspace},
-    },
+    sandbox::record::{AgentConfig, CloneObjects, Engine, EnvKind, Isolation, Store, Workspace},
 };
 
 /// What a person is asked to agree to.
@@ -351,7 +348,7 @@ fn value<T>(below: Option<&Sourced<T>>) -> Option<&T> {
 /// The network that a choice is on a layer. One that the layer does not have is refused later.
 fn resolved_network(choice: Option<&NetworkChoice>, isolation: Isolation) -> Network {
     let choice = choice.cloned().unwrap_or_default();
-    choice.on(launch::capabilities(isolation)).unwrap_or(match choice {
+    choice.on(isolation.capabilities()).unwrap_or(match choice {
         NetworkChoice::Only(network) => network,
         NetworkChoice::Auto => Network::Host,
     })

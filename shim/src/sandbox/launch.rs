@@ -16,7 +16,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::{
     Sandbox, address, channel, init_binary,
     paths::DataDir,
-    record::{Isolation, Record, Workspace},
+    record::{Record, Workspace},
     spec::{self, CONTROL_FD},
     start::{Cause, Failure, Occasion},
     tools,
@@ -24,8 +24,8 @@ use super::{
 use crate::{
     env::{EnvError, spec::EnvId},
     isolation::{
-        Access, Caller, Capabilities, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer,
-        PromisedFd, Reach, Request, Secret, UserMount,
+        Access, Caller, ErrorKind, Handles, IsolationError, LaunchPlan, Launched, Layer, PromisedFd, Reach,
+        Request, Secret, UserMount,
         engine::EngineError,
         limits,
         plan::{HOME, USER, USER_ID},
@@ -127,11 +127,6 @@ impl LaunchError {
             Self::Step { .. } => Failure { cause: Cause::Other, messages: chain(self), hint: None },
         }
     }
-}
-
-/// What the layer of a kind of sandbox can do.
-pub(crate) fn capabilities(isolation: Isolation) -> &'static Capabilities {
-    isolation.capabilities()
 }
 
 /// Finds what runs a sandbox.

@@ -307,10 +307,14 @@ impl Sandbox {
         Record::read(&self.folder)
     }
 
+    /// Whether it has a kernel of its own.
+    pub(super) fn is_machine(&self) -> bool {
+        self.record().is_ok_and(|record| !record.isolation.capabilities().shares_kernel)
+    }
+
     /// How long a command that changes it waits for another one.
     pub fn lock_patience(&self) -> Duration {
-        let is_machine = self.record().is_ok_and(|record| !record.isolation.capabilities().shares_kernel);
-        if is_machine { LOCK_MACHINE_PATIENCE } else { LOCK_PATIENCE }
+        if self.is_machine() { LOCK_MACHINE_PATIENCE } else { LOCK_PATIENCE }
     }
 
     /// Keeps other commands from changing it.
@@ -402,7 +406,7 @@ impl Sandbox {
     /// How long what is fine may take with it.
     pub fn patience(&self) -> Patience {
         let isolation = self.record().map(|record| record.isolation).unwrap_or_default();
-        launch::capabilities(isolation).patience
+        isolation.capabilities().patience
     }
 
     /// What it is doing now.
@@ -448,7 +452,7 @@ impl Sandbox {
         };
         let run = Run::read(&self.folder);
         let processes = run.as_ref().map_or(Processes::default(), Run::processes);
-        let capabilities = launch::capabilities(record.isolation);
+        let capabilities = record.isolation.capabilities();
         let parts = if matches!(answer, Answer::Dead) { Vec::new() } else { processes.parts };
         let init = processes.init.filter(|_| !matches!(answer, Answer::Dead));
         let agent = match &answer {

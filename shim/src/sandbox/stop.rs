@@ -88,7 +88,7 @@ fn ask_for_the_end(sandbox: &Sandbox) -> Result<Stopped, StopError> {
             return Err(StateError::Io { doing: "connecting to init".to_owned(), source }.into());
         }
     };
-    let patience = launch::capabilities(sandbox.record()?.isolation).patience.answer;
+    let patience = sandbox.record()?.isolation.capabilities().patience.answer;
     match hear(&mut channel, Instant::now() + patience) {
         // It has not booted yet, or is on its way out.
         Heard::End if channel.is_unheard() => {
@@ -168,9 +168,7 @@ fn settle_end(sandbox: &Sandbox, reason: &str) {
 }
 
 fn patience_with_kernel(sandbox: &Sandbox) -> Duration {
-    let is_machine =
-        sandbox.record().is_ok_and(|record| !launch::capabilities(record.isolation).shares_kernel);
-    if is_machine { KILL_MACHINE_PATIENCE } else { KILL_PATIENCE }
+    if sandbox.is_machine() { KILL_MACHINE_PATIENCE } else { KILL_PATIENCE }
 }
 
 /// A monitor that is stopped does nothing, however long one waits.

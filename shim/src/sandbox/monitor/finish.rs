@@ -13,7 +13,7 @@ use super::{
 };
 use crate::sandbox::{
     address::{self, SOCKET_FILE},
-    channel, launch,
+    channel,
     lock::{ChangeLock, LockError, MonitorLock},
     process,
     record::Workspace,
@@ -122,7 +122,7 @@ impl Watch<'_> {
         if Run::take_killed(self.sandbox.folder()) {
             return Some(KILLED.to_owned());
         }
-        let layer = launch::capabilities(self.record.isolation);
+        let layer = self.record.isolation.capabilities();
         // Init outlives it, where that is a process of the host's.
         let killed_layer = || {
             let alone = !layer.shares_kernel && !self.layer_was_stuck && self.run.supervisor.is_some();

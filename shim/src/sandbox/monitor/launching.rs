@@ -134,7 +134,7 @@ impl Watch<'_> {
 
     /// Waits until the agent was executed.
     fn come_up(&mut self) -> Result<(), Failure> {
-        let usual = launch::capabilities(self.record.isolation);
+        let usual = self.record.isolation.capabilities();
         let patience = self.layer.as_ref().map_or(usual, |layer| layer.capabilities()).patience.start;
         let end = Instant::now() + patience;
         loop {

@@ -165,7 +165,7 @@ impl<'a> Watch<'a> {
         if self.run.stage != Stage::Starting {
             return is_alive();
         }
-        let start = launch::capabilities(self.record.isolation).patience.start;
+        let start = self.record.isolation.capabilities().patience.start;
         let begun = Instant::now();
         while is_alive() {
             match probe::ask(folder) {
@@ -435,7 +435,7 @@ impl<'a> Watch<'a> {
 
     /// A machine without its layer's process, or without itself, is none. The layer ends what is left of it, where it can.
     fn may_fall_apart(&mut self) {
-        if launch::capabilities(self.record.isolation).shares_kernel {
+        if self.record.isolation.capabilities().shares_kernel {
             return;
         }
         // Seen once: it would wake us again and again.
