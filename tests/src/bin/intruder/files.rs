@@ -122,6 +122,20 @@ pub(crate) fn litter(folder: &Path, targets: &[String]) -> io::Result<()> {
     fs::set_permissions(hidden, Permissions::from_mode(0o000))
 }
 
+/// What is in a folder and in those below it, without the folders themselves. No link is followed.
+pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut rest = vec![folder.to_owned()];
+    while let Some(path) = rest.pop() {
+        if path.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            rest.extend(fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else {
+            files.push(path);
+        }
+    }
+    files
+}
+
 /// Reads everything that can be reached by the links, and looks for a word.
 pub(crate) fn find(folder: &Path, word: &str) -> io::Result<String> {
     let mut found = Vec::new();

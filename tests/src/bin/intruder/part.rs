@@ -24,6 +24,9 @@ const REPORT: i32 = 4;
 const KERNEL: i32 = 6;
 const SHARE: i32 = 9;
 
+/// Programs that a machine's parts are.
+const PARTS: [&str; 4] = ["qemu-system-x86_64", "virtiofsd", "vhost-device-vsock", "passt"];
+
 /// For who is called.
 const CALL_WITHIN: Duration = Duration::from_secs(3);
 
@@ -84,16 +87,20 @@ fn places(targets: &[String], marker: &str) -> Vec<(String, io::Result<String>)>
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
+    // What a program needs to run, and what is the machine's own.
     let known = [
-        "bin", "dev", "lib", "lib32", "lib64", "libx32", "nix", "gnu", "proc", "run", "sbin", "tmp", "tree",
-        "usr", "etc",
+        "bin", "dev", "lib", "lib32", "lib64", "libx32", "nix", "gnu", "own", "proc", "run", "sbin", "tmp",
+        "tree", "usr", "etc",
     ];
-    // What is bound in alone, a program that lies elsewhere, is there with its folders.
-    let known = |name: &String| {
-        known.contains(&name.as_str()) || name == "work" || name == "home" || name == "root" || name == "opt"
-    };
-    let others: Vec<&String> = names.iter().filter(|name| !known(name) && name.as_str() != "own").collect();
-    tried.push(("another folder of the host's".to_owned(), found(&others)));
+    // A program that lies elsewhere is bound in alone, and is there with its folders.
+    let others: Vec<String> = names
+        .iter()
+        .filter(|name| !known.contains(&name.as_str()))
+        .flat_map(|name| files::below(&Path::new("/").join(name)))
+        .filter(|path| path.file_name().is_none_or(|name| PARTS.iter().all(|part| *part != name)))
+        .map(|path| path.display().to_string())
+        .collect();
+    tried.push(("another file of the host's".to_owned(), found(&others)));
     tried.push((
         "the folder that the host finds the machine in".to_owned(),
         fs::read_dir("/own")
