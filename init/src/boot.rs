@@ -10,7 +10,7 @@ use std::{
 
 use agent_protocol::{
     handshake::{TOKEN_BYTES, Token},
-    spec::{Hardening, InitSpec, Listen, LogLevel, MemoryFiles, TokenSource},
+    spec::{Hardening, InitSpec, Listen, LogLevel, Machine, MemoryFiles, TokenSource},
 };
 use anyhow::{Context, Result, bail, ensure};
 use nix::{
@@ -191,6 +191,12 @@ const OF_A_MACHINES_INIT: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SYS_TIME)
     .union(CapabilitySet::SYS_BOOT);
 
+fn kept(machine: &Machine) -> CapabilitySet {
+    // The network may give another address one day.
+    let asks = machine.network.as_ref().is_some_and(|interface| interface.address.is_none());
+    OF_A_MACHINES_INIT.union(if asks { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() })
+}
+
 /// What is left open of these would make the others worthless: the filter needs `no_new_privileges`, and without
 /// the filter the capabilities come back in a user namespace.
 const ALL_OR_NOTHING: &str = "`no_new_privileges`, `seccomp` and `landlock_scope` are switched off together with \
@@ -209,7 +215,7 @@ fn confine(spec: &mut InitSpec, warnings: &mut Vec<String>) -> Result<()> {
         nested_namespaces: wanted.nested_user_namespaces,
         // Of no use afterwards, and the longest part of the spec.
         readable: std::mem::take(&mut spec.readable),
-        keep_capabilities: if spec.machine.is_some() { OF_A_MACHINES_INIT } else { CapabilitySet::empty() },
+        keep_capabilities: spec.machine.as_ref().map_or(CapabilitySet::empty(), kept),
         ..Policy::default()
     };
     let report = harden::enforce(&policy).context("refusing to start anything in a sandbox that is open")?;

@@ -233,7 +233,8 @@ pub fn finish(command: Command, input: &[u8]) -> anyhow::Result<Output> {
     finish_within(deadline() * 2, command, input)
 }
 
-fn finish_within(patience: Duration, mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
+/// The same with another deadline.
+pub fn finish_within(patience: Duration, mut command: Command, input: &[u8]) -> anyhow::Result<Output> {
     let shown = shown(&command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("starting `{shown}`"))?;

@@ -31,7 +31,7 @@ mod workshop;
 
 pub use binaries::{agent_git, agent_init, agent_shim, copy_program};
 pub use boot::{Boot, counting_qemu};
-pub use home::{Home, Who, finish};
+pub use home::{Home, Who, finish, finish_within};
 pub use layer::{LAYER, LAYERS, Layer, layer};
 pub use machine::{CID, Ended, Files, Machine, PORT, Share, TOKEN, guest_kernel};
 pub use output::Output;

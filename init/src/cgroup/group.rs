@@ -76,6 +76,11 @@ impl Group {
         for (controller, _) in wanted.iter().filter(|(_, wanted)| *wanted) {
             write(root, "cgroup.subtree_control", &format!("+{controller}"))?;
         }
+        if limits.cpus_milli.is_none() {
+            // However many they are, together they get as much processor time as init alone, should it want as much
+            // (cgroup-v2.rst, cpu.weight). Nobody asked for it, so a kernel may be without.
+            let _ = write(root, "cgroup.subtree_control", "+cpu");
+        }
         match mkdirat(root, NAME, Mode::from_raw_mode(0o755)) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),
@@ -272,6 +277,21 @@ mod tests {
         assert_eq!(group.used(), expected);
         group.set_high(High::At(60 << 20)).unwrap();
         assert!(folder.read("inside/memory.high").starts_with("62914560"));
+    }
+
+    #[test]
+    fn processor_time_is_shared_with_init_whatever_is_bounded() {
+        for cpus_milli in [None, Some(500)] {
+            let folder = Folder::new("sharing");
+            let limits = Limits { cpus_milli, ..Limits::default() };
+            Group::make(File::open(&folder.0).unwrap().as_fd(), &limits).unwrap();
+            // Plain files keep what was written last.
+            assert!(folder.read("cgroup.subtree_control").starts_with("+cpu"), "{cpus_milli:?}");
+        }
+        let folder = Folder::new("none to share");
+        fs::remove_file(folder.0.join("cgroup.subtree_control")).unwrap();
+        let limits = Limits { cpus_milli: Some(500), ..Limits::default() };
+        assert!(Group::make(File::open(&folder.0).unwrap().as_fd(), &limits).is_err());
     }
 
     #[test]

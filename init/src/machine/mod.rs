@@ -9,7 +9,7 @@ pub(crate) mod clock;
 pub(crate) mod files;
 mod modules;
 mod mounts;
-mod network;
+pub(crate) mod network;
 mod power;
 mod share;
 
@@ -42,6 +42,9 @@ const SPEC: &str = "/agent/spec.json";
 
 /// Init failed before anything ran in the machine.
 const INIT_FAILED: u8 = 125;
+
+/// The network may be one without DHCP.
+const NO_ADDRESS: &str = "the network has given no address so far; it is asked for one again and again";
 
 /// What a program may have open: what most systems give their services, where the kernel alone gives 4096.
 const DESCRIPTORS: Rlimit = Rlimit { current: Some(1024), maximum: Some(512 * 1024) };
@@ -80,6 +83,10 @@ pub(crate) struct Running {
     pub(crate) clock: Option<clock::Keeper>,
     /// Keeps what the kernel remembers of the host's files below the host's bound. Absent where there is none.
     pub(crate) files: Option<files::Forgetter>,
+    /// Keeps the address that the network gave. Absent where it gives none.
+    pub(crate) address: Option<network::Keeper>,
+    /// What of it a person should know.
+    pub(crate) warnings: Vec<String>,
     took: Took,
     haste: Option<Haste>,
     report: Option<Report>,
@@ -152,35 +159,38 @@ fn live(began: Duration, report: &mut Option<Report>) -> Result<u8> {
     }
     boot::log_to_stderr(spec.log_level);
     let token = boot::read_token(&spec)?;
-    let mut took = Took { began, drivers: began, files: began };
-    let (clock, files) = boot(&spec, machine, &mut took)?;
-    let said = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
-    boot::start(spec, token, Some(Running { clock, files, took, haste, report: said }))
+    let mut running = boot(&spec, machine, began)?;
+    running.haste = haste;
+    running.report = report.as_ref().map(Report::share).transpose().context("sharing the report")?;
+    boot::start(spec, token, Some(running))
 }
 
 /// Makes the machine ready; everything that needs privileges is done here.
-fn boot(
-    spec: &InitSpec,
-    machine: &Machine,
-    took: &mut Took,
-) -> Result<(Option<clock::Keeper>, Option<files::Forgetter>)> {
+fn boot(spec: &InitSpec, machine: &Machine, began: Duration) -> Result<Running> {
     power::heed_the_host();
     modules::load(&machine.modules)?;
     modules::close();
-    took.drivers = uptime();
+    let drivers = uptime();
     let clock = clock::Keeper::open();
     let files = files::Forgetter::open(machine.root.most_files);
-    network::start(machine.network.as_ref())?;
+    let mut address = network::start(machine.network.as_ref(), &spec.name)?;
     let has_kvm = Path::new("/dev/kvm").exists();
     share::mount_root(&machine.root)?;
     mounts::switch_root()?;
     let user = spec.user.clone().unwrap_or_default();
     mounts::make(&machine.mounts, &user, has_kvm)?;
-    took.files = uptime();
+    let took = Took { began, drivers, files: uptime() };
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
+    let mut warnings = Vec::new();
+    // Last: the network has had all this time to answer.
+    if let Some(address) = &mut address
+        && !address.wait()?
+    {
+        warnings.push(NO_ADDRESS.to_owned());
+    }
     umask(Mode::from_raw_mode(machine.umask));
-    Ok((clock, files))
+    Ok(Running { clock, files, address, warnings, took, haste: None, report: None })
 }
 
 /// From here on files are opened and made as this user would, by init too: what it makes for programs (pipes,

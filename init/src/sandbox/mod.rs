@@ -66,8 +66,13 @@ pub(crate) fn run(prepared: Prepared) -> anyhow::Result<u8> {
 
 async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     let Prepared { spec, signals, listener, token, descriptors, group, mut warnings, machine } = prepared;
-    let (clock, files) = machine.map(|machine| (machine.clock, machine.files)).unwrap_or_default();
-    let clock = clock.map(Rc::new);
+    let (clock, files, address) = match machine {
+        Some(machine) => {
+            warnings.extend(machine.warnings);
+            (machine.clock.map(Rc::new), machine.files, machine.address)
+        }
+        None => (None, None, None),
+    };
     let wanted = spec.agent.as_ref().and_then(|agent| agent.terminal.as_ref());
     let main = Session::new(units::size(wanted));
     let units = spec.steps.iter().map(|step| step.name.as_str());
@@ -88,6 +93,13 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
     }
     if let Some(files) = files {
         spawn_local(async move { files.keep().await });
+    }
+    if let Some(address) = address {
+        spawn_local(async move {
+            if let Err(error) = address.keep().await {
+                tracing::warn!(%error, "keeping the network address");
+            }
+        });
     }
     let signals = Signals::new(&signals)?;
     let notify = open_notify(&mut warnings);

@@ -136,10 +136,12 @@ impl TryFrom<Written> for MachineMount {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Interface {
-    /// An IPv4 address with the length of its prefix, such as `10.0.2.15/24`.
-    pub address: String,
+    /// An IPv4 address with the length of its prefix, such as `10.0.2.15/24`. Absent: init asks the network for one, by DHCP
+    /// (RFC 2131), and for a gateway and whom to ask for names; these are then in `/etc/resolv.conf`, if there is such a file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
     /// Where everything else is reached, in the same network.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 }
 
@@ -153,9 +155,9 @@ impl MachineMount {
 }
 
 impl Interface {
-    /// The address and the length of its prefix.
+    /// The address and the length of its prefix; `None` where there is none, or what is there is none.
     pub fn parse(&self) -> Option<(Ipv4Addr, u8)> {
-        let (address, prefix) = self.address.split_once('/')?;
+        let (address, prefix) = self.address.as_ref()?.split_once('/')?;
         let prefix = prefix.parse().ok().filter(|prefix| (1..=32).contains(prefix))?;
         Some((address.parse().ok()?, prefix))
     }
@@ -194,9 +196,12 @@ impl Machine {
         }
         if let Some(network) = &self.network {
             let what = "must be an IPv4 address with its prefix, as 10.0.2.15/24";
-            require(network.parse().is_some(), "machine.network.address".to_owned(), what);
+            let address = network.address.is_none() || network.parse().is_some();
+            require(address, "machine.network.address".to_owned(), what);
             let gateway = network.gateway.as_ref().is_none_or(|text| text.parse::<Ipv4Addr>().is_ok());
             require(gateway, "machine.network.gateway".to_owned(), "must be an IPv4 address");
+            let both = network.gateway.is_none() || network.address.is_some();
+            require(both, "machine.network.gateway".to_owned(), "comes with an address, or from the network");
         }
         require(self.umask <= 0o777, "machine.umask".to_owned(), "is no mask of permissions");
         if let Some(report) = &self.report {

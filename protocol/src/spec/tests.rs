@@ -310,6 +310,9 @@ fn a_machine_is_read_as_it_is_written() {
     assert_eq!(machine.mounts[2], MachineMount::Dev { at: "/dev".into(), kvm: false });
     assert_eq!(machine.mounts[3], MachineMount::Tmpfs { at: "/tmp".into(), size_bytes: 65536, mode: 0o1777 });
     assert_eq!(machine.network.unwrap().parse(), Some(([10, 0, 2, 15].into(), 24)));
+
+    let asks = self::machine(|spec| spec["machine"]["network"] = serde_json::json!({})).unwrap();
+    assert_eq!(asks.machine.unwrap().network, Some(Interface { address: None, gateway: None }));
 }
 
 #[test]
@@ -339,6 +342,11 @@ fn a_machine_is_checked_in_all_its_parts() {
             "/machine/network/address",
             json!("10.0.2.15/33"),
             "machine.network.address: must be an IPv4 address",
+        ),
+        (
+            "/machine/network",
+            json!({ "gateway": "10.0.2.2" }),
+            "machine.network.gateway: comes with an address, or from the network",
         ),
         ("/machine/network/gateway", json!("fe80::1"), "machine.network.gateway: must be an IPv4 address"),
         ("/machine/umask", json!(0o1000), "machine.umask: is no mask of permissions"),

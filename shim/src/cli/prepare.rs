@@ -93,7 +93,7 @@ impl LaunchArgs {
     }
 
     fn prepare_existing(&self, ctx: &Context, sandbox: Sandbox, stay: Stay) -> Result<Ready, CliError> {
-        let lock = sandbox.lock(START_PATIENCE)?;
+        let lock = sandbox.lock(sandbox.lock_patience().max(START_PATIENCE))?;
         let before = sandbox.record()?;
         if sandbox.is_alive() {
             return Err(CliError::new(

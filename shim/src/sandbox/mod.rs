@@ -94,7 +94,7 @@ use crate::{
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The same for a machine: a command that had a way into one that does not run holds the lock until that is powered off again.
-const LOCK_MACHINE_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_MACHINE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Before an init that comes or goes is called once more.
 const CALL_AGAIN: Duration = Duration::from_millis(20);

@@ -38,6 +38,10 @@ const USUAL_UMASK: u32 = 0o022;
 /// What virtiofsd asks for.
 const VIRTIOFSD_MOST_FILES: u64 = 1_000_000;
 
+/// What tells one host from another: machine-id(5), and its name.
+const MACHINE_ID: &str = "/etc/machine-id";
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
 /// Where virtiofsd is, which nobody is to start by hand.
 const VIRTIOFSD: [&str; 3] = ["/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd"];
 /// Where qemu's helper is.
@@ -82,7 +86,7 @@ pub(super) fn decide(request: &Request, programs: &Programs) -> Result<MachinePl
     let inventory = kernel.inventory()?;
     let files = files(wishes.share, request.caller, programs, &inventory)?;
     let vsock = vsock(request, programs)?;
-    let card = card(&request.network, programs)?;
+    let card = card(request, programs)?;
     let processor = processor(request)?;
     let mut needs = ALWAYS.to_vec();
     needs.push(match files {
@@ -282,8 +286,8 @@ fn vsock(request: &Request, programs: &Programs) -> Result<Vsock, MachineError> 
         .ok_or_else(|| MachineError::VsockMissing { host, searched: programs.searched() })
 }
 
-fn card(network: &Network, programs: &Programs) -> Result<Card, MachineError> {
-    match network {
+fn card(request: &Request, programs: &Programs) -> Result<Card, MachineError> {
+    match &request.network {
         Network::None => Ok(Card::None),
         // There is no sharing the host's network with another kernel.
         Network::Host | Network::Nat => programs
@@ -295,10 +299,22 @@ fn card(network: &Network, programs: &Programs) -> Result<Card, MachineError> {
             programs
                 .find("qemu-bridge-helper")
                 .or(fixed)
-                .map(|helper| Card::Bridge { helper, name: name.clone() })
+                .map(|helper| Card::Bridge { helper, name: name.clone(), hardware: hardware(request) })
                 .ok_or_else(|| MachineError::BridgeHelperMissing { name: name.clone() })
         }
     }
+}
+
+/// The same at each start, so that the network knows the machine again, and another one for each sandbox of each host.
+fn hardware(request: &Request) -> [u8; 6] {
+    let [host, name] = [MACHINE_ID, HOST_NAME].map(|path| fs::read(path).unwrap_or_default());
+    hardware_of(&[&host, &name, request.folder.as_os_str().as_encoded_bytes()])
+}
+
+/// In the range of qemu's machines: 52:54:00.
+fn hardware_of(parts: &[&[u8]]) -> [u8; 6] {
+    let [.., a, b, c] = ids::fnv1a(&parts.join(&0)).to_be_bytes();
+    [0x52, 0x54, 0, a, b, c]
 }
 
 fn processor(request: &Request) -> Result<Processor, MachineError> {
@@ -322,6 +338,15 @@ fn processor(request: &Request) -> Result<Processor, MachineError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_sandbox_of_each_host_has_a_hardware_address_of_its_own() {
+        let one = hardware_of(&[b"host", b"/a"]);
+        assert_eq!(one[..3], [0x52, 0x54, 0]);
+        assert_eq!(one, hardware_of(&[b"host", b"/a"]));
+        assert_ne!(one, hardware_of(&[b"host", b"/b"]));
+        assert_ne!(one, hardware_of(&[b"tsoh", b"/a"]));
+    }
 
     #[test]
     fn memory_is_what_was_asked_for_or_a_part_of_the_hosts() {

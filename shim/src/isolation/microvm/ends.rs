@@ -42,8 +42,8 @@ impl Content {
 }
 
 impl Ends {
-    /// Takes what was inherited and makes the rest. `bridged` is a network device that is there already.
-    pub(super) fn open(numbers: &Numbers, bridged: Option<OwnedFd>) -> Result<Ends, Failed> {
+    /// Takes what was inherited and makes the rest.
+    pub(super) fn open(numbers: &Numbers) -> Result<Ends, Failed> {
         let pair = || UnixStream::pair().map_err(failed("making a pair of sockets"));
         let (console, console_inside) = pair()?;
         let (report, report_inside) = pair()?;
@@ -57,8 +57,8 @@ impl Ends {
             (wire::KERNEL, kernel.into()),
             (wire::INITIAL, initial.into()),
         ];
-        let carrier = if let Some(device) = bridged {
-            free.push((wire::NETWORK, device));
+        let carrier = if let Some(number) = numbers.bridged {
+            free.push((wire::NETWORK, file(number).map_err(failed("taking the network device"))?.into()));
             None
         } else {
             let (carrier, card) = pair()?;

@@ -54,6 +54,16 @@ pub enum MachineError {
         /// The bridge.
         name: String,
     },
+    /// It is there, and did not.
+    #[error("a machine cannot be put into the bridge {name}: {why}")]
+    NotBridged {
+        /// The bridge.
+        name: String,
+        /// The helper.
+        helper: String,
+        /// Its words, or what happened to it.
+        why: String,
+    },
     /// The processor was asked for.
     #[error("KVM cannot be used here: {0}")]
     NoKvm(String),
@@ -102,6 +112,10 @@ impl MachineError {
             Self::BridgeHelperMissing { .. } => {
                 "it comes with qemu; `--network nat` needs passt instead".to_owned()
             }
+            Self::NotBridged { name, helper, .. } => format!(
+                "{helper} has to be set-user-id root (`sudo chmod u+s {helper}`), and `allow {name}` has to be in \
+                 /etc/qemu/bridge.conf; the bridge itself is made by `ip link add {name} type bridge`"
+            ),
             Self::NoKvm(_) => "leave out `--accel kvm`, and the processor is emulated".to_owned(),
             Self::TooMuchMemory { .. } | Self::TooLittleMemory { .. } => {
                 "give it another amount by `--memory`".to_owned()

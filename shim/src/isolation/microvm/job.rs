@@ -51,8 +51,6 @@ pub(super) struct Job {
     pub(super) room: Vec<Bind>,
     /// Devices that parts use.
     pub(super) devices: Vec<PathBuf>,
-    /// Who puts the machine into a bridge of the host's.
-    pub(super) bridge: Option<Bridge>,
     /// Started in this order. The last one is the machine.
     pub(super) parts: Vec<Part>,
     /// Where things are read and written.
@@ -78,6 +76,8 @@ pub(super) struct Numbers {
     pub(super) console: i32,
     /// The host's own device for vsock, where it is used.
     pub(super) vhost_vsock: Option<i32>,
+    /// A device of the host's that is in a bridge, where the machine's card is to be there.
+    pub(super) bridged: Option<i32>,
 }
 
 /// One step on the way to the machine's root folder.
@@ -99,15 +99,6 @@ pub(super) enum Piece {
         /// Path inside.
         at: String,
     },
-}
-
-/// A bridge and the program that may add to it.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Bridge {
-    /// The program, which has rights of its own.
-    pub(super) helper: PathBuf,
-    /// The bridge's name.
-    pub(super) name: String,
 }
 
 /// One of the processes that are the machine together.

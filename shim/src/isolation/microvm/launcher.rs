@@ -19,7 +19,7 @@ use super::job::{Job, LAUNCHER, OWN};
 use super::parts::{Keeper, Parts};
 use super::plan::VSOCK_SOCKET;
 use super::watch::Doors;
-use super::{bridge, filter, output, room, watch};
+use super::{filter, output, room, watch};
 use crate::client::CALLS_SUFFIX;
 use crate::isolation::launcher::{self, Failed, enter_namespaces, failed, file, os};
 use crate::isolation::plan::USER_ID;
@@ -56,14 +56,12 @@ fn carry_out(job: &Job) -> Result<Option<u8>, Failed> {
     }
     let record = file(job.numbers.record).map_err(failed("taking the record"))?;
     let log = file(job.numbers.console).and_then(output::Log::new).map_err(failed("taking the log"))?;
-    // Whoever may do that has rights that are gone from here on.
-    let bridged = job.bridge.as_ref().map(bridge::join).transpose()?;
     enter_namespaces(USER_ID)?;
     room::furnish(job)?;
     let keeper = keep_processes_together(&job.place)?;
     room::enter(&job.place)?;
     confine()?;
-    let mut ends = Ends::open(&job.numbers, bridged)?;
+    let mut ends = Ends::open(&job.numbers)?;
     let mut parts = Parts::new(record, keeper)?;
     let taking = || Calls::take(&Path::new(OWN).join(format!("{VSOCK_SOCKET}{CALLS_SUFFIX}")));
     // The host's own device needs nobody for that.

@@ -156,6 +156,10 @@ impl Layer for MicroVm {
             let device = OpenOptions::new().read(true).write(true).open("/dev/vhost-vsock");
             passed.add(device.map_err(|source| step("opening /dev/vhost-vsock", source))?.into(), number)?;
         }
+        if let (Some(number), Card::Bridge { helper, name, .. }) = (numbers.bridged, &machine.card) {
+            // Here, because who may do that has rights which the launcher is started without.
+            passed.add(bridge::join(helper, name)?, number)?;
+        }
         for (number, content) in &rendered.files {
             passed.content(content, *number)?;
         }

@@ -131,6 +131,8 @@ pub enum Card {
         helper: PathBuf,
         /// The bridge.
         name: String,
+        /// What the card is called there.
+        hardware: [u8; 6],
     },
 }
 
@@ -153,10 +155,11 @@ impl MachinePlan {
         let kvm = matches!(self.processor, Processor::Kvm { nested: Some(_), .. });
         let network = match &self.card {
             Card::Passt { .. } => Some(Interface {
-                address: format!("{}/{}", addresses::MACHINE, addresses::PREFIX),
+                address: Some(format!("{}/{}", addresses::MACHINE, addresses::PREFIX)),
                 gateway: Some(addresses::GATEWAY.to_owned()),
             }),
-            Card::None | Card::Bridge { .. } => None,
+            Card::Bridge { .. } => Some(Interface { address: None, gateway: None }),
+            Card::None => None,
         };
         Machine {
             modules: self.modules.iter().map(ModuleFile::path_inside).collect(),

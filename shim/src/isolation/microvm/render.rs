@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::job::{Bridge, Job, Numbers, OWN, Part, SOCKETS, TREE, wire};
+use super::job::{Job, Numbers, OWN, Part, SOCKETS, TREE, wire};
 use super::plan::{Card, Files, MachinePlan, OWN_FOLDER, Processor, TAG, VSOCK_SOCKET, Vsock, addresses};
 use super::tree;
 use crate::isolation::plan::{Access, Content, LaunchPlan, Origin};
@@ -91,6 +91,7 @@ pub(super) fn render<'a>(
     let promised = |name| plan.fds.iter().find(|fd| fd.name == name).map_or(-1, |fd| fd.number);
     let last = plan.fds.iter().map(|fd| fd.number).max().unwrap_or(2).max(2);
     let vhost_vsock = matches!(machine.vsock, Vsock::Host { .. }).then_some(last + 6);
+    let bridged = matches!(machine.card, Card::Bridge { .. }).then_some(last + 7);
     let numbers = Numbers {
         spec: promised(super::SPEC),
         token: promised(super::TOKEN),
@@ -99,11 +100,12 @@ pub(super) fn render<'a>(
         record: last + 4,
         console: last + 5,
         vhost_vsock,
+        bridged,
     };
     let mut sources = Sources::default();
     let place = sources.own_place(plan, "place");
     let launcher = sources.bind(plan, &places.launcher, Access::ReadOnly, Origin::Caller);
-    let tree::Halves { tree, files } = tree::host_half(plan, &mut sources, last + 7);
+    let tree::Halves { tree, files } = tree::host_half(plan, &mut sources, last + 8);
     let mut room = Room { plan, sources, links: Vec::new(), binds: Vec::new() };
     room.system(host);
     let parts = parts(plan, machine, &mut room, &places.own);
@@ -111,18 +113,13 @@ pub(super) fn render<'a>(
     if matches!(machine.processor, Processor::Kvm { .. }) {
         devices.push("/dev/kvm".into());
     }
-    let bridge = match &machine.card {
-        Card::Bridge { helper, name } => Some(Bridge { helper: helper.clone(), name: name.clone() }),
-        Card::None | Card::Passt { .. } => None,
-    };
-    let last_fd = last + 6 + i32::try_from(files.len()).unwrap_or(0);
+    let last_fd = last + 7 + i32::try_from(files.len()).unwrap_or(0);
     let job = Job {
         place,
         tree,
         links: room.links,
         room: room.binds,
         devices,
-        bridge,
         parts,
         numbers,
         dies_with_parent: plan.dies_with_parent,
@@ -287,8 +284,11 @@ fn qemu(program: PathBuf, plan: &LaunchPlan, machine: &MachinePlan) -> Part {
     let fd = wire::NETWORK;
     match machine.card {
         Card::None => {}
-        Card::Passt { .. } => qemu.card(format!("socket,id=card,fd={fd}")),
-        Card::Bridge { .. } => qemu.card(format!("tap,id=card,fd={fd}")),
+        Card::Passt { .. } => qemu.card(format!("socket,id=card,fd={fd}"), ""),
+        Card::Bridge { hardware, .. } => {
+            let address = hardware.map(|byte| format!("{byte:02x}")).join(":");
+            qemu.card(format!("tap,id=card,fd={fd}"), &format!(",mac={address}"));
+        }
     }
     Part { name, program, args: qemu.args, wires: qemu.wires, listens: None, network: false }
 }
@@ -314,10 +314,10 @@ impl Qemu {
         self.add("-chardev", format!("socket,id={id},fd={number}"));
     }
 
-    fn card(&mut self, backend: String) {
+    fn card(&mut self, backend: String, more: &str) {
         self.wires.push(wire::NETWORK);
         self.add("-netdev", backend);
-        self.add("-device", "virtio-net-pci,netdev=card,romfile=");
+        self.add("-device", format!("virtio-net-pci,netdev=card,romfile={more}"));
     }
 
     fn processor(&mut self, machine: &MachinePlan) {

@@ -42,7 +42,8 @@ fn the_parts_come_in_order_and_the_machine_last() {
 #[test]
 fn a_part_has_the_descriptors_that_its_arguments_name_and_no_others() {
     let bridged = with(|machine| {
-        machine.card = Card::Bridge { helper: "/usr/lib/qemu/helper".into(), name: "br0".to_owned() };
+        let (helper, name) = ("/usr/lib/qemu/helper".into(), "br0".to_owned());
+        machine.card = Card::Bridge { helper, name, hardware: [0x52, 0x54, 0, 0xa, 0xb, 0xc] };
         machine.vsock = Vsock::Host { cid: 77 };
     });
     for plan in [plan(), bridged] {

@@ -1,37 +1,30 @@
-//! The network: the loopback device, and an address that does not change. Told to the kernel by rtnetlink(7).
+//! What the kernel is told of the network, by rtnetlink(7).
 
-use std::{fs, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
-use agent_protocol::spec::Interface;
-use anyhow::{Context, Result};
 use rustix::{
     io::Errno,
     net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with},
 };
 
-/// The first device that the kernel makes, always.
-const LOOPBACK: u32 = 1;
-
-/// Brings up the loopback device, and the other one where it has an address.
-pub(super) fn start(interface: Option<&Interface>) -> Result<()> {
-    tell(&up(LOOPBACK)).context("bringing up the loopback device")?;
-    let Some(interface) = interface else { return Ok(()) };
-    let device = first_device().context("the machine has no network device")?;
-    let (address, prefix) = interface.parse().context("the network address is none")?;
-    tell(&own_address(device, address, prefix)).context("setting the network address")?;
-    tell(&up(device)).context("bringing up the network device")?;
-    if let Some(gateway) = interface.gateway.as_ref().and_then(|text| text.parse().ok()) {
-        tell(&default_route(device, gateway)).context("setting the gateway")?;
-    }
-    Ok(())
+/// Brings a device up.
+pub(super) fn bring_up(device: u32) -> rustix::io::Result<()> {
+    tell(&up(device))
 }
 
-fn first_device() -> Option<u32> {
-    let devices = fs::read_dir("/sys/class/net").ok()?.flatten();
-    let number = |entry: fs::DirEntry| -> Option<u32> {
-        fs::read_to_string(entry.path().join("ifindex")).ok()?.trim().parse().ok()
-    };
-    devices.filter_map(number).filter(|number| *number != LOOPBACK).min()
+/// Gives a device an address.
+pub(super) fn set_address(device: u32, address: Ipv4Addr, prefix: u8) -> rustix::io::Result<()> {
+    tell(&own_address(libc::RTM_NEWADDR, device, address, prefix))
+}
+
+/// Takes it away again, and the routes with it.
+pub(super) fn remove_address(device: u32, address: Ipv4Addr, prefix: u8) -> rustix::io::Result<()> {
+    tell(&own_address(libc::RTM_DELADDR, device, address, prefix))
+}
+
+/// Sends what is for elsewhere by a host of the network's own.
+pub(super) fn set_gateway(device: u32, gateway: Ipv4Addr) -> rustix::io::Result<()> {
+    tell(&default_route(device, gateway))
 }
 
 /// Sends one request, and waits for the kernel's answer, which it writes before the request returns.
@@ -59,13 +52,13 @@ fn up(device: u32) -> Vec<u8> {
     request(libc::RTM_NEWLINK, 0, &body)
 }
 
-fn own_address(device: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
+fn own_address(kind: u16, device: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
     let mut body = vec![INET, prefix, 0, 0];
     body.extend(device.to_ne_bytes());
-    for kind in [libc::IFA_LOCAL, libc::IFA_ADDRESS] {
-        attribute(&mut body, kind, address.octets());
+    for part in [libc::IFA_LOCAL, libc::IFA_ADDRESS] {
+        attribute(&mut body, part, address.octets());
     }
-    request(libc::RTM_NEWADDR, libc::NLM_F_CREATE, &body)
+    request(kind, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
 }
 
 fn default_route(device: u32, gateway: Ipv4Addr) -> Vec<u8> {
@@ -76,7 +69,7 @@ fn default_route(device: u32, gateway: Ipv4Addr) -> Vec<u8> {
     body.extend([0; 4]);
     attribute(&mut body, libc::RTA_GATEWAY, gateway.octets());
     attribute(&mut body, libc::RTA_OIF, device.to_ne_bytes());
-    request(libc::RTM_NEWROUTE, libc::NLM_F_CREATE, &body)
+    request(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // two
@@ -116,7 +109,7 @@ mod tests {
         assert_eq!((link.len(), length(&link)), (32, 32));
         assert_eq!(link[20..], [1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]);
 
-        let address = own_address(2, Ipv4Addr::new(10, 0, 2, 15), 24);
+        let address = own_address(libc::RTM_NEWADDR, 2, Ipv4Addr::new(10, 0, 2, 15), 24);
         assert_eq!((address.len(), length(&address)), (40, 40));
         assert_eq!(address[16..24], [2, 24, 0, 0, 2, 0, 0, 0]);
         assert_eq!(address[24..32], [8, 0, 2, 0, 10, 0, 2, 15]);
