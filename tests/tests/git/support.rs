@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use agent_tests::{Home, Output, Sandbox, Who, agent_shim};
+use agent_tests::{Home, Output, Sandbox, Who, agent_shim, layer};
 use anyhow::Context;
 
 /// Someone who commits.
@@ -17,7 +17,8 @@ const WHO: [&str; 4] = ["-c", "user.name=Agent", "-c", "user.email=agent@example
 pub(crate) fn git(home: &Home, folder: &Path, args: &[&str]) -> anyhow::Result<Output> {
     let bin = helper(home)?;
     let mut command = home.command("git", WHO.iter().chain(args));
-    command.current_dir(folder).env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display()));
+    let places = layer().search_path("/usr/local/bin:/usr/bin:/bin");
+    command.current_dir(folder).env("PATH", format!("{}:{places}", bin.display()));
     agent_tests::finish(command, b"")
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use agent_tests::{Home, Sandbox, Traces, Who, until};
+use agent_tests::{Home, Sandbox, Traces, Who, layer, until};
 use anyhow::{Context, ensure};
 
 use crate::support::{contents, git, repository};
@@ -53,6 +53,7 @@ fn whatever_the_agent_makes_of_its_folder_the_host_goes_on() -> anyhow::Result<(
             script.replace("CANARY", &canary.to_string_lossy()).replace("HOST", &host.to_string_lossy())
         };
         let before = contents(&host)?;
+        let within = format!("{}s", layer().patience * layer().patience);
         for (name, trick) in TRICKS {
             let script = format!("cd /workspace && {} && cd .git && {}", here(BESIDE), here(trick));
             sandbox.sh(&script)?.success().context(name)?;
@@ -60,7 +61,7 @@ fn whatever_the_agent_makes_of_its_folder_the_host_goes_on() -> anyhow::Result<(
                 if stopped {
                     sandbox.tell("stop", &["--force"])?.success().context(name)?;
                 }
-                let pulled = sandbox.tell("pull", &["-n", "--timeout", "1s"])?;
+                let pulled = sandbox.tell("pull", &["-n", "--timeout", &within])?;
                 ensure!([0, 3].contains(&pulled.code()), "{name}: {pulled}");
                 ensure!(pulled.code() == 0 || name != "nothing", "{pulled}");
             }
