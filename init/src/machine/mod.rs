@@ -43,9 +43,6 @@ const SPEC: &str = "/agent/spec.json";
 /// Init failed before anything ran in the machine.
 const INIT_FAILED: u8 = 125;
 
-/// The network may be one without DHCP.
-const NO_ADDRESS: &str = "the network has given no address so far; it is asked for one again and again";
-
 /// What a program may have open: what most systems give their services, where the kernel alone gives 4096.
 const DESCRIPTORS: Rlimit = Rlimit { current: Some(1024), maximum: Some(512 * 1024) };
 
@@ -182,13 +179,8 @@ fn boot(spec: &InitSpec, machine: &Machine, began: Duration) -> Result<Running> 
     let took = Took { began, drivers, files: uptime() };
     rustix::system::sethostname(spec.name.as_bytes()).context("setting the host name")?;
     setrlimit(Resource::Nofile, DESCRIPTORS).context("setting the limit of descriptors")?;
-    let mut warnings = Vec::new();
     // Last: the network has had all this time to answer.
-    if let Some(address) = &mut address
-        && !address.wait()?
-    {
-        warnings.push(NO_ADDRESS.to_owned());
-    }
+    let warnings = address.as_mut().map(network::Keeper::wait).unwrap_or_default();
     umask(Mode::from_raw_mode(machine.umask));
     Ok(Running { clock, files, address, warnings, took, haste: None, report: None })
 }

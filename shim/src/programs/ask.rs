@@ -44,9 +44,14 @@ pub(crate) enum Answer {
 impl Question<'_> {
     /// Asks, and waits.
     pub(crate) fn ask(&self) -> Answer {
+        self.ask_over(Stdio::null())
+    }
+
+    /// The same with this as its standard input.
+    pub(crate) fn ask_over(&self, stdin: Stdio) -> Answer {
         let mut command = Command::new(self.program);
         command.args(&self.args).env_clear().envs(self.variables.iter().copied()).current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Killed with all that it started.
         command.process_group(0);
         if let Some(id) = self.user {

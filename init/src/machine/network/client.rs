@@ -8,11 +8,13 @@ use super::message::{Ask, Reply, Sender, Verdict, request};
 const LONGEST_PAUSE: Duration = Duration::from_secs(64);
 /// After so many requests for what was offered, somebody else is asked.
 const TRIES: u32 = 4;
-/// Between two requests to keep an address (RFC 2131, section 4.4.5), and what no lease is shorter than.
+/// Between two requests to keep an address (RFC 2131, section 4.4.5); less where it would be a large part of the lease.
 const LEAST: Duration = Duration::from_mins(1);
+/// No lease is shorter than this: who gives one for a second is not asked each second.
+const SHORTEST: Duration = Duration::from_secs(10);
 /// Of a network whose server does not tell.
 const USUAL_PREFIX: u8 = 24;
-/// Who offers an address without saying for how long gets asked again after half of this.
+/// Seconds that an address can be had for where the server does not tell.
 const USUAL_LEASE: u32 = 3600;
 
 /// What a machine is called in its network.
@@ -35,33 +37,53 @@ pub(super) enum Action {
     GiveUp,
 }
 
-/// Times are since the machine began.
+/// Times are since some moment that stays the same.
 pub(super) struct Client {
     hardware: [u8; 6],
     name: String,
+    /// Numbers that nobody can guess.
+    draw: Box<dyn FnMut() -> u32>,
     transaction: u32,
     began: Duration,
     state: State,
 }
 
+#[derive(Clone, Copy)]
 enum State {
     Seeking { asked: u32, next: Duration },
     Taking { address: Ipv4Addr, server: Ipv4Addr, asked: u32, next: Duration },
-    Having { address: Ipv4Addr, server: Ipv4Addr, next: Duration, rebind: Duration, end: Duration },
+    Having(Having),
+}
+
+#[derive(Clone, Copy)]
+struct Having {
+    address: Ipv4Addr,
+    server: Ipv4Addr,
+    /// Only then there can be an answer (RFC 2131, figure 5): what programs of the machine send is heard as well.
+    asked: bool,
+    lease: Duration,
+    next: Duration,
+    rebind: Duration,
+    end: Duration,
 }
 
 impl Client {
-    /// Who seeks from now on. What it asks is told from what others ask by `seed`.
-    pub(super) fn new(hardware: [u8; 6], name: &str, seed: u32, now: Duration) -> Self {
+    /// Who seeks from now on.
+    pub(super) fn new(
+        hardware: [u8; 6],
+        name: &str,
+        mut draw: Box<dyn FnMut() -> u32>,
+        now: Duration,
+    ) -> Self {
         let state = State::Seeking { asked: 0, next: now };
-        Self { hardware, name: name.to_owned(), transaction: seed, began: now, state }
+        Self { hardware, name: name.to_owned(), transaction: draw(), draw, began: now, state }
     }
 
     /// When there is something to do, whatever is heard until then.
     pub(super) fn due(&self) -> Duration {
         match self.state {
             State::Seeking { next, .. } | State::Taking { next, .. } => next,
-            State::Having { next, end, .. } => next.min(end),
+            State::Having(Having { next, end, .. }) => next.min(end),
         }
     }
 
@@ -70,31 +92,31 @@ impl Client {
         if now < self.due() {
             return None;
         }
-        let pause = |asked: u32| jittered(asked, self.transaction);
-        match &mut self.state {
-            State::Seeking { asked, next } => {
-                *next = now + pause(*asked);
-                *asked = asked.saturating_add(1);
+        match self.state {
+            State::Seeking { asked, .. } => {
+                self.state = State::Seeking { asked: asked.saturating_add(1), next: now + self.pause(asked) };
                 Some(self.ask(Ask::Discover, Ipv4Addr::BROADCAST, now))
             }
-            State::Taking { asked, .. } if *asked >= TRIES => {
+            State::Taking { asked: TRIES.., .. } => {
                 self.seek(now);
                 self.tick(now)
             }
-            &mut State::Taking { address, server, ref mut asked, ref mut next } => {
-                *next = now + pause(*asked);
-                *asked += 1;
+            State::Taking { address, server, asked, .. } => {
+                let next = now + self.pause(asked);
+                self.state = State::Taking { address, server, asked: asked + 1, next };
                 Some(self.ask(Ask::Take { address, server }, Ipv4Addr::BROADCAST, now))
             }
-            State::Having { end, .. } if now >= *end => {
+            State::Having(having) if now >= having.end => {
                 self.seek(now);
                 Some(Action::GiveUp)
             }
-            &mut State::Having { address, server, ref mut next, rebind, end } => {
-                // Who gave it, and when that one does not answer, anybody.
-                let (to, until) = if now < rebind { (server, rebind) } else { (Ipv4Addr::BROADCAST, end) };
-                *next = now + (until.saturating_sub(now) / 2).max(LEAST);
-                Some(self.ask(Ask::Keep { address }, to, now))
+            State::Having(having) => {
+                if !having.asked {
+                    self.begin(now);
+                }
+                let (to, next) = having.ask_again(now);
+                self.state = State::Having(Having { asked: true, next, ..having });
+                Some(self.ask(Ask::Keep { address: having.address }, to, now))
             }
         }
     }
@@ -103,7 +125,7 @@ impl Client {
     pub(super) fn hear(&mut self, bytes: &[u8], now: Duration) -> Option<Action> {
         let reply =
             Reply::parse(bytes, self.hardware).filter(|reply| reply.transaction == self.transaction)?;
-        match (&self.state, reply.verdict) {
+        match (self.state, reply.verdict) {
             (State::Seeking { asked: 1.., .. }, Verdict::Offered) => {
                 let server = reply.server.filter(|server| is_usable(*server))?;
                 let address = Some(reply.address).filter(|address| is_usable(*address))?;
@@ -111,47 +133,49 @@ impl Client {
                 None
             }
             (
-                &State::Taking { address, server, .. } | &State::Having { address, server, .. },
+                State::Taking { address, server, .. }
+                | State::Having(Having { address, server, asked: true, .. }),
                 Verdict::Given,
             ) if reply.address == address => {
-                let lease = self.have(&reply, reply.server.unwrap_or(server), now);
-                Some(Action::Use(lease))
+                let server = reply.server.filter(|server| is_usable(*server)).unwrap_or(server);
+                self.state = State::Having(Having::new(&reply, server, now));
+                Some(Action::Use(Lease {
+                    address,
+                    prefix: reply.mask.and_then(prefix).unwrap_or(USUAL_PREFIX),
+                    router: reply.router.filter(|router| is_usable(*router)),
+                    name_servers: reply
+                        .name_servers
+                        .into_iter()
+                        .filter(|server| is_usable(*server))
+                        .collect(),
+                }))
             }
             (State::Taking { .. }, Verdict::Refused) => {
-                self.seek(now + jittered(0, self.transaction));
+                self.seek(now + jittered(0, 0));
                 None
             }
-            (State::Having { .. }, Verdict::Refused) => {
-                self.seek(now + jittered(0, self.transaction));
+            (State::Having(Having { asked: true, .. }), Verdict::Refused) => {
+                self.seek(now + jittered(0, 0));
                 Some(Action::GiveUp)
             }
-            (State::Seeking { .. }, _)
-            | (State::Taking { .. } | State::Having { .. }, Verdict::Offered | Verdict::Given) => None,
+            (State::Seeking { .. } | State::Having(_), _)
+            | (State::Taking { .. }, Verdict::Offered | Verdict::Given) => None,
         }
     }
 
-    fn have(&mut self, reply: &Reply, server: Ipv4Addr, now: Duration) -> Lease {
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into()).max(LEAST);
-        let lease = seconds(reply.lease.unwrap_or(USUAL_LEASE));
-        let rebind = reply.rebinding.map_or(lease * 7 / 8, seconds).min(lease);
-        let renew = reply.renewal.map_or(lease / 2, seconds).min(rebind);
-        let address = reply.address;
-        self.state =
-            State::Having { address, server, next: now + renew, rebind: now + rebind, end: now + lease };
-        self.began = now + renew;
-        self.transaction = self.transaction.wrapping_add(1);
-        Lease {
-            address,
-            prefix: reply.mask.and_then(prefix).unwrap_or(USUAL_PREFIX),
-            router: reply.router.filter(|router| is_usable(*router)),
-            name_servers: reply.name_servers.iter().copied().filter(|server| is_usable(*server)).collect(),
-        }
+    /// What is asked from now on has nothing to do with what was asked before.
+    fn begin(&mut self, from: Duration) {
+        self.began = from;
+        self.transaction = (self.draw)();
     }
 
     fn seek(&mut self, from: Duration) {
-        self.began = from;
-        self.transaction = self.transaction.wrapping_add(1);
+        self.begin(from);
         self.state = State::Seeking { asked: 0, next: from };
+    }
+
+    fn pause(&mut self, asked: u32) -> Duration {
+        jittered(asked, (self.draw)() % 1000)
     }
 
     fn ask(&self, ask: Ask, to: Ipv4Addr, now: Duration) -> Action {
@@ -161,10 +185,34 @@ impl Client {
     }
 }
 
-/// The pause after a request, with up to a second more: many machines may begin at once.
-fn jittered(asked: u32, seed: u32) -> Duration {
+impl Having {
+    /// From when it is given on.
+    fn new(reply: &Reply, server: Ipv4Addr, now: Duration) -> Self {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        let lease = seconds(reply.lease.unwrap_or(USUAL_LEASE)).max(SHORTEST);
+        // Times that come too soon, or not one after the other, are none.
+        let told = |told: Option<u32>, from, to, usual| {
+            told.map(seconds).filter(|told| (from..to).contains(told)).unwrap_or(usual)
+        };
+        let rebind = told(reply.rebinding, lease / 4, lease, lease / 8 * 7);
+        let renew = told(reply.renewal, lease / 8, rebind, (lease / 2).min(rebind));
+        let (next, rebind, end) = (now + renew, now + rebind, now + lease);
+        Self { address: reply.address, server, asked: false, lease, next, rebind, end }
+    }
+
+    /// Whom to ask whether it can be kept, who gave it or later anybody, and when the next time.
+    fn ask_again(&self, now: Duration) -> (Ipv4Addr, Duration) {
+        let (to, until) =
+            if now < self.rebind { (self.server, self.rebind) } else { (Ipv4Addr::BROADCAST, self.end) };
+        let step = (until.saturating_sub(now) / 2).max(LEAST.min(self.lease / 8));
+        (to, (now + step).min(until))
+    }
+}
+
+/// The pause after a request, with some milliseconds more: many machines may begin at once.
+fn jittered(asked: u32, more_ms: u32) -> Duration {
     let pause = Duration::from_secs(1 << asked.min(16)).min(LONGEST_PAUSE);
-    pause + Duration::from_millis((seed % 1000).into())
+    pause + Duration::from_millis(more_ms.into())
 }
 
 /// Whether a host can be called so.
@@ -193,8 +241,14 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// It draws thousands, of which a pause gets nothing.
     fn client() -> Client {
-        Client::new(HARDWARE, "box", SEED, at(0))
+        let mut drawn = SEED - 1000;
+        let draw = move || {
+            drawn += 1000;
+            drawn
+        };
+        Client::new(HARDWARE, "box", Box::new(draw), at(0))
     }
 
     /// The kind of a message, and its transaction.
@@ -248,7 +302,9 @@ mod tests {
                 other => break (now, other),
             }
         };
-        let expected = [(503, false), (690, false), (784, false), (844, false), (904, true), (964, true)];
+        let to_server = [503, 690, 784, 844].map(|time| (time, false));
+        let to_anybody = [878, 940, 1000].map(|time| (time, true));
+        let expected = [&to_server[..], &to_anybody].concat();
         assert_eq!(asked, expected);
         assert_eq!(lost, (at(1003), Some(Action::GiveUp)));
         let (to, kind, _) = sent(client.tick(at(1003)));
@@ -301,22 +357,27 @@ mod tests {
     fn what_was_not_asked_for_changes_nothing() {
         let mut client = bound();
         let due = client.due();
-        let (.., transaction) = (0, 0, SEED + 1);
-        let elsewhere = Ipv4Addr::new(10, 9, 8, 66);
+        let (transaction, elsewhere) = (client.transaction, Ipv4Addr::new(10, 9, 8, 66));
         for bytes in [
             given(SEED, &[]),
             reply(6, SEED, OWN, &[]),
             reply(2, transaction, OWN, &[(54, &SERVER)]),
             reply(5, transaction, elsewhere, &[(54, &SERVER)]),
+            given(transaction, &[(51, &[255; 4])]),
+            reply(6, transaction, OWN, &[]),
             vec![0; 300],
         ] {
             assert_eq!(client.hear(&bytes, at(10)), None);
             assert_eq!(client.due(), due);
         }
+        // An answer counts once.
+        let (.., transaction) = sent(client.tick(at(503)));
+        assert!(client.hear(&given(transaction, &[]), at(503)).is_some());
+        assert_eq!(client.hear(&given(transaction, &[]), at(504)), None);
         // Before it has asked, nothing is an answer.
-        let mut client = Client::new(HARDWARE, "box", SEED, at(9));
-        assert_eq!(client.hear(&reply(2, SEED, OWN, &[(54, &SERVER)]), at(9)), None);
-        assert_eq!(sent(client.tick(at(9))).1, 1);
+        let mut client = self::client();
+        assert_eq!(client.hear(&reply(2, SEED, OWN, &[(54, &SERVER)]), at(0)), None);
+        assert_eq!(sent(client.tick(at(0))).1, 1);
     }
 
     #[test]
@@ -331,18 +392,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_lease_is_so_short_that_it_keeps_the_machine_busy() {
+    /// When it asks to keep an address for which the server says this, and when it has lost it.
+    fn times(options: &[(u8, &[u8])]) -> (Vec<u64>, u64) {
         let mut client = client();
         client.tick(at(0));
         client.hear(&reply(2, SEED, OWN, &[(54, &SERVER)]), at(0));
         client.tick(at(0));
-        client.hear(&given(SEED, &[(51, &[0; 4]), (58, &[0; 4]), (59, &[0; 4])]), at(0));
-        assert_eq!(client.due(), LEAST);
-        let mut client = bound();
-        let (.., transaction) = sent(client.tick(at(503)));
-        client.hear(&given(transaction, &[(51, &[255; 4])]), at(503));
-        assert!(client.due() > at(60 * 60 * 24 * 365 * 50), "for ever");
+        client.hear(&given(SEED, options), at(0));
+        let mut asked = Vec::new();
+        loop {
+            let now = client.due();
+            match client.tick(now) {
+                Some(Action::Send(..)) => asked.push(now.as_secs()),
+                other => {
+                    assert_eq!(other, Some(Action::GiveUp));
+                    return (asked, now.as_secs());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_shortest_lease_is_renewed_too_and_keeps_nobody_busy() {
+        let (asked, lost) = times(&[(51, &[0; 4]), (58, &[0; 4]), (59, &[0; 4])]);
+        assert_eq!((asked, lost), (vec![5, 6, 8, 8], 10));
+        let (asked, lost) = times(&[(51, &[0, 0, 0, 60]), (58, &[0, 0, 0, 30]), (59, &[0, 0, 0, 52])]);
+        assert_eq!((asked.first(), lost), (Some(&30), 60));
+        let same = &[0, 0, 1, 0][..];
+        let (asked, lost) = times(&[(51, same), (58, same), (59, same)]);
+        assert_eq!((asked.first(), lost), (Some(&128), 256));
+        let (asked, lost) = times(&[(51, &[255; 4])]);
+        assert!(asked[0] > 60 * 60 * 24 * 365 * 50 && lost > asked[0], "for ever");
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, UdpSocket},
-    time::Duration,
+    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
@@ -21,8 +21,15 @@ use crate::machine::uptime;
 /// Servers look whether anybody else has an address before they offer it, which takes some seconds.
 const WITHIN: Duration = Duration::from_secs(15);
 
-/// Of what is due later than this, a timer can know nothing.
-const LONGEST_SLEEP: Duration = Duration::from_hours(24);
+/// A machine that stood still finds out so late at the latest.
+const LONGEST_SLEEP: Duration = Duration::from_mins(1);
+
+/// After the socket has failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The network may be one without DHCP.
+const NO_ADDRESS: &str =
+    "the network gave no address within 15 s of the start; it is asked for one again and again since then";
 
 /// Keeps an address.
 pub(crate) struct Keeper {
@@ -31,6 +38,10 @@ pub(crate) struct Keeper {
     client: Client,
     names: Names,
     held: Option<Lease>,
+    /// All of it was told to the kernel and to programs.
+    in_use: bool,
+    /// The latest that the clock has been.
+    latest: Duration,
 }
 
 impl Keeper {
@@ -39,35 +50,44 @@ impl Keeper {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).context("opening a socket")?;
         setsockopt(&socket, BindToDevice, &device.name.clone().into()).context("binding it to the device")?;
         socket.set_broadcast(true).context("asking for broadcasts")?;
-        let mut seed = [0; 4];
-        rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())?;
-        let hardware = hardware(&device.name)?;
-        let client = Client::new(hardware, name, u32::from_ne_bytes(seed), uptime());
-        let mut keeper = Self { socket, device, client, names: Names::open()?, held: None };
+        let (hardware, latest) = (hardware(&device.name)?, wall_clock());
+        let client = Client::new(hardware, name, Box::new(draw), latest);
+        let names = Names::open()?;
+        let mut keeper = Self { socket, device, client, names, held: None, in_use: false, latest };
         keeper.tick();
         Ok(keeper)
     }
 
-    /// Waits for the address, and shows whom to ask for names. `false` where nobody has given one; it is asked for all the same.
-    pub(in crate::machine) fn wait(&mut self) -> Result<bool> {
+    /// Waits for the address, and shows whom to ask for names. The result is what a person should know of it: nobody may have given
+    /// one, and it is asked for all the same.
+    pub(in crate::machine) fn wait(&mut self) -> Vec<String> {
         let end = uptime() + WITHIN;
-        while self.held.is_none() {
-            let now = uptime();
-            if now >= end {
+        while !self.in_use {
+            let left = end.saturating_sub(uptime());
+            if left.is_zero() {
                 break;
             }
-            let pause = self.client.due().min(end).saturating_sub(now).max(Duration::from_millis(1));
-            self.socket.set_read_timeout(Some(pause))?;
+            let due = self.client.due().saturating_sub(self.now());
+            // None at all would be no bound.
+            let pause = due.min(left).max(Duration::from_millis(1));
             let mut bytes = [0; MAX_BYTES];
-            match self.socket.recv(&mut bytes) {
-                Ok(length) => self.hear(&bytes[..length]),
+            let heard =
+                self.socket.set_read_timeout(Some(pause)).and_then(|()| self.socket.recv_from(&mut bytes));
+            match heard {
+                Ok((length, from)) => self.hear(&bytes[..length], from),
                 Err(error) if is_nothing_yet(&error) => {}
-                Err(error) => return Err(error).context("listening for an address"),
+                Err(_) => std::thread::sleep(PAUSE),
             }
             self.tick();
         }
-        self.names.show().context("showing whom to ask for names")?;
-        Ok(self.held.is_some())
+        let mut warnings = Vec::new();
+        if !self.in_use {
+            warnings.push(NO_ADDRESS.to_owned());
+        }
+        if let Err(error) = self.names.show() {
+            warnings.push(format!("whom the network names for names is not in /etc/resolv.conf: {error}"));
+        }
+        warnings
     }
 
     /// Keeps it, for ever. Ends where the socket cannot be used.
@@ -76,33 +96,43 @@ impl Keeper {
         let listener = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
         let mut bytes = [0; MAX_BYTES];
         loop {
-            let pause = self.client.due().saturating_sub(uptime()).min(LONGEST_SLEEP);
-            // A network that is down for a while fails to be read from, and is asked again when that is due.
+            let due = self.client.due().saturating_sub(self.now()).min(LONGEST_SLEEP);
             tokio::select! {
-                heard = listener.recv(&mut bytes) => {
-                    if let Ok(length) = heard {
-                        self.hear(&bytes[..length]);
-                    }
-                }
-                () = tokio::time::sleep(pause) => {}
+                heard = listener.recv_from(&mut bytes) => match heard {
+                    Ok((length, from)) => self.hear(&bytes[..length], from),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                },
+                () = tokio::time::sleep(due) => {}
             }
             self.tick();
         }
     }
 
-    fn hear(&mut self, bytes: &[u8]) {
-        if let Some(action) = self.client.hear(bytes, uptime()) {
+    /// By a clock that goes on while the machine stands still, and never back.
+    fn now(&mut self) -> Duration {
+        self.latest = self.latest.max(wall_clock());
+        self.latest
+    }
+
+    fn hear(&mut self, bytes: &[u8], from: SocketAddr) {
+        let own = self.held.as_ref().map(|lease| lease.address);
+        if !is_from_a_server(from, own) {
+            return;
+        }
+        let now = self.now();
+        if let Some(action) = self.client.hear(bytes, now) {
             self.act(action);
         }
     }
 
     fn tick(&mut self) {
-        while let Some(action) = self.client.tick(uptime()) {
+        let now = self.now();
+        while let Some(action) = self.client.tick(now) {
             self.act(action);
         }
     }
 
-    /// What fails is told, and tried again with the next request.
+    /// What fails is told, and tried again with the next answer.
     fn act(&mut self, action: Action) {
         let done = match action {
             Action::Send(to, bytes) => {
@@ -117,29 +147,60 @@ impl Keeper {
     }
 
     fn take(&mut self, lease: Lease) -> Result<()> {
-        if self.held.as_ref() == Some(&lease) {
+        if self.in_use && self.held.as_ref() == Some(&lease) {
             return Ok(());
         }
-        self.give_up()?;
-        tracing::info!(address = %lease.address, "the network gave an address");
-        let held = self.held.insert(lease);
-        rtnetlink::set_address(self.device.index, held.address, held.prefix)
-            .with_context(|| format!("setting the network address {}/{}", held.address, held.prefix))?;
-        self.names.write(&held.name_servers).context("writing whom to ask for names")?;
-        if let Some(router) = held.router {
-            rtnetlink::set_gateway(self.device.index, router)
+        let is_another = |held: &Lease| {
+            (held.address, held.prefix, held.router) != (lease.address, lease.prefix, lease.router)
+        };
+        if self.held.as_ref().is_some_and(is_another)
+            && let Err(error) = self.give_up()
+        {
+            tracing::warn!("{error:#}");
+        }
+        self.in_use = false;
+        let device = self.device.index;
+        let Lease { address, prefix, router, .. } = lease;
+        tracing::info!(%address, "the network gave an address");
+        let lease = self.held.insert(lease);
+        rtnetlink::set_address(device, address, prefix)
+            .with_context(|| format!("setting the network address {address}/{prefix}"))?;
+        if let Some(router) = router {
+            rtnetlink::set_gateway(device, router)
                 .with_context(|| format!("setting the gateway {router}"))?;
         }
+        self.names.write(&lease.name_servers).context("writing whom to ask for names")?;
+        self.in_use = true;
         Ok(())
     }
 
     /// Routes go with the address.
     fn give_up(&mut self) -> Result<()> {
+        self.in_use = false;
         let Some(lease) = self.held.take() else { return Ok(()) };
         tracing::info!(address = %lease.address, "the address is no longer ours");
         rtnetlink::remove_address(self.device.index, lease.address, lease.prefix)
             .with_context(|| format!("removing the network address {}", lease.address))
     }
+}
+
+/// Programs of the machine's own are heard as well (they reach its address, and broadcasts come back), but none of them may send
+/// from this port, or from an address that is not the machine's.
+fn is_from_a_server(from: SocketAddr, own: Option<Ipv4Addr>) -> bool {
+    let SocketAddr::V4(from) = from else { return false };
+    let (address, port) = (*from.ip(), from.port());
+    port == SERVER_PORT && Some(address) != own && !address.is_loopback() && !address.is_unspecified()
+}
+
+fn draw() -> u32 {
+    let mut bytes = [0; 4];
+    // What can fail is reading more than this, or before the kernel is seeded, for which this waits.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    u32::from_ne_bytes(bytes)
+}
+
+fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn is_nothing_yet(error: &io::Error) -> bool {
@@ -165,6 +226,24 @@ fn parse_hardware(text: &str) -> Option<[u8; 6]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_machine_says_to_itself_is_no_answer() {
+        let own = Some(Ipv4Addr::new(10, 0, 0, 2));
+        for (from, is) in [
+            ("10.0.0.1:67", true),
+            ("192.168.9.9:67", true),
+            ("10.0.0.1:68", false),
+            ("10.0.0.1:5000", false),
+            ("10.0.0.2:67", false),
+            ("127.0.0.1:67", false),
+            ("0.0.0.0:67", false),
+            ("[fe80::1]:67", false),
+        ] {
+            assert_eq!(is_from_a_server(from.parse().unwrap(), own), is, "{from}");
+        }
+        assert!(is_from_a_server("10.0.0.2:67".parse().unwrap(), None));
+    }
 
     #[test]
     fn a_hardware_address_has_six_bytes() {

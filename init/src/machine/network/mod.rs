@@ -45,6 +45,8 @@ pub(super) fn start(interface: Option<&Interface>, name: &str) -> Result<Option<
 fn first_device() -> Option<Device> {
     let devices = fs::read_dir("/sys/class/net").ok()?.flatten();
     let device = |entry: fs::DirEntry| {
+        // A kernel may have made tunnels of its own: behind these there is nothing.
+        entry.path().join("device").exists().then_some(())?;
         let index = fs::read_to_string(entry.path().join("ifindex")).ok()?.trim().parse().ok()?;
         Some(Device { index, name: entry.file_name().into_string().ok()? })
     };

@@ -1,11 +1,11 @@
 //! Whom the machine asks for names, where the network tells it.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     net::Ipv4Addr,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::FileExt,
+        unix::fs::{FileExt, OpenOptionsExt},
     },
 };
 
@@ -35,7 +35,9 @@ impl Names {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("tmpfs", DRAFT, "tmpfs", flags, c"size=64k,mode=755").context("mounting memory")?;
         let path = format!("{DRAFT}/resolv.conf");
-        let file = File::create(&path).with_context(|| format!("making {path}"))?;
+        // For init alone to write, whatever is masked at this time.
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&path);
+        let file = file.with_context(|| format!("making {path}"))?;
         let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let mount = open_tree(CWD, &path, flags).with_context(|| format!("taking {path} along"))?;
         unmount(DRAFT, UnmountFlags::DETACH).with_context(|| format!("unmounting {DRAFT}"))?;

@@ -22,7 +22,7 @@ pub(super) fn remove_address(device: u32, address: Ipv4Addr, prefix: u8) -> rust
     tell(&own_address(libc::RTM_DELADDR, device, address, prefix))
 }
 
-/// Sends what is for elsewhere by a host of the network's own.
+/// Sends what is for elsewhere by this host, which is on the same wire, whatever the addresses say.
 pub(super) fn set_gateway(device: u32, gateway: Ipv4Addr) -> rustix::io::Result<()> {
     tell(&default_route(device, gateway))
 }
@@ -49,7 +49,7 @@ fn up(device: u32) -> Vec<u8> {
     let flag = libc::IFF_UP.unsigned_abs().to_ne_bytes();
     // What is to be set, and which bits of it count.
     body.extend([flag, flag].concat());
-    request(libc::RTM_NEWLINK, 0, &body)
+    request(libc::RTM_NEWLINK, &body)
 }
 
 fn own_address(kind: u16, device: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8> {
@@ -58,18 +58,21 @@ fn own_address(kind: u16, device: u32, address: Ipv4Addr, prefix: u8) -> Vec<u8>
     for part in [libc::IFA_LOCAL, libc::IFA_ADDRESS] {
         attribute(&mut body, part, address.octets());
     }
-    request(kind, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
+    request(kind, &body)
 }
 
+/// Whether a gateway can be reached is not told from its address (linux/rtnetlink.h, RTNH_F_ONLINK).
+const ON_LINK: u32 = 4;
+
 fn default_route(device: u32, gateway: Ipv4Addr) -> Vec<u8> {
-    let kind = [libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST];
+    let route = [libc::RT_TABLE_MAIN, libc::RTPROT_BOOT, libc::RT_SCOPE_UNIVERSE, libc::RTN_UNICAST];
     // To everywhere: no part of an address counts.
     let mut body = vec![INET, 0, 0, 0];
-    body.extend(kind);
-    body.extend([0; 4]);
+    body.extend(route);
+    body.extend(ON_LINK.to_ne_bytes());
     attribute(&mut body, libc::RTA_GATEWAY, gateway.octets());
     attribute(&mut body, libc::RTA_OIF, device.to_ne_bytes());
-    request(libc::RTM_NEWROUTE, libc::NLM_F_CREATE | libc::NLM_F_REPLACE, &body)
+    request(libc::RTM_NEWROUTE, &body)
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // two
@@ -82,8 +85,12 @@ fn attribute(body: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
     body.extend(value);
 }
 
-fn request(kind: u16, flags: i32, body: &[u8]) -> Vec<u8> {
-    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK | flags).unwrap_or(0);
+fn request(kind: u16, body: &[u8]) -> Vec<u8> {
+    let how = match kind {
+        libc::RTM_NEWADDR | libc::RTM_NEWROUTE => libc::NLM_F_CREATE | libc::NLM_F_REPLACE,
+        _ => 0,
+    };
+    let flags = u16::try_from(libc::NLM_F_REQUEST | libc::NLM_F_ACK | how).unwrap_or(0);
     let length = u32::try_from(16 + body.len()).unwrap_or(0);
     let mut request = Vec::with_capacity(64);
     request.extend(length.to_ne_bytes());
@@ -116,7 +123,7 @@ mod tests {
 
         let route = default_route(2, Ipv4Addr::new(10, 0, 2, 2));
         assert_eq!((route.len(), length(&route)), (44, 44));
-        assert_eq!(route[16..28], [2, 0, 0, 0, 254, 3, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(route[16..28], [2, 0, 0, 0, 254, 3, 0, 1, 4, 0, 0, 0]);
         assert_eq!(route[28..], [8, 0, 5, 0, 10, 0, 2, 2, 8, 0, 4, 0, 2, 0, 0, 0]);
     }
 

@@ -38,7 +38,7 @@ const USUAL_UMASK: u32 = 0o022;
 /// What virtiofsd asks for.
 const VIRTIOFSD_MOST_FILES: u64 = 1_000_000;
 
-/// What tells one host from another: machine-id(5), and its name.
+/// What tells one host from another: machine-id(5), or where it has none, its name.
 const MACHINE_ID: &str = "/etc/machine-id";
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
@@ -307,8 +307,9 @@ fn card(request: &Request, programs: &Programs) -> Result<Card, MachineError> {
 
 /// The same at each start, so that the network knows the machine again, and another one for each sandbox of each host.
 fn hardware(request: &Request) -> [u8; 6] {
-    let [host, name] = [MACHINE_ID, HOST_NAME].map(|path| fs::read(path).unwrap_or_default());
-    hardware_of(&[&host, &name, request.folder.as_os_str().as_encoded_bytes()])
+    let known = |path| fs::read(path).ok().filter(|content| !content.is_empty());
+    let host = known(MACHINE_ID).or_else(|| known(HOST_NAME)).unwrap_or_default();
+    hardware_of(&[&host, request.folder.as_os_str().as_encoded_bytes()])
 }
 
 /// In the range of qemu's machines: 52:54:00.

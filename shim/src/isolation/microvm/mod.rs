@@ -61,7 +61,7 @@ use super::error::IsolationError;
 use super::handover::{self, Passed, folder, open_record, step};
 use super::limits::Limits;
 use super::memory;
-use super::plan::{Content, LaunchPlan, Mount};
+use super::plan::{LaunchPlan, Mount};
 use super::{
     Capabilities, Handles, Launched, Layer, NetworkKind, Patience, Reach, Report, Request, draft, record,
     start, userns,
@@ -76,7 +76,7 @@ pub(crate) const TOKEN: &str = "token";
 const LOGS: &str = "logs";
 const CONSOLE_LOG: &str = "console.log";
 
-/// Where names are asked for, if the environment asks at all.
+/// Where it is written whom to ask for names.
 const RESOLVER: &str = "/etc/resolv.conf";
 
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
@@ -125,8 +125,13 @@ impl Layer for MicroVm {
         let mut plan = draft::for_kernel(CAPABILITIES.name, &self.qemu, &unlimited, 0)?;
         let machine = decide::decide(request, &self.programs)?;
         plan.limits.init_max_processes = request.limits.pids;
-        if let Card::Passt { .. } = machine.card {
-            ask_passt_for_names(&mut plan.mounts);
+        match machine.card {
+            Card::Passt { .. } => {
+                ask_for_names(&mut plan.mounts, format!("nameserver {}\n", addresses::NAMES));
+            }
+            // Init writes there whom the network names.
+            Card::Bridge { .. } => ask_for_names(&mut plan.mounts, String::new()),
+            Card::None => {}
         }
         plan.machine = Some(machine);
         Ok(plan)
@@ -199,14 +204,13 @@ fn record_path(folder: &Path) -> PathBuf {
     folder.join("microvm.status")
 }
 
-/// Passt knows whom the host asks, and passes that on; the host's own table can name an address that is the host itself.
-fn ask_passt_for_names(mounts: &mut [Mount]) {
-    for mount in mounts {
-        if let Mount::File { at, content, .. } = mount
-            && at == RESOLVER
-        {
-            *content = Content::Text(format!("nameserver {}\n", addresses::NAMES));
-        }
+/// Whom the host asks is no word for the machine: it can be the host itself, which is another one from inside.
+fn ask_for_names(mounts: &mut Vec<Mount>, text: String) {
+    let resolver = mounts.iter_mut().find(|mount| mount.at() == RESOLVER);
+    if let Some(mount) = resolver {
+        *mount = Mount::text(RESOLVER, text);
+    } else if let Some(beside) = mounts.iter().position(|mount| mount.at().starts_with("/etc/")) {
+        mounts.insert(beside, Mount::text(RESOLVER, text));
     }
 }
 
