@@ -72,6 +72,9 @@ fn a_client_is_killed_while_its_output_is_stuck() -> anyhow::Result<()> {
     let mut shim = sandbox.shim(["exec", "box", "--", "yes"]);
     let mut client = Client::start(shim.stdin(Stdio::null()).stdout(Stdio::piped()))?;
     sandbox.wait_for_event("exec-started")?;
+    // As much as a pipe has room for (pipe(7)), and more behind it that nobody has read.
+    let output = client.0.stdout.as_ref().context("the client's output")?;
+    until("the output to be stuck", || Ok((rustix::io::ioctl_fionread(output)? >= 64 * 1024).then_some(())))?;
     // Others are served meanwhile.
     ensure!(sandbox.sh("echo served")?.success()?.text() == "served");
     client.kill()?;

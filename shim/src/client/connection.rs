@@ -22,6 +22,7 @@ use rustix::{
 
 use super::{
     Target,
+    entrusted::Stream,
     error::{ConnectionError, HANDSHAKE, io_error},
     wait::wait_for,
 };
@@ -39,7 +40,7 @@ const MAX_QUEUED_BYTES: usize = 2 * frame::MAX_PAYLOAD;
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub struct Connection {
-    socket: OwnedFd,
+    socket: Stream,
     features: Features,
     pub(super) input: FrameBuffer,
     /// Arrived and not taken yet.
@@ -82,12 +83,21 @@ pub(crate) enum Filled {
 impl Connection {
     /// Calls init and shakes hands, all of it before `deadline`.
     pub fn open(target: Target<'_>, token: &Token, deadline: Instant) -> Result<Self, ConnectionError> {
-        Self::shake_hands(target.dial(deadline)?, target.features(), token, deadline)
+        Self::over(target.dial(deadline)?, target.features(), token, deadline)
     }
 
     /// Shakes hands over a stream that is connected and non-blocking already.
     pub fn shake_hands(
         socket: OwnedFd,
+        offered: Features,
+        token: &Token,
+        deadline: Instant,
+    ) -> Result<Self, ConnectionError> {
+        Self::over(socket.into(), offered, token, deadline)
+    }
+
+    fn over(
+        socket: Stream,
         offered: Features,
         token: &Token,
         deadline: Instant,
@@ -200,7 +210,7 @@ impl Connection {
     }
 
     /// The stream itself, where no frame was read since the request.
-    pub(crate) fn into_stream(self) -> OwnedFd {
+    pub(crate) fn into_stream(self) -> Stream {
         self.socket
     }
 

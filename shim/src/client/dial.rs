@@ -19,7 +19,7 @@ use rustix::{
 };
 
 use super::{
-    entrusted::Entrusted,
+    entrusted::{Entrusted, Stream},
     error::{ConnectionError, NOBODY_LISTENS, io_error},
     wait::wait_for,
 };
@@ -132,20 +132,20 @@ impl Target<'_> {
     }
 
     /// A connected, non-blocking stream to whoever listens there.
-    pub(crate) fn dial(self, deadline: Instant) -> Result<OwnedFd, ConnectionError> {
+    pub(crate) fn dial(self, deadline: Instant) -> Result<Stream, ConnectionError> {
         match self.begin()? {
-            Begun::Connected(socket) => Ok(socket),
-            Begun::Asked(socket, entrusted) => {
+            Begun::Connected(socket) => Ok(socket.into()),
+            Begun::Asked(socket, mut entrusted) => {
                 hear_ok(&socket, deadline)?;
-                entrusted.into_iter().for_each(Entrusted::take_back);
-                Ok(socket)
+                entrusted.iter_mut().for_each(Entrusted::heard);
+                Ok(Stream::new(socket, entrusted))
             }
             Begun::UnderWay(socket) => {
                 if !wait_for(socket.as_fd(), PollFlags::OUT, Some(deadline)).map_err(io_error(VSOCK_STEP))? {
                     return Err(ConnectionError::Stuck("connecting"));
                 }
                 finish_vsock(&socket)?;
-                Ok(socket)
+                Ok(socket.into())
             }
         }
     }

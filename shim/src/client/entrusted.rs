@@ -1,9 +1,13 @@
-//! Calls that outlive their caller. `vhost-device-vsock` 0.3 goes deaf for good when a caller is gone before it could write its
-//! answer, and turns in circles when one is gone before it has asked. So whoever calls gives its end of the connection to somebody
-//! who lives as long as the device, over a line of their own: [`HEARD`] on it says that the answer has come, and an end of the line
-//! without it that the caller is gone.
+//! Calls that somebody else ends. `vhost-device-vsock` 0.3 goes deaf for good when a caller is gone before it could write its
+//! answer, turns in circles when one is gone before it has asked, and never tells the machine of one that is gone with something
+//! unread. So whoever calls gives its end of the connection to somebody who lives as long as the device, over a line of their own:
+//! [`HEARD`] on it says that the answer has come, and an end of the line that the caller is gone.
 
-use std::{io::IoSlice, mem::MaybeUninit, os::fd::AsFd, os::fd::OwnedFd};
+use std::{
+    io::IoSlice,
+    mem::MaybeUninit,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags,
@@ -19,9 +23,35 @@ pub(crate) const SUFFIX: &str = ".calls";
 /// Said once the device has answered.
 pub(crate) const HEARD: u8 = b'+';
 
-/// A call that somebody else holds as well.
+/// A call that somebody else holds as well, for as long as this lives and until the device has answered.
 #[derive(Debug)]
 pub(crate) struct Entrusted(OwnedFd);
+
+/// A connected stream, and what its end is known by where somebody else holds it.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: OwnedFd,
+    _entrusted: Option<Entrusted>,
+}
+
+impl Stream {
+    /// Of a call that may have been entrusted to somebody.
+    pub(crate) fn new(socket: OwnedFd, entrusted: Option<Entrusted>) -> Self {
+        Self { socket, _entrusted: entrusted }
+    }
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(socket: OwnedFd) -> Self {
+        Self::new(socket, None)
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
 
 impl Entrusted {
     /// Gives a socket that is not connected yet to whoever keeps the calls of the device at `path`. `None` where nobody does.
@@ -46,8 +76,8 @@ impl Entrusted {
         Ok(Some(Self(line)))
     }
 
-    /// The device has answered: from here on the call ends with the caller.
-    pub(crate) fn take_back(self) {
+    /// The device has answered.
+    pub(crate) fn heard(&mut self) {
         // Whoever is gone holds nothing.
         let _ = send(&self.0, &[HEARD], SendFlags::NOSIGNAL);
     }

@@ -16,6 +16,7 @@ use rustix::{
 use super::{
     Connection, ConnectionError,
     endpoint::{Direction, Endpoint, Nature},
+    entrusted::Stream,
     error::io_error,
     interrupt::{Interrupt, wait_for},
     operations::unexpected,
@@ -28,7 +29,7 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// A stream whose other end speaks git's pack protocol.
 #[derive(Debug)]
 pub struct GitStream {
-    socket: OwnedFd,
+    socket: Stream,
     interrupt: Option<Interrupt>,
 }
 
@@ -64,7 +65,7 @@ impl Asked {
                     let message = self.0.recv_message(DURING, Some(deadline))?;
                     return Err(unexpected(&message, DURING));
                 }
-                Ok(_) => return Ok(GitStream::over(self.0.into_stream()).interrupted_by(interrupt)),
+                Ok(_) => return Ok(GitStream::of(self.0.into_stream()).interrupted_by(interrupt)),
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     let in_time = wait_for(self.0.as_fd(), PollFlags::IN, Some(deadline), interrupt);
@@ -81,6 +82,10 @@ impl Asked {
 impl GitStream {
     /// A stream to somebody else who speaks the protocol; the socket does not wait.
     pub fn over(socket: OwnedFd) -> Self {
+        Self::of(socket.into())
+    }
+
+    fn of(socket: Stream) -> Self {
         Self { socket, interrupt: None }
     }
 

@@ -44,7 +44,7 @@ const READ_BYTES: usize = 32 * 1024;
 pub(crate) struct Channel {
     socket: OwnedFd,
     stage: Stage,
-    /// Until the device has connected.
+    /// Where it goes through a device.
     entrusted: Option<Entrusted>,
     through_device: bool,
     /// Greeting and request, until they can be sent.
@@ -221,7 +221,7 @@ impl Channel {
         match line {
             Some(end) if is_ok(&self.buffer[..end]) => {
                 self.buffer.drain(..=end);
-                self.entrusted.take().into_iter().for_each(Entrusted::take_back);
+                self.entrusted.iter_mut().for_each(Entrusted::heard);
                 // What became of it shows in what is read next.
                 self.connected().map(|_| true)
             }

@@ -1,4 +1,5 @@
-//! Calls of the machine's vsock device, held until the device has answered, also where the caller is gone by then.
+//! Calls of the machine's vsock device, held for as long as their callers live and until the device has answered. The device hears
+//! of their ends from here, in the one way that it understands.
 
 use std::fs;
 use std::io::{self, IoSliceMut};
@@ -9,12 +10,16 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Shutdown, recv, recvmsg, shutdown};
 
 use crate::client::HEARD;
 
-/// Calls that are held at once. Those of further callers are held by the kernel, unread.
-const MAX_CALLS: usize = 256;
+/// Calls that are held at once, more than init takes. Those of further callers are held by the kernel, unread.
+const MAX_CALLS: usize = 512;
+
+/// What can wait in a connection is less than this many pieces.
+const MAX_PIECES: usize = 1024;
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Who takes them.
 pub(super) struct Calls {
@@ -28,6 +33,8 @@ struct Call {
     line: Option<UnixStream>,
     /// The caller's end of the connection to the device.
     end: Option<OwnedFd>,
+    /// Whether the caller has heard the device's answer.
+    answered: bool,
 }
 
 impl Calls {
@@ -51,7 +58,7 @@ impl Calls {
         fds
     }
 
-    /// Lets go of those that are answered, and takes new ones. Never waits.
+    /// Hangs up those whose callers are gone, and takes new ones. Never waits.
     pub(super) fn turn(&mut self) {
         self.held.retain_mut(Call::is_needed);
         while self.held.len() < MAX_CALLS
@@ -59,7 +66,7 @@ impl Calls {
         {
             // One that could make us wait is not taken.
             if line.set_nonblocking(true).is_ok() {
-                self.held.push(Call { line: Some(line), end: None });
+                self.held.push(Call { line: Some(line), end: None, answered: false });
             }
         }
         self.held.retain_mut(Call::is_needed);
@@ -82,8 +89,7 @@ impl Call {
             let mut messages = RecvAncillaryBuffer::new(&mut space);
             let mut byte = [0];
             match recvmsg(line, &mut [IoSliceMut::new(&mut byte)], &mut messages, RecvFlags::CMSG_CLOEXEC) {
-                Ok(received) if received.bytes > 0 && byte[0] == HEARD => return false,
-                Ok(received) if received.bytes > 0 => {}
+                Ok(received) if received.bytes > 0 => self.answered |= byte[0] == HEARD,
                 Err(Errno::AGAIN) => return true,
                 Err(Errno::INTR) => continue,
                 // The caller is gone.
@@ -97,8 +103,27 @@ impl Call {
         }
         let Some(end) = &self.end else { return false };
         // It had not called yet, or the device has answered, or hung up.
-        rustix::net::getpeername(end).is_ok()
-            && poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&Timespec::default())) == Ok(0)
+        let waits = !self.answered
+            && rustix::net::getpeername(end).is_ok()
+            && poll(&mut [PollFd::new(end, PollFlags::IN)], Some(&Timespec::default())) == Ok(0);
+        if !waits {
+            hang_up(end);
+        }
+        waits
+    }
+}
+
+/// Ends a connection as if all of it had been read. Where something is left unread, the device reads an error in place of the end
+/// (unix(7), ECONNRESET), and tells the machine nothing: what runs there for the caller would run for ever.
+fn hang_up(end: &OwnedFd) {
+    // Whoever is gone cannot be told.
+    let _ = shutdown(end, Shutdown::Both);
+    let mut piece = vec![0; PIECE_BYTES];
+    for _ in 0..MAX_PIECES {
+        match recv(end, &mut *piece, RecvFlags::DONTWAIT) {
+            Ok((_, 1..)) | Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => return,
+        }
     }
 }
 
@@ -108,7 +133,7 @@ mod tests {
     use crate::client::Entrusted;
     use crate::sandbox::testing::TempDir;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
-    use std::io::Write;
+    use std::io::{Read, Write};
 
     struct Scene {
         folder: TempDir,
@@ -159,15 +184,23 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_heard_is_the_callers_alone() {
-        let mut scene = Scene::new();
-        let (socket, entrusted, mut device) = scene.call();
-        assert_eq!(scene.held(), 1);
-        entrusted.take_back();
-        assert_eq!(scene.held(), 0);
-        device.write_all(b"more").unwrap();
-        drop(socket);
-        device.write_all(b"more").unwrap_err();
+    fn its_end_is_an_end_to_the_device_also_where_something_is_unread() {
+        for heard in [false, true] {
+            let mut scene = Scene::new();
+            let (socket, mut entrusted, mut device) = scene.call();
+            device.set_nonblocking(true).unwrap();
+            device.write_all(b"OK 1\n").unwrap();
+            if heard {
+                entrusted.heard();
+            }
+            assert_eq!(scene.held(), 1);
+            // As much as there is room for.
+            while device.write(&[0; 4096]).is_ok() {}
+            drop((socket, entrusted));
+            assert_eq!(scene.held(), 0, "{heard}");
+            assert_eq!(device.read(&mut [0; 1]).unwrap(), 0, "{heard}");
+            device.write_all(b"more").unwrap_err();
+        }
     }
 
     #[test]
