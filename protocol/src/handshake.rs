@@ -41,11 +41,23 @@ pub struct Features(pub u64);
 impl Features {
     /// Descriptors can travel over this connection (`SCM_RIGHTS`, unix(7)).
     pub const DESCRIPTORS: Self = Self(1);
+    /// Init tells how much of a command's standard input was taken, and a client sends no more than
+    /// [`INPUT_WINDOW_BYTES`](crate::message::INPUT_WINDOW_BYTES) beyond that.
+    ///
+    /// Without it input that no command reads fills everything between both, and what the command writes may never come out:
+    /// `vhost-device-vsock` 0.3 sends nothing to a host while it has something from it that the machine has no room for.
+    pub const INPUT_WINDOW: Self = Self(2);
 
     /// The features both sides have.
     #[must_use]
     pub fn overlap(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// What either has.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
     }
 
     /// Whether all of `other` is in here.

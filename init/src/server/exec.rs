@@ -12,7 +12,7 @@ use agent_protocol::{
     failure::{Failure, FailureKind},
     frame::Kind,
     handshake::Features,
-    message::{ExecExited, ExecId, ExecRequest, ExecStarted, Stdio},
+    message::{ExecExited, ExecId, ExecRequest, ExecStarted, INPUT_WINDOW_BYTES, Stdio},
 };
 use tokio::sync::watch;
 
@@ -20,7 +20,8 @@ use super::{
     Server,
     connection::{Broken, Incoming, Outgoing, Received},
     git,
-    pipe::{ReadEnd, WriteEnd},
+    input::Input,
+    pipe::ReadEnd,
     reply,
 };
 use crate::{
@@ -89,7 +90,8 @@ pub(super) async fn run(
             watched(server, id, incoming, exit).await
         }
         Ends::Pipes { stdin, stdout, stderr } => {
-            framed(server, id, incoming, outgoing, (stdin, stdout, stderr), exit).await
+            let input = (Input::new(stdin), features.has(Features::INPUT_WINDOW));
+            framed(server, id, incoming, outgoing, (input, stdout, stderr), exit).await
         }
         Ends::Terminal(master) => on_terminal(server, id, incoming, outgoing, Rc::new(master), exit).await,
     };
@@ -171,54 +173,78 @@ async fn framed(
     exec: ExecId,
     incoming: &mut Incoming,
     outgoing: &Outgoing,
-    (stdin, stdout, stderr): (Option<WriteEnd>, ReadEnd, ReadEnd),
+    ((input, windowed), stdout, stderr): ((Input, bool), ReadEnd, ReadEnd),
     exit: Exit,
 ) -> Result<Option<ExitRecord>, Failure> {
     let mut last = exit.clone();
+    let (taken, told) = watch::channel(0);
     let output = async {
-        let (out, err) = tokio::join!(
+        let carried = tokio::try_join!(
             pump(&stdout, Kind::Stdout, outgoing, exit.clone()),
-            pump(&stderr, Kind::Stderr, outgoing, exit)
+            pump(&stderr, Kind::Stderr, outgoing, exit.clone()),
+            tell_taken(told, outgoing, exit),
         );
-        match (out, err) {
-            (Ok(()), Ok(())) => ended(&mut last).await,
-            _ => None,
+        match carried {
+            Ok(_) => ended(&mut last).await,
+            Err(_) => None,
         }
     };
     tokio::select! {
         exit = output => Ok(exit),
-        gone = feed(server, exec, incoming, stdin) => gone.map(|()| None),
+        gone = feed(server, exec, incoming, input, windowed.then_some(taken)) => gone.map(|()| None),
     }
 }
 
-/// Bytes and messages of the client, until it goes.
+/// Tells the client what was taken of its input, now and then until the command ends. By itself: only output that the client does not
+/// read keeps this back.
+async fn tell_taken(
+    mut taken: watch::Receiver<u64>,
+    outgoing: &Outgoing,
+    mut exit: Exit,
+) -> std::io::Result<()> {
+    let mut told = 0;
+    loop {
+        let next = |taken: &u64| *taken >= told + INPUT_WINDOW_BYTES / 4;
+        let now = tokio::select! {
+            now = taken.wait_for(next) => now.map(|now| *now),
+            _ = exit.wait_for(Option::is_some) => return Ok(()),
+        };
+        // Nobody is to be told.
+        let Ok(now) = now else { return Ok(()) };
+        told = now;
+        outgoing.message(&ServerMessage::InputTaken(told)).await?;
+    }
+}
+
+/// Bytes and messages of the client, until it goes. What was taken of its input shows in `taken`; without that, it is kept back by
+/// not being read.
 async fn feed(
     server: &Server,
     exec: ExecId,
     incoming: &mut Incoming,
-    mut stdin: Option<WriteEnd>,
+    mut input: Input,
+    taken: Option<watch::Sender<u64>>,
 ) -> Result<(), Failure> {
-    let mut expected = 0;
     loop {
-        match incoming.next().await {
-            Ok(Received::Data { kind: Kind::Stdin, offset, bytes }) => {
-                if offset != expected {
-                    return Err(Failure::new(FailureKind::BadRequest, "standard input has a gap"));
-                }
-                expected += bytes.len() as u64;
-                if let Some(pipe) = &stdin {
-                    let written = tokio::select! {
-                        written = pipe.write_all(&bytes) => written,
-                        () = incoming.closed() => return Ok(()),
-                    };
-                    // A command that closed its input gets no more of it; the client goes on reading.
-                    if written.is_err() {
-                        stdin = None;
-                    }
-                }
+        let received = if taken.is_none() && input.waits() {
+            tokio::select! {
+                () = input.hand_on() => continue,
+                () = incoming.closed() => return Ok(()),
             }
+        } else {
+            tokio::select! {
+                () = input.hand_on(), if input.waits() => None,
+                received = incoming.next() => Some(received),
+            }
+        };
+        if let Some(taken) = &taken {
+            taken.send_replace(input.taken());
+        }
+        let Some(received) = received else { continue };
+        match received {
+            Ok(Received::Data { kind: Kind::Stdin, offset, bytes }) => input.add(offset, bytes)?,
             Ok(Received::Data { .. }) => return Err(out_of_place()),
-            Ok(Received::Message(ClientMessage::StdinEnd)) => stdin = None,
+            Ok(Received::Message(ClientMessage::StdinEnd)) => input.end(),
             Ok(Received::Message(ClientMessage::Signal(signal))) => pass_signal(server, exec, signal).await,
             Ok(Received::Message(ClientMessage::Resize(_) | ClientMessage::Lease(_))) => {}
             Err(Broken::Gone) => return Ok(()),

@@ -8,6 +8,7 @@ mod connection;
 mod exec;
 mod follow;
 mod git;
+mod input;
 mod pipe;
 mod socket;
 
@@ -147,8 +148,9 @@ impl Drop for Open {
 async fn serve(server: Server, socket: Socket, _open: Open) {
     let busy = server.shared.connections.get() > MAX_CONNECTIONS;
     let mut ending = server.shared.ending.subscribe();
-    let features =
+    let descriptors =
         if matches!(server.admission, Admission::HostOnly) { Features(0) } else { Features::DESCRIPTORS };
+    let features = descriptors.with(Features::INPUT_WINDOW);
     let mut opening = pin!(timeout(REQUEST_WITHIN, open(&server.token, busy, features, socket)));
     let opened = tokio::select! {
         biased;

@@ -44,13 +44,9 @@ impl WriteEnd {
         Ok(Self(sys::watch(fd, Interest::WRITABLE)?))
     }
 
-    /// Writes all of `bytes`; waits for as long as the command does not read.
-    pub(crate) async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let written = self.0.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await?;
-            bytes = &bytes[written..];
-        }
-        Ok(())
+    /// Writes what there is room for; waits for as long as there is none.
+    pub(crate) async fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.async_io(Interest::WRITABLE, |fd| Ok(rustix::io::write(fd, bytes)?)).await
     }
 }
 

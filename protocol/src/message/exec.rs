@@ -12,6 +12,10 @@ pub const MAX_ARGV: usize = 16 * 1024;
 /// Longest [`ExecRequest::env`], for the same reason.
 pub const MAX_ENV: usize = 4 * 1024;
 
+/// How much standard input a client sends beyond what was taken, over a connection with
+/// [`INPUT_WINDOW`](crate::handshake::Features::INPUT_WINDOW). Less than the kernel of a machine holds for a connection, 256 KiB.
+pub const INPUT_WINDOW_BYTES: u64 = 192 * 1024;
+
 /// Names a command beyond its connection; never reused while init lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExecId(pub u64);

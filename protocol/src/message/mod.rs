@@ -19,7 +19,9 @@ pub use attach::{
     SessionStarted, ViewerId,
 };
 pub use event::{Event, EventsRequest, What};
-pub use exec::{ExecExited, ExecId, ExecRequest, ExecStarted, MAX_ARGV, MAX_ENV, Stdio, TerminalSize};
+pub use exec::{
+    ExecExited, ExecId, ExecRequest, ExecStarted, INPUT_WINDOW_BYTES, MAX_ARGV, MAX_ENV, Stdio, TerminalSize,
+};
 pub use git::{GitRequest, GitService};
 pub use log::{LogFrom, LogRequest};
 pub use status::{
@@ -151,4 +153,7 @@ pub enum ServerMessage {
     LogCaughtUp,
     /// What is used of what may be used.
     Resources(Resources),
+    /// Of a command's standard input, the bytes before this offset need no more room. Said now and then, over a connection with
+    /// [`INPUT_WINDOW`](crate::handshake::Features::INPUT_WINDOW).
+    InputTaken(u64),
 }

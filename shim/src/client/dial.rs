@@ -72,9 +72,11 @@ impl Target<'_> {
     /// What can travel over this kind of stream.
     pub(crate) fn features(self) -> Features {
         match self {
-            Self::Address(Address::Unix(_)) | Self::InFolder { .. } => Features::DESCRIPTORS,
+            Self::Address(Address::Unix(_)) | Self::InFolder { .. } => {
+                Features::DESCRIPTORS.with(Features::INPUT_WINDOW)
+            }
             Self::Address(Address::Vsock { .. } | Address::Hybrid { .. }) | Self::DeviceInFolder { .. } => {
-                Features::default()
+                Features::INPUT_WINDOW
             }
         }
     }

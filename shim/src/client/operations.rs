@@ -122,6 +122,7 @@ pub(crate) fn unexpected(message: &ServerMessage, during: &'static str) -> Conne
         ServerMessage::EventsCaughtUp => "EventsCaughtUp",
         ServerMessage::LogCaughtUp => "LogCaughtUp",
         ServerMessage::Resources(_) => "Resources",
+        ServerMessage::InputTaken(_) => "InputTaken",
     };
     ConnectionError::Unexpected { what, during }
 }

@@ -63,7 +63,7 @@ pub(crate) fn connected<T: Send + 'static>(
         peer.welcome(features);
         script(peer)
     });
-    let offered = Features::DESCRIPTORS;
+    let offered = Features::DESCRIPTORS.with(Features::INPUT_WINDOW);
     (Connection::shake_hands(socket, offered, &Token::default(), soon()).unwrap(), peer)
 }
 

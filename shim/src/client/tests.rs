@@ -86,7 +86,7 @@ fn a_socket_is_reached_through_its_folder_however_long_the_path() {
         Target::Address(&address),
     ] {
         let mut connection = Connection::open(target, &Token::default(), soon()).unwrap();
-        assert_eq!(connection.features(), Features::DESCRIPTORS);
+        assert_eq!(connection.features(), Features::DESCRIPTORS.with(Features::INPUT_WINDOW));
         operations::ping(&mut connection, soon()).unwrap();
     }
     peer.join().unwrap();
@@ -155,7 +155,7 @@ fn hybrid_devices_are_asked_for_the_port() {
     let address = Address::Hybrid { path, port: 5000 };
     let call = || Connection::open(Target::Address(&address), &Token::default(), soon());
     let mut connection = call().unwrap();
-    assert_eq!(connection.features(), NONE, "descriptors cannot travel into a machine");
+    assert_eq!(connection.features(), Features::INPUT_WINDOW, "descriptors cannot travel into a machine");
     operations::ping(&mut connection, soon()).unwrap();
     let closed = call().unwrap_err();
     assert!(closed.is_stuck(), "the machine is there, and nobody in it listens: {closed}");

@@ -24,6 +24,21 @@ fn binary_bulk_goes_in_and_comes_out_unchanged() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Both ways are full then, and neither may keep the other from going on.
+#[test]
+fn whoever_looks_away_while_bulk_goes_both_ways_gets_all_of_it() -> anyhow::Result<()> {
+    let sandbox = Sandbox::builder().who(Who::Ordinary).start()?;
+    let bulk = random(8 * 1024 * 1024)?;
+    fs::write(sandbox.path().join("bulk"), &bulk)?;
+    let shim = agent_tests::agent_shim().display();
+    let script = format!("{shim} exec -i box -- cat < bulk | {{ sleep 3; cat; }}");
+    let mut command = sandbox.command("sh", ["-c", &script]);
+    command.current_dir(sandbox.path());
+    let output = finish(command, b"")?.exits(0)?;
+    assert!(output.stdout == bulk, "{} of {} bytes, or others", output.stdout.len(), bulk.len());
+    Ok(())
+}
+
 #[test]
 fn both_outputs_are_exact_and_apart() -> anyhow::Result<()> {
     let sandbox = Sandbox::builder().start()?;

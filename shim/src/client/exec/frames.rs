@@ -6,7 +6,8 @@ use agent_protocol::{
     ClientMessage, ServerMessage,
     exit::ExitRecord,
     frame::Kind,
-    message::{ExecId, TerminalSize},
+    handshake::Features,
+    message::{ExecId, INPUT_WINDOW_BYTES, TerminalSize},
 };
 use nix::sys::signal::Signal;
 use rustix::{
@@ -45,6 +46,9 @@ struct Running<'a> {
     input_error: Option<io::Error>,
     buffer: Vec<u8>,
     typing: Typing,
+    /// What was sent of the input, and up to where there is room for it.
+    sent: u64,
+    room_until: u64,
     /// Standard output, or the terminal's.
     output: Outlet<'a>,
     error: Outlet<'a>,
@@ -84,6 +88,7 @@ pub(super) fn carry(
     } else {
         None
     };
+    let windowed = !terminal && connection.features().has(Features::INPUT_WINDOW);
     let mut running = Running {
         input: if stdin { Some(ours(streams.input, Direction::Read)?) } else { None },
         output: Outlet::new(ours(streams.output, Direction::Write)?),
@@ -95,6 +100,8 @@ pub(super) fn carry(
         input_error: None,
         buffer: Vec::new(),
         typing: Typing::default(),
+        sent: 0,
+        room_until: if windowed { INPUT_WINDOW_BYTES } else { u64::MAX },
         reported: [false; 2],
         terminal,
         raw,
@@ -120,12 +127,17 @@ impl Running<'_> {
         self.output.is_blocked() || self.error.is_blocked()
     }
 
+    /// How much input may be sent now.
+    fn room(&self) -> usize {
+        usize::try_from(self.room_until - self.sent).unwrap_or(usize::MAX)
+    }
+
     /// Waits for something and handles it; `true` means that somebody cut the last of the output short.
     fn step(&mut self) -> Result<bool, ExecError> {
         self.report_broken_outlets()?;
         let reads = self.end.is_none() && !self.is_blocked();
         let writes = self.end.is_none() && !self.connection.may_queue();
-        let types = self.end.is_none() && !writes && self.input.is_some();
+        let types = self.end.is_none() && !writes && self.input.is_some() && self.room() > 0;
         let outlets = [self.output.is_blocked(), self.error.is_blocked()];
 
         let mut interests = Vec::with_capacity(5);
@@ -222,10 +234,11 @@ impl Running<'_> {
 
     fn read_input(&mut self) -> Result<(), ExecError> {
         let Some(input) = &self.input else { return Ok(()) };
-        self.buffer.resize(INPUT_BYTES, 0);
+        self.buffer.resize(self.room().min(INPUT_BYTES), 0);
         match input.read(&mut self.buffer) {
             Err(Errno::AGAIN | Errno::INTR) => return Ok(()),
             Ok(count) if count > 0 => {
+                self.sent += count as u64;
                 let bytes = &self.buffer[..count];
                 let kind = if self.terminal { Kind::Terminal } else { Kind::Stdin };
                 self.connection.queue_data(kind, self.typing.advance(bytes), bytes);
@@ -276,6 +289,9 @@ impl Running<'_> {
                 Incoming::Message(ServerMessage::ExecExited(exited)) if exited.exec == self.exec => {
                     self.end = Some(Ok(exited.exit));
                     return Ok(());
+                }
+                Incoming::Message(ServerMessage::InputTaken(offset)) if offset <= self.sent => {
+                    self.room_until = self.room_until.max(offset.saturating_add(INPUT_WINDOW_BYTES));
                 }
                 Incoming::Message(ServerMessage::Failed(failure)) => {
                     self.end = Some(Err(ConnectionError::Refused(failure)));

@@ -13,7 +13,7 @@ use agent_protocol::{
     exit::How,
     frame::{Kind, MAX_DATA},
     handshake::Features,
-    message::{ExecExited, TerminalSize},
+    message::{ExecExited, INPUT_WINDOW_BYTES, TerminalSize},
 };
 use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
 use rustix::{
@@ -367,7 +367,16 @@ fn run_with_frames<T: Send + 'static>(
     stdin: bool,
     script: impl FnOnce(&mut Peer) -> T + Send + 'static,
 ) -> (Result<ExecOutcome, ExecError>, T) {
-    let (connection, peer) = connected(Features::default(), |peer| {
+    run_with(Features::default(), caller, stdin, script)
+}
+
+fn run_with<T: Send + 'static>(
+    features: Features,
+    caller: &Caller,
+    stdin: bool,
+    script: impl FnOnce(&mut Peer) -> T + Send + 'static,
+) -> (Result<ExecOutcome, ExecError>, T) {
+    let (connection, peer) = connected(features, |peer| {
         let Request::Exec(request) = peer.request() else { panic!("no exec") };
         assert_eq!(request.stdio, Stdio::Frames);
         peer.say(&started());
@@ -395,6 +404,32 @@ fn streams_go_in_frames_where_no_pipe_can() {
     );
     assert_eq!(result.unwrap().exit, exited(0));
     assert_eq!(caller.output(), ("one two".into(), "complaint".into()));
+}
+
+/// What is sent beyond that waits in the machine, and keeps back what the command writes.
+#[test]
+fn no_more_input_goes_in_than_there_is_room_for() {
+    let mut caller = Caller::new();
+    let mut writer = caller.stdin.1.take().unwrap();
+    thread::spawn(move || writer.write_all(&vec![7; 1 << 20]));
+    let (result, ()) = run_with(Features::INPUT_WINDOW, &caller, true, |peer| {
+        let mut sent = 0;
+        let mut hear_until = |peer: &mut Peer, end: u64| {
+            while sent < end {
+                let Said::Data(Kind::Stdin, offset, bytes) = peer.hear() else { panic!("no input") };
+                assert_eq!(offset, sent);
+                sent += bytes.len() as u64;
+            }
+            assert_eq!(sent, end);
+        };
+        hear_until(peer, INPUT_WINDOW_BYTES);
+        for taken in [1, 70_000] {
+            peer.say(&ServerMessage::InputTaken(taken));
+            hear_until(peer, INPUT_WINDOW_BYTES + taken);
+        }
+        peer.say(&ended(0));
+    });
+    assert_eq!(result.unwrap().exit, exited(0));
 }
 
 #[test]
