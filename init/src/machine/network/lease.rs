@@ -2,12 +2,24 @@
 
 use std::{
     fs, io,
-    net::{Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result};
-use nix::sys::socket::{setsockopt, sockopt::BindToDevice};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{setsockopt, sockopt::BindToDevice},
+};
+use rustix::{
+    io::Errno,
+    net::{
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, sendto, socket_with,
+        sockopt,
+    },
+};
+use tokio::io::Interest;
 
 use super::{
     Device,
@@ -16,7 +28,7 @@ use super::{
     names::Names,
     rtnetlink,
 };
-use crate::machine::uptime;
+use crate::{machine::uptime, sys};
 
 /// Servers look whether anybody else has an address before they offer it, which takes some seconds.
 const WITHIN: Duration = Duration::from_secs(15);
@@ -33,7 +45,7 @@ const NO_ADDRESS: &str =
 
 /// Keeps an address.
 pub(crate) struct Keeper {
-    socket: UdpSocket,
+    socket: OwnedFd,
     device: Device,
     client: Client,
     names: Names,
@@ -47,9 +59,12 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Begins to ask. Needs the privileges that init gives up before anything is started.
     pub(super) fn open(device: Device, name: &str) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).context("opening a socket")?;
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            socket_with(AddressFamily::INET, SocketType::DGRAM, flags, None).context("opening a socket")?;
+        bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, CLIENT_PORT)).context("taking its port")?;
         setsockopt(&socket, BindToDevice, &device.name.clone().into()).context("binding it to the device")?;
-        socket.set_broadcast(true).context("asking for broadcasts")?;
+        sockopt::set_socket_broadcast(&socket, true).context("asking for broadcasts")?;
         let (hardware, latest) = (hardware(&device.name)?, wall_clock());
         let client = Client::new(hardware, name, Box::new(draw), latest);
         let names = Names::open()?;
@@ -71,11 +86,12 @@ impl Keeper {
             // None at all would be no bound.
             let pause = due.min(left).max(Duration::from_millis(1));
             let mut bytes = [0; MAX_BYTES];
-            let heard =
-                self.socket.set_read_timeout(Some(pause)).and_then(|()| self.socket.recv_from(&mut bytes));
-            match heard {
+            let wait = PollTimeout::try_from(pause).unwrap_or(PollTimeout::MAX);
+            // Whatever came of it, the next look tells.
+            let _ = poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], wait);
+            match self.receive(&mut bytes) {
                 Ok((length, from)) => self.hear(&bytes[..length], from),
-                Err(error) if is_nothing_yet(&error) => {}
+                Err(error) if is_nothing_yet(error) => {}
                 Err(_) => std::thread::sleep(PAUSE),
             }
             self.tick();
@@ -92,14 +108,14 @@ impl Keeper {
 
     /// Keeps it, for ever. Ends where the socket cannot be used.
     pub(crate) async fn keep(mut self) -> io::Result<()> {
-        self.socket.set_nonblocking(true)?;
-        let listener = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
+        let readiness = sys::watch(self.socket.try_clone()?, Interest::READABLE)?;
         let mut bytes = [0; MAX_BYTES];
         loop {
             let due = self.client.due().saturating_sub(self.now()).min(LONGEST_SLEEP);
             tokio::select! {
-                heard = listener.recv_from(&mut bytes) => match heard {
+                ready = readiness.readable() => match self.receive(&mut bytes) {
                     Ok((length, from)) => self.hear(&bytes[..length], from),
+                    Err(error) if is_nothing_yet(error) => ready?.clear_ready(),
                     Err(_) => tokio::time::sleep(PAUSE).await,
                 },
                 () = tokio::time::sleep(due) => {}
@@ -114,7 +130,13 @@ impl Keeper {
         self.latest
     }
 
-    fn hear(&mut self, bytes: &[u8], from: SocketAddr) {
+    fn receive(&self, bytes: &mut [u8]) -> Result<(usize, SocketAddrV4), Errno> {
+        let (length, _, from) = recvfrom(&self.socket, bytes, RecvFlags::empty())?;
+        let from = from.and_then(|from| from.try_into().ok()).ok_or(Errno::AFNOSUPPORT)?;
+        Ok((length, from))
+    }
+
+    fn hear(&mut self, bytes: &[u8], from: SocketAddrV4) {
         let own = self.held.as_ref().map(|lease| lease.address);
         if !is_from_a_server(from, own) {
             return;
@@ -136,7 +158,9 @@ impl Keeper {
     fn act(&mut self, action: Action) {
         let done = match action {
             Action::Send(to, bytes) => {
-                self.socket.send_to(&bytes, (to, SERVER_PORT)).map(drop).context("asking for an address")
+                let to = SocketAddrV4::new(to, SERVER_PORT);
+                let sent = sendto(&self.socket, &bytes, SendFlags::empty(), &to);
+                sent.map(drop).context("asking for an address")
             }
             Action::Use(lease) => self.take(lease),
             Action::GiveUp => self.give_up(),
@@ -186,8 +210,7 @@ impl Keeper {
 
 /// Programs of the machine's own are heard as well (they reach its address, and broadcasts come back), but none of them may send
 /// from this port, or from an address that is not the machine's.
-fn is_from_a_server(from: SocketAddr, own: Option<Ipv4Addr>) -> bool {
-    let SocketAddr::V4(from) = from else { return false };
+fn is_from_a_server(from: SocketAddrV4, own: Option<Ipv4Addr>) -> bool {
     let (address, port) = (*from.ip(), from.port());
     port == SERVER_PORT && Some(address) != own && !address.is_loopback() && !address.is_unspecified()
 }
@@ -203,9 +226,8 @@ fn wall_clock() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn is_nothing_yet(error: &io::Error) -> bool {
-    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
-    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+fn is_nothing_yet(error: Errno) -> bool {
+    matches!(error, Errno::AGAIN | Errno::INTR)
 }
 
 fn hardware(device: &str) -> Result<[u8; 6]> {
@@ -238,7 +260,6 @@ mod tests {
             ("10.0.0.2:67", false),
             ("127.0.0.1:67", false),
             ("0.0.0.0:67", false),
-            ("[fe80::1]:67", false),
         ] {
             assert_eq!(is_from_a_server(from.parse().unwrap(), own), is, "{from}");
         }
