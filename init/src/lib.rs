@@ -37,6 +37,7 @@ pub mod spawn;
 // Decides what is started, restarted and stopped, and when.
 pub mod supervise;
 mod sys;
+mod task;
 mod tree;
 // What the processes inside use.
 mod usage;

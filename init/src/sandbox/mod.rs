@@ -15,11 +15,7 @@ use agent_protocol::{
     handshake::Token,
     spec::{InitSpec, Listen},
 };
-use tokio::{
-    sync::mpsc,
-    task::{LocalSet, spawn_local},
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::LocalSet, time::timeout};
 
 pub(crate) use self::{
     ask::{Ask, Ends, StartedExec},
@@ -36,7 +32,7 @@ use crate::{
     session::Session,
     signals::Signals,
     spawn::Limit,
-    watch,
+    task, watch,
 };
 
 /// Questions that wait for the loop at once; whoever asks waits for a place.
@@ -84,18 +80,18 @@ async fn serve(prepared: Prepared) -> anyhow::Result<u8> {
         Some(listener) => {
             let admission = admission(&spec);
             let server = Server { shared: Rc::clone(&shared), asks, token, admission, clock: clock.clone() };
-            Some(spawn_local(accept_all(server, Listener::new(listener)?)))
+            Some(task::start(accept_all(server, Listener::new(listener)?)))
         }
         None => None,
     };
     if let Some(clock) = clock {
-        spawn_local(async move { clock.keep().await });
+        task::start(async move { clock.keep().await });
     }
     if let Some(files) = files {
-        spawn_local(async move { files.keep().await });
+        task::start(async move { files.keep().await });
     }
     if let Some(address) = address {
-        spawn_local(async move {
+        task::start(async move {
             if let Err(error) = address.keep().await {
                 tracing::warn!(%error, "keeping the network address");
             }

@@ -8,10 +8,7 @@ use agent_protocol::{
     message::{SessionId, TerminalSize},
     spec::{Agent, InitSpec, Readiness, Terminal},
 };
-use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, spawn_local},
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{
     commands::{self, Defaults},
@@ -27,6 +24,7 @@ use crate::{
     signals::Signal,
     spawn::Stdio,
     supervise::{self, ProbeKind, UnitId},
+    task,
     watch::Activity,
 };
 
@@ -182,7 +180,7 @@ impl Units {
         match ReadEnd::new(reader) {
             Ok(reader) => {
                 let task = read_output(Rc::clone(shared), self.name(spec, unit), reader, self.first(child));
-                spawn_local(task);
+                task::start(task);
             }
             Err(error) => tracing::warn!(%error, "a unit's output is lost"),
         }
@@ -212,7 +210,7 @@ impl Units {
         let master = Rc::new(master);
         session.set_master(Some(Rc::clone(&master)));
         let activity = Rc::clone(&shared.activity);
-        let reader = spawn_local(read_terminal(Rc::clone(&session), master, activity, self.first(child)));
+        let reader = task::start(read_terminal(Rc::clone(&session), master, activity, self.first(child)));
         let number = session.terminal.borrow_mut().next_session();
         Ok((Run { child, session: Some((number, session)) }, reader.abort_handle()))
     }

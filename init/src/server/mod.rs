@@ -27,7 +27,6 @@ use agent_protocol::{
 };
 use tokio::{
     sync::{mpsc, oneshot},
-    task::spawn_local,
     time::timeout,
 };
 
@@ -42,6 +41,7 @@ pub(crate) use self::{
 use crate::{
     machine::clock::Keeper,
     sandbox::{AGENT, Ask, Shared},
+    task,
 };
 
 /// Connections open at once. Each costs a descriptor, a task and a buffer of at least 4 KiB.
@@ -106,7 +106,7 @@ pub(crate) async fn accept_all(server: Server, listener: Listener) {
                     clock.compare();
                 }
                 let (server, open) = (server.clone(), Open::new(&server.shared));
-                spawn_local(async move { serve(server, socket, open).await });
+                task::start(async move { serve(server, socket, open).await });
             }
             Err(error) => {
                 // Out of descriptors or memory: those that are open go on, new ones wait in the backlog.

@@ -212,7 +212,7 @@ fn connections_are_bounded_even_while_they_are_told_that_init_is_busy() {
         let path = std::env::temp_dir().join(format!("agent-init-busy-{}", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
         let shared = Rc::clone(&server.shared);
-        let _accepting = spawn_local(accept_all(server, Listener::new(listener.into()).unwrap()));
+        let _accepting = crate::task::start(accept_all(server, Listener::new(listener.into()).unwrap()));
         let answer = async |open: u32| {
             shared.connections.set(open);
             let mut client = UnixStream::connect(&path).unwrap();

@@ -11,20 +11,23 @@ mod watches;
 use std::{rc::Rc, time::Duration};
 
 use agent_protocol::spec::Watch;
-use tokio::{sync::mpsc, task::spawn_local};
+use tokio::sync::mpsc;
 
 pub(crate) use activity::Activity;
 
-use crate::sandbox::{Ask, Shared};
+use crate::{
+    sandbox::{Ask, Shared},
+    task,
+};
 
 /// Starts what the spec asks for.
 pub(crate) fn start(wanted: Option<&Watch>, shared: &Rc<Shared>, asks: &mpsc::Sender<Ask>) {
     let Some(Watch { repository, quiet_ms }) = wanted else { return };
     if let Some(quiet_ms) = quiet_ms {
         shared.activity.begin(Duration::from_millis(*quiet_ms));
-        drop(spawn_local(activity::follow(Rc::clone(shared), asks.clone())));
+        drop(task::start(activity::follow(Rc::clone(shared), asks.clone())));
     }
     if let Some(repository) = repository {
-        drop(spawn_local(refs::follow(Rc::clone(shared), repository.into())));
+        drop(task::start(refs::follow(Rc::clone(shared), repository.into())));
     }
 }
