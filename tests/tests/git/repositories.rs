@@ -312,9 +312,10 @@ fn has_python() -> bool {
 }
 
 /// Half of them for each kind of person, at the same time. `AGENT_SHIM_EVIL` names a few by a part of their names. What the host
-/// does with them is the same on every layer, and where a start takes seconds a part of them shows that it is done there at all.
+/// does with them is the same on every layer, and where a start takes seconds one out of `every` shows that it is done there at all.
 fn in_two_lanes(
     evils: &[Evil],
+    every: usize,
     lane: impl Fn(Who, Vec<Evil>) -> anyhow::Result<Vec<String>> + Sync,
 ) -> anyhow::Result<()> {
     let only = std::env::var("AGENT_SHIM_EVIL").unwrap_or_default();
@@ -322,7 +323,7 @@ fn in_two_lanes(
     let wrong = thread::scope(|scope| -> anyhow::Result<Vec<String>> {
         let lanes: Vec<_> = (0..2)
             .map(|number| {
-                let every = if only.is_empty() { layer().patience as usize } else { 1 };
+                let every = if only.is_empty() { every } else { 1 };
                 let chosen = evils.iter().filter(|evil| evil.name.contains(&only)).step_by(every);
                 let mine = chosen.skip(number).step_by(2).cloned().collect();
                 let (who, lane) = (everyone[number % everyone.len()], &lane);
@@ -398,7 +399,7 @@ fn nothing_in_a_project_happens_when_it_goes_in() -> anyhow::Result<()> {
     };
     // What stands in the way of every git is waited for elsewhere.
     let evils = table()?.into_iter().filter(|evil| !evil.without.iter().any(|without| without == "clone"));
-    in_two_lanes(&evils.collect::<Vec<_>>(), lane)
+    in_two_lanes(&evils.collect::<Vec<_>>(), layer().patience as usize, lane)
 }
 
 #[test]
@@ -425,5 +426,6 @@ fn nothing_in_a_repository_happens_on_the_host() -> anyhow::Result<()> {
         ensure!(left.is_empty(), "{left:?}");
         Ok(wrong)
     };
-    in_two_lanes(&evils, lane)
+    // Each of them goes all ways home.
+    in_two_lanes(&evils, layer().patience.pow(2) as usize, lane)
 }
