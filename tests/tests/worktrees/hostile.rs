@@ -1,6 +1,6 @@
 //! Names that lead elsewhere, and folders that are not what they were.
 
-use agent_tests::{Who, until};
+use agent_tests::{Who, layer, until};
 use anyhow::{Context, ensure};
 
 use super::support::Case;
@@ -62,17 +62,19 @@ fn names_that_are_alike_do_not_meet() -> anyhow::Result<()> {
         "'\"",
         &long,
     ];
-    for name in names {
+    // Each of them takes half a minute in an emulated machine.
+    let names = if layer().shares_kernel { &names[..] } else { &names[..6] };
+    for name in names.iter().copied() {
         case.add(name, &["--create", "--", "sh", "-c", "basename \"$PWD\"; exec cat"])?;
     }
-    for name in names {
+    for name in names.iter().copied() {
         case.session(name, None)?;
         case.logged(name, name.rsplit('/').next().unwrap())?;
         let listed = case.listed(name)?.context("it is not listed")?;
         ensure!(listed["folder"] == "present" && listed["checked_out"] == name, "{listed:#}");
     }
     ensure!(case.0.sh("find /workspace /tmp -name evil")?.text().is_empty());
-    for name in names {
+    for name in names.iter().copied() {
         case.worktree("remove", name, &[])?.success()?;
     }
     ensure!(case.0.sh("ls -A /workspace/.worktrees")?.text().is_empty());
