@@ -14,8 +14,9 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, Shutdown
 
 use crate::client::HEARD;
 
-/// Calls that are held at once, more than init takes. Those of further callers are held by the kernel, unread.
-const MAX_CALLS: usize = 512;
+/// Calls that are held at once, each by two descriptors: no process may be without 1024 of those. Those of further callers are held by
+/// the kernel, unread.
+const MAX_CALLS: usize = 384;
 
 /// What can wait in a connection is less than this many pieces.
 const MAX_PIECES: usize = 1024;
