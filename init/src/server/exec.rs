@@ -226,6 +226,9 @@ async fn feed(
     taken: Option<watch::Sender<u64>>,
 ) -> Result<(), Failure> {
     loop {
+        if let Some(taken) = &taken {
+            taken.send_replace(input.taken());
+        }
         let received = if taken.is_none() && input.waits() {
             tokio::select! {
                 () = input.hand_on() => continue,
@@ -237,9 +240,6 @@ async fn feed(
                 received = incoming.next() => Some(received),
             }
         };
-        if let Some(taken) = &taken {
-            taken.send_replace(input.taken());
-        }
         let Some(received) = received else { continue };
         match received {
             Ok(Received::Data { kind: Kind::Stdin, offset, bytes }) => input.add(offset, bytes)?,
